@@ -1,0 +1,47 @@
+# Everything runs from .venv; each target makes it first if it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format up dev start worker lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Make .venv with everything for development in it
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Clasper Worker needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 install")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Watch real agent turns go through the real parts
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
+
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+up: $(STAMP) ## Run everything on this machine, in the foreground
+	@$(BIN)/clasper up
+
+dev: up ## The same as up
+start: up ## The same as up
+
+worker: $(STAMP) ## Run a worker alone
+	@$(BIN)/clasper worker
+
+lock: ## Write requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra dev --no-emit-package clasper-worker --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,75 @@
+"""The Celery app and its configuration: ``celery -A clasper_worker worker``.
+
+The app is not made the current one: a customer's own Celery app in the same process stays so.
+Configuration is read when it is first needed, not at import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from clasper_worker.concurrency.install import install
+from clasper_worker.settings import Settings, get_settings
+
+# Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks.
+QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
+
+# The broker redelivers what was not acknowledged after the longest turn, and a while.
+_REDELIVERY_MARGIN_SECONDS = 60
+
+
+def celery_configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for a worker of ours (names: Celery's documentation)."""
+    visibility_timeout = settings.clasper_turn_hard_limit_sec + _REDELIVERY_MARGIN_SECONDS
+    transport = {"visibility_timeout": visibility_timeout} if _on_redis(settings) else {}
+    return {
+        "broker_url": settings.celery_broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": transport,
+        "result_backend": settings.result_backend_url,
+        "result_backend_transport_options": {"visibility_timeout": visibility_timeout},
+        "result_expires": settings.clasper_result_ttl_sec,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "timezone": "UTC",
+        "task_default_queue": "clasper",
+        "task_queues": [Queue(name) for name in QUEUES],
+        # A killed worker's turns come back instead of being lost: acknowledge when done.
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "task_annotations": {
+            "clasper.send": {
+                "soft_time_limit": settings.clasper_turn_soft_limit_sec,
+                "time_limit": settings.clasper_turn_hard_limit_sec,
+            }
+        },
+        "task_track_started": True,
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "beat_scheduler": "redbeat.RedBeatScheduler",
+        # redbeat's second Beat takes over after the lock's timeout: seconds, not its 25 minutes.
+        "beat_max_loop_interval": 2,
+        "redbeat_lock_timeout": 10,
+        "redbeat_redis_url": settings.redis_url,
+        "redbeat_key_prefix": "clasper:redbeat:",
+    }
+
+
+def _on_redis(settings: Settings) -> bool:
+    return settings.celery_broker_url.startswith(("redis://", "rediss://", "sentinel://"))
+
+
+class ClasperCelery(Celery):
+    """A Celery app that reads our settings when its configuration is first used."""
+
+    def prepare_config(self, c: Any) -> Any:
+        """Lay our configuration under what the app was configured with otherwise."""
+        return super().prepare_config({**celery_configuration(get_settings()), **(c or {})})
+
+
+app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
+install(app)

@@ -1,0 +1,25 @@
+"""``clasper beat``: Celery Beat with our schedule."""
+
+from __future__ import annotations
+
+import click
+
+from clasper_worker.settings import get_settings
+from clasper_worker.telemetry import configure_logging
+
+
+@click.command(
+    name="beat",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Example: clasper beat --loglevel INFO",
+)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Run Celery Beat: `celery -A beat_schedule beat`, plus any of its options.
+
+    Two of them are safe: one leads, the other takes over when it is gone.
+    """
+    from beat_schedule import app  # noqa: PLC0415 - `clasper --help` does without Celery
+
+    configure_logging(get_settings())
+    app.start(["beat", *ctx.args])

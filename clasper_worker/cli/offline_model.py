@@ -1,0 +1,114 @@
+"""``clasper offline-model``: the OpenAI chat API on this machine, answered by rules."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+from types import FrameType
+
+import click
+import uvicorn
+
+from clasper_worker.offline_model.server import OfflineModelConfig, create_app
+
+_SECONDS = click.FloatRange(min=0, max=3600)
+
+
+@click.command(
+    epilog="""\b
+Example:
+  clasper offline-model --port 9100
+  OPENAI_BASE_URL=http://127.0.0.1:9100/v1 OPENAI_API_KEY=any clasper send …
+
+GET /requests?limit=5 shows the last requests: what the agent told the model.""",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=9100,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port; 0 takes a free one.",
+)
+@click.option(
+    "--latency", default=0.0, type=_SECONDS, metavar="SECONDS", help="Wait before each answer."
+)
+@click.option(
+    "--chunk-delay",
+    default=0.0,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Wait between the chunks of a streamed answer.",
+)
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Allow a host other machines can reach. There is no password: they can read /requests.",
+)
+def command(host: str, port: int, latency: float, chunk_delay: float, allow_remote: bool) -> None:
+    """Run the offline model (OpenAI chat API, no key needed).
+
+    It answers by rules, not by a language model, calls the tools that it is given when the words
+    ask for it, and marks each reply with "[offline model]". Stops on Ctrl-C or SIGTERM.
+    """
+    if not allow_remote and not _is_loopback(host):
+        raise click.UsageError(
+            f"--host {host} can be reached from other machines, and the offline model has no "
+            "password. Use 127.0.0.1, or add --allow-remote if that is what you want."
+        )
+    listener = _listen(host, port)
+    config = OfflineModelConfig(latency=latency, chunk_delay=chunk_delay)
+    server = _AnnouncingServer(
+        uvicorn.Config(
+            create_app(config),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        server.should_exit = True
+
+    # uvicorn hands the signals that stopped it to the handlers it found, so these make for exit
+    # code 0; they also stop a server that is still starting.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """A server that prints its address once it accepts connections."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            click.echo(f"Offline model listening on http://{shown}:{port}/v1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise click.ClickException(
+            f"Cannot listen on {host} port {port}: {exc.strerror or exc}. Choose another with "
+            "--host or --port (0 takes a free port)."
+        ) from exc
+    return listener

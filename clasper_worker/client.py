@@ -1,0 +1,118 @@
+"""Enqueue turns from Python without loading the worker.
+
+A backend that has a Celery app of its own needs none of this: ``app.send_task("clasper.send",
+kwargs={...}, queue="clasper")`` is all there is to it. The client adds a check of the request
+before it is sent, and keeps the message's text out of the sender's own Celery events.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+
+from clasper_worker.errors import StateUnavailableError
+from clasper_worker.redaction import redacted
+from clasper_worker.settings import Settings
+from clasper_worker.turn.identity import turn_id_for
+from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
+
+TURN_QUEUE = "clasper"
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedTurn:
+    """A turn on the queue.
+
+    Attributes:
+        job_id: the Celery task's id.
+        turn_id: the turn's id; the same for every job of one idempotency key.
+        result: Celery's handle on the outcome.
+    """
+
+    job_id: str
+    turn_id: str
+    result: AsyncResult
+
+
+class ClasperClient:
+    """Enqueues turns on a broker.
+
+    Args:
+        broker_url: as the workers' ``CELERY_BROKER_URL``.
+        result_backend: as theirs.
+        limits: caps on a request; keep them equal to the workers'.
+    """
+
+    def __init__(
+        self, broker_url: str, result_backend: str, *, limits: RequestLimits | None = None
+    ) -> None:
+        self.app = Celery(
+            "clasper_client", broker=broker_url, backend=result_backend, set_as_current=False
+        )
+        self.app.conf.update(
+            task_serializer="json",
+            accept_content=["json"],
+            # A caller waits for an answer: report an unreachable broker soon.
+            task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1},
+            broker_transport_options={"socket_connect_timeout": 3},
+            redis_socket_connect_timeout=3,
+        )
+        self._limits = limits or RequestLimits()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ClasperClient:
+        """A client for the broker that the settings name."""
+        return cls(
+            settings.celery_broker_url,
+            settings.result_backend_url,
+            limits=RequestLimits.from_settings(settings),
+        )
+
+    def send(self, request: Mapping[str, Any], *, job_id: str | None = None) -> EnqueuedTurn:
+        """Check a send request and enqueue it.
+
+        Args:
+            request: the fields of the contract's send request.
+            job_id: the Celery task's id; a new one when omitted.
+
+        Raises:
+            InvalidRequestError: names every bad field.
+            StateUnavailableError: the broker cannot be reached.
+        """
+        return self.enqueue(parse_send_request(request, self._limits), request, job_id=job_id)
+
+    def enqueue(
+        self, checked: SendRequest, request: Mapping[str, Any], *, job_id: str | None = None
+    ) -> EnqueuedTurn:
+        """Enqueue a request that was checked already; its fields are sent as they were given.
+
+        Raises:
+            StateUnavailableError: the broker cannot be reached.
+        """
+        job_id = job_id or str(uuid.uuid4())
+        try:
+            result = self.app.send_task(
+                "clasper.send",
+                kwargs=dict(request),
+                queue=TURN_QUEUE,
+                task_id=job_id,
+                argsrepr="()",
+                kwargsrepr=redacted(request),
+            )
+        except OperationalError as exc:
+            raise StateUnavailableError(
+                "The broker cannot be reached: check CELERY_BROKER_URL, or start everything with"
+                " `clasper up`"
+            ) from exc
+        turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
+        return EnqueuedTurn(job_id, turn_id, result)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.app.close()

@@ -1,0 +1,93 @@
+"""Making the asyncio pool the default of an app, by Celery's own settings and signals."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from celery import Celery, signals
+from celery.concurrency import ALIASES, get_implementation
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from click.core import ParameterSource
+
+POOL = "clasper_worker.concurrency.pool:TaskPool"
+DEFAULT_CONCURRENCY = 500
+"""Turns in flight per worker process, where ``-c`` is not given."""
+
+
+def install(app: Celery) -> None:
+    """Have this app's workers use the asyncio pool, unless another is chosen with ``-P``.
+
+    Also makes ``-P prefork`` mean prefork, which Celery cannot tell from its default once
+    ``worker_pool`` is set; gives the asyncio pool its own default for ``-c``, leaving those of the
+    other pools alone; and refuses ``--autoscale``, which has no use here.
+    """
+    app.conf.worker_pool = POOL
+    choice = _PoolChoice(app)
+    signals.celeryd_init.connect(choice.on_options, weak=False)
+    signals.worker_init.connect(choice.on_worker, weak=False)
+    signals.celeryd_after_setup.connect(choice.on_ready, weak=False)
+
+
+class _PoolChoice:
+    """Follows one worker's start: what it was asked for, and what it gets."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def on_options(self, instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+        """Before the worker reads its settings: choose the default of ``-c`` by the pool."""
+        if instance.app is not self._app or not self._is_asyncio(options):
+            return
+        if options.get("autoscale"):
+            # A signal's receivers may not raise Exceptions: Celery would log and go on.
+            raise SystemExit(
+                "The asyncio pool does not autoscale: an idle slot costs nothing. "
+                "Give the most turns at a time with -c instead of --autoscale."
+            )
+        if not options.get("concurrency") and not conf.worker_concurrency:
+            conf.worker_concurrency = DEFAULT_CONCURRENCY
+
+    def on_worker(self, sender: Any, **_: Any) -> None:
+        """Before the worker makes its pool."""
+        if sender.app is self._app and _asked_for_prefork():
+            sender.pool_cls = PreforkPool
+
+    def on_ready(self, instance: Any, **_: Any) -> None:
+        """Before Celery's banner: say how much this process takes on."""
+        if instance.app is not self._app or instance.quiet or not _is_ours(instance.pool_cls):
+            return
+        turns = instance.concurrency
+        messages = turns * instance.prefetch_multiplier
+        print(  # beside Celery's own banner, which is printed as well
+            f"asyncio pool: up to {turns} turns at a time in this process (-c), "
+            f"{messages} messages prefetched at most",
+            file=sys.__stdout__,
+            flush=True,
+        )
+
+    def _is_asyncio(self, options: dict[str, Any]) -> bool:
+        if _asked_for_prefork():
+            return False
+        chosen = options.get("pool") or options.get("pool_cls") or self._app.conf.worker_pool
+        return _is_ours(get_implementation(chosen))
+
+
+def _is_ours(pool: Any) -> bool:
+    from clasper_worker.concurrency.pool import TaskPool  # noqa: PLC0415  # only workers need it
+
+    return isinstance(pool, type) and issubclass(pool, TaskPool)
+
+
+def _asked_for_prefork() -> bool:
+    """Whether ``-P prefork`` was typed: the option was given, and yet has the configured value.
+
+    Every other name gives another class, but for ``custom`` where CELERY_CUSTOM_WORKER_POOL names
+    this pool.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source("pool") is not ParameterSource.COMMANDLINE:
+        return False
+    is_ours_by_name = _is_ours(get_implementation(ALIASES.get("custom")))
+    return _is_ours(context.params.get("pool")) and not is_ours_by_name

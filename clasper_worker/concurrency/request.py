@@ -1,0 +1,44 @@
+"""Celery's request of a coroutine task, which knows when it is too late to stop one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.platforms import signals
+from celery.worker.request import Request
+
+from clasper_worker.concurrency.job import Job
+
+
+class CoroutineRequest(Request):
+    """A request that is either stopped or has an outcome, never both.
+
+    Celery announces a task as revoked or cancelled once it has told the pool to stop it. Under the
+    asyncio pool, whose :class:`~clasper_worker.concurrency.job.Job` knows better, one whose
+    outcome is already being stored is left alone, and reports that.
+    """
+
+    def terminate(self, pool: Any, signal: str | int | None = None) -> None:
+        """Stop the task and announce it as revoked, unless it has an outcome."""
+        job = self._job()
+        if job is None:
+            super().terminate(pool, signal)
+        elif pool.withdraw(job):
+            job.claim()
+            self._announce_revoked("terminated", True, signals.signum(signal or "TERM"), False)
+        elif job.claim():
+            job.stop(job)
+            super().terminate(pool, signal)
+
+    def cancel(self, pool: Any, signal: str | int | None = None, emit_retry: bool = True) -> None:
+        """Stop the task without an outcome, to be run again; unless it has one."""
+        job = self._job()
+        if job is None:
+            super().cancel(pool, signal, emit_retry=emit_retry)
+        elif job.claim():
+            job.stop(job)
+            super().cancel(pool, signal, emit_retry=emit_retry)
+
+    def _job(self) -> Job | None:
+        result = self._apply_result() if self._apply_result is not None else None
+        return result if isinstance(result, Job) else None

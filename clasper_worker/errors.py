@@ -1,0 +1,203 @@
+"""Every error that Clasper Worker raises, by who has to act on it.
+
+::
+
+    ClasperError
+    ├─ InvalidRequestError        the caller: a send request that cannot be run
+    ├─ ConfigurationError         the operator: a setting is missing or contradicts another
+    │  └─ WorkspaceError          … a workspace that is not there
+    ├─ BackendError               Mission Control
+    │  ├─ BackendUnavailableError     no answer, 5xx or 429 after retries (transient)
+    │  ├─ BackendAuthError            401: the agent token or internal token was refused
+    │  ├─ BackendConflictError        409: the idempotency key was used by another request
+    │  ├─ BackendNotFoundError        404
+    │  ├─ BackendRejectedError        any other 4xx
+    │  └─ BackendProtocolError        an answer that is not the contract's
+    ├─ ModelError                 the language model
+    │  ├─ ModelUnavailableError       no answer, 5xx or 429 after retries (transient)
+    │  ├─ ModelAuthError              401/403: the provider refused the key
+    │  ├─ ModelRejectedError          any other 4xx: it will not take this request
+    │  ├─ ModelProtocolError          an answer that is not the provider's protocol
+    │  └─ EmptyReplyError             an answer without text and without tool calls
+    ├─ ToolError                  one tool call, told to the model so that it can mend it
+    ├─ TurnError                  the turn itself
+    │  ├─ ToolLoopError               the model repeats itself or never finishes
+    │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
+    │  └─ UnexpectedError             a fault of ours; its text is kept out of results
+    ├─ StateUnavailableError      Redis, for our short-lived state (transient)
+    └─ StackError                 the processes of `clasper up` could not be started
+
+Errors cross the result backend as JSON: ``args`` are the message and a flat ``details`` mapping,
+so that a caller who imports these classes gets them back whole, and one who does not still gets
+a class of the same name. Messages never hold secrets or people's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ClasperError(Exception):
+    """Base of every error here.
+
+    Args:
+        message: what went wrong and how to mend it, for a person; no secrets, no people's text.
+        details: the same for programs, JSON types only.
+
+    Attributes:
+        code: a stable name for programs, as in the shim's ``{"error", "code", "details"}``.
+        transient: whether the same request may succeed later, unchanged.
+    """
+
+    code: ClassVar[str] = "error"
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        self.message = message
+        self.details: dict[str, Any] = dict(details or {})
+        super().__init__(message, self.details)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequestError(ClasperError):
+    """A send request that cannot be run; ``details["fields"]`` lists `{field, problem, fix}`."""
+
+    code = "invalid_request"
+
+
+class ConfigurationError(ClasperError):
+    """A setting is missing or contradicts another; ``details["variable"]`` names it."""
+
+    code = "configuration"
+
+
+class WorkspaceError(ConfigurationError):
+    """The workspace folder is missing or cannot be read."""
+
+    code = "workspace"
+
+
+class BackendError(ClasperError):
+    """Mission Control did not do what was asked; ``details`` has ``endpoint`` and ``status``."""
+
+    code = "backend"
+
+
+class BackendUnavailableError(BackendError):
+    """No answer, 5xx or 429, and retries did not help."""
+
+    code = "backend_unavailable"
+    transient = True
+
+
+class BackendAuthError(BackendError):
+    """401: the backend refused our token. AGENT_JWT_SECRET or INTERNAL_API_TOKEN differs."""
+
+    code = "backend_auth"
+
+
+class BackendConflictError(BackendError):
+    """409: the idempotency key was used before with a different request."""
+
+    code = "backend_conflict"
+
+
+class BackendNotFoundError(BackendError):
+    """404: no such thing for this user, or no such endpoint."""
+
+    code = "backend_not_found"
+
+
+class BackendRejectedError(BackendError):
+    """A 4xx that is none of the others: the backend will not take this request."""
+
+    code = "backend_rejected"
+
+
+class BackendProtocolError(BackendError):
+    """An answer whose body is not what the contract says."""
+
+    code = "backend_protocol"
+
+
+class ModelError(ClasperError):
+    """The language model did not answer; ``details`` has ``model`` and, where known, ``status``."""
+
+    code = "model"
+
+
+class ModelUnavailableError(ModelError):
+    """No answer, 5xx or 429, and retries did not help."""
+
+    code = "model_unavailable"
+    transient = True
+
+
+class ModelAuthError(ModelError):
+    """The provider refused the key."""
+
+    code = "model_auth"
+
+
+class ModelRejectedError(ModelError):
+    """The provider will not take this request (a 4xx that is not about auth or rate)."""
+
+    code = "model_rejected"
+
+
+class ModelProtocolError(ModelError):
+    """An answer that is not what the provider's API describes."""
+
+    code = "model_protocol"
+
+
+class EmptyReplyError(ModelError):
+    """The model answered with neither text nor tool calls: there is nothing to post."""
+
+    code = "empty_reply"
+
+
+class ToolError(ClasperError):
+    """One tool call failed in a way that the model can mend; told to it, not to the caller."""
+
+    code = "tool"
+
+
+class TurnError(ClasperError):
+    """The turn could not be brought to an end."""
+
+    code = "turn"
+
+
+class ToolLoopError(TurnError):
+    """The model repeats the same call or never comes to an answer."""
+
+    code = "tool_loop"
+
+
+class TurnTimeoutError(TurnError):
+    """The turn took longer than CLASPER_TURN_SOFT_LIMIT_SEC."""
+
+    code = "turn_timeout"
+
+
+class UnexpectedError(TurnError):
+    """A fault of ours: names the exception and the place, not its text, which may be private."""
+
+    code = "unexpected"
+
+
+class StateUnavailableError(ClasperError):
+    """Redis, which holds our locks and other short-lived state, did not answer."""
+
+    code = "state_unavailable"
+    transient = True
+
+
+class StackError(ClasperError):
+    """A process of the local stack (`clasper up`) could not be started."""
+
+    code = "stack"

@@ -1,0 +1,1 @@
+"""Language models: what the turn asks of one, and the adapters that answer."""

@@ -1,0 +1,84 @@
+"""What the turn says to a model and hears back, independent of any provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for; ``arguments`` is JSON text as it wrote it, maybe invalid."""
+
+    id: str
+    name: str
+    arguments: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of the conversation, in the roles of the chat completions API."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = field(repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one model call as the provider counted them; ``cached`` is part of ``prompt``."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model is told of it; ``parameters`` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """One answer of a model: text, tool calls, or both; ``model`` is the name that it gave."""
+
+    text: str = field(repr=False)
+    tool_calls: tuple[ToolCall, ...]
+    usage: TokenUsage
+    provider: str
+    model: str
+    finish_reason: str | None = None
+
+
+ToolChoice = Literal["auto", "none"]
+
+
+class ChatModel(Protocol):
+    """A language model that can be asked for the next message."""
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        tool_choice: ToolChoice = "auto",
+    ) -> ModelReply:
+        """Ask for the next message; with ``tool_choice="none"`` it must be text.
+
+        Raises:
+            ModelError: no usable answer came; its subclass says who has to act.
+        """
+        ...

@@ -1,0 +1,202 @@
+"""OpenAI's chat completions API and whatever speaks it, through the ``openai`` client.
+
+The client's own retries (429 with Retry-After, 5xx, timeouts, connection loss; exponential
+backoff with jitter), timeouts and connection pool are used. Its low-level ``post`` with a plain
+body and a plain JSON answer is used instead of ``chat.completions.create``: the same request for
+half the CPU, since neither the parameters nor the answer go through its typed models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import openai
+from openai import AsyncOpenAI
+
+from clasper_worker.errors import (
+    ModelAuthError,
+    ModelError,
+    ModelProtocolError,
+    ModelRejectedError,
+    ModelUnavailableError,
+)
+from clasper_worker.llm.catalogue import ModelRef
+from clasper_worker.llm.messages import (
+    ChatMessage,
+    ModelReply,
+    TokenUsage,
+    ToolCall,
+    ToolChoice,
+    ToolSpec,
+)
+
+_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
+
+
+class OpenAICompatibleModel:
+    """One model behind OpenAI's chat completions API.
+
+    Args:
+        client: holds the key, base URL, retries and connections; shared by all models of a worker.
+        ref: which model.
+        max_output_tokens: cap on a reply, in tokens; None leaves it to the provider.
+    """
+
+    def __init__(
+        self, client: AsyncOpenAI, ref: ModelRef, *, max_output_tokens: int | None = None
+    ) -> None:
+        self._client = client
+        self._ref = ref
+        self._fixed: dict[str, Any] = {"model": ref.name}
+        if max_output_tokens is not None:
+            official = str(client.base_url).startswith("https://api.openai.com")
+            cap = "max_completion_tokens" if official else "max_tokens"
+            self._fixed[cap] = max_output_tokens
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        tool_choice: ToolChoice = "auto",
+    ) -> ModelReply:
+        """Ask for the next message; see `ChatModel.complete`."""
+        body = {**self._fixed, "messages": [_wire_message(message) for message in messages]}
+        if tools:
+            body["tools"] = [_wire_tool(tool) for tool in tools]
+            if tool_choice != "auto":
+                body["tool_choice"] = tool_choice
+        try:
+            answer = await self._client.post("/chat/completions", body=body, cast_to=object)
+        except openai.OpenAIError as exc:
+            raise translate_error(exc, self._ref.name) from exc
+        except json.JSONDecodeError as exc:
+            raise _not_the_protocol(self._ref.name, "its body is not JSON") from exc
+        return parse_completion(answer, self._ref)
+
+
+def _wire_message(message: ChatMessage) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _wire_tool(tool: ToolSpec) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+        },
+    }
+
+
+def parse_completion(answer: object, ref: ModelRef) -> ModelReply:
+    """Read a chat completion.
+
+    Raises:
+        ModelProtocolError: it is not of the API's form; says what is wrong with it.
+    """
+    try:
+        data = cast("Mapping[str, Any]", answer)
+        choice = data["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or message.get("refusal") or ""
+        calls = tuple(
+            ToolCall(str(call["id"]), str(call["function"]["name"]), _arguments(call["function"]))
+            for call in message.get("tool_calls") or ()
+        )
+        usage = data.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
+        reply = ModelReply(
+            text=text,
+            tool_calls=calls,
+            usage=TokenUsage(
+                prompt=int(usage.get("prompt_tokens") or 0),
+                completion=int(usage.get("completion_tokens") or 0),
+                cached=int(details.get("cached_tokens") or 0),
+            ),
+            provider=ref.provider,
+            model=str(data.get("model") or ref.name),
+            finish_reason=choice.get("finish_reason"),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise _not_the_protocol(ref.name, f"{type(exc).__name__} while reading it") from exc
+    if not isinstance(text, str):
+        raise _not_the_protocol(ref.name, "message.content is not text")
+    return reply
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    arguments = function.get("arguments")
+    # Some compatible servers send an object where the API has JSON text.
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+
+
+def _not_the_protocol(model: str, problem: str) -> ModelProtocolError:
+    return ModelProtocolError(
+        f"The model {model!r} gave an answer that is not a chat completion: {problem}."
+        " Check OPENAI_BASE_URL.",
+        {"model": model},
+    )
+
+
+def translate_error(exc: openai.OpenAIError, model: str) -> ModelError:
+    """Turn the client's error into ours.
+
+    The provider's own text is left out: it may quote the prompt or part of the key.
+    """
+    if isinstance(exc, openai.APIStatusError):
+        return _status_error(exc, model)
+    if isinstance(exc, openai.APITimeoutError):
+        return ModelUnavailableError(
+            f"The model {model!r} did not answer in time (CLASPER_LLM_TIMEOUT_SEC)",
+            {"model": model},
+        )
+    if isinstance(exc, openai.APIConnectionError):
+        return ModelUnavailableError(
+            f"The model {model!r} could not be reached: connection failed or was lost",
+            {"model": model},
+        )
+    if isinstance(exc, openai.APIResponseValidationError):
+        return _not_the_protocol(model, "it does not have the API's form")
+    return ModelError(
+        f"The model {model!r} could not be asked: {type(exc).__name__}", {"model": model}
+    )
+
+
+def _status_error(exc: openai.APIStatusError, model: str) -> ModelError:
+    status = exc.status_code
+    details = {"model": model, "status": status, "provider_code": exc.code}
+    if status in {401, 403}:
+        return ModelAuthError(
+            f"The provider refused the key for {model!r} (HTTP {status}): check OPENAI_API_KEY",
+            details,
+        )
+    if status == 429 and exc.code == "insufficient_quota":
+        return ModelRejectedError(
+            f"The provider's quota for {model!r} is used up (HTTP 429): check its billing", details
+        )
+    if status in _TRANSIENT_STATUSES or status >= 500:
+        what = "limits its rate" if status == 429 else "is not available"
+        return ModelUnavailableError(
+            f"The model {model!r} {what} (HTTP {status}), after retries", details
+        )
+    return ModelRejectedError(
+        f"The provider refused the request for {model!r}"
+        f" (HTTP {status}{f', {exc.code}' if exc.code else ''})",
+        details,
+    )

@@ -1,0 +1,1 @@
+"""The processes of ``clasper up``: everything on one machine, in the foreground."""

@@ -1,0 +1,66 @@
+"""Whether a broker that the operator named can be used, asked before anything is started."""
+
+from __future__ import annotations
+
+import redis
+from kombu import Connection
+from kombu.utils.url import maybe_sanitize_url
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from clasper_worker.errors import StackError
+from clasper_worker.local_stack.redis_binary import MINIMUM_VERSION, version_numbers
+
+_SECONDS = 5.0
+_REDIS_SCHEMES = ("redis://", "rediss://")
+
+
+def check_broker(url: str) -> None:
+    """Connect once to the broker at this URL.
+
+    Raises:
+        StackError: it does not answer, refuses us, or is a Redis older than 6.2.
+    """
+    shown = maybe_sanitize_url(url)
+    try:
+        if url.startswith(_REDIS_SCHEMES):
+            _check_redis(url, shown)
+        elif not url.startswith("sentinel://"):  # needs options that only the worker's app has
+            with Connection(url, connect_timeout=_SECONDS) as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_SECONDS)
+    except StackError:
+        raise
+    except Exception as exc:  # each transport has its own kinds
+        raise StackError(
+            f"The broker in CELERY_BROKER_URL ({shown}) cannot be used: {_reason(exc)}. "
+            f"Start it, correct the URL, or unset it to let `clasper up` run a Redis of its own.",
+            {"variable": "CELERY_BROKER_URL"},
+        ) from exc
+
+
+def _check_redis(url: str, shown: str) -> None:
+    client = redis.Redis.from_url(
+        url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        client.ping()
+        version = str(client.info("server").get("redis_version", ""))
+    finally:
+        client.close()
+    if version and version_numbers(version) < MINIMUM_VERSION:
+        raise StackError(
+            f"The broker in CELERY_BROKER_URL ({shown}) is Redis {version}; Celery needs 6.2 "
+            f"or newer.",
+            {"variable": "CELERY_BROKER_URL", "version": version},
+        )
+
+
+def _reason(exc: Exception) -> str:
+    """The kind of failure; the text of some has the URL, and so the password, in it."""
+    if isinstance(exc, redis.AuthenticationError):
+        return "it refuses the password"
+    if isinstance(exc, redis.TimeoutError | TimeoutError):
+        return "it does not answer in time"
+    if isinstance(exc, redis.ConnectionError | ConnectionError | OSError):
+        return "no connection"
+    return type(exc).__name__

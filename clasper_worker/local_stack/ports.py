@@ -1,0 +1,89 @@
+"""Choosing ports on the loopback interface, without losing them before they are used."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Self
+
+from clasper_worker.errors import StackError
+
+LOOPBACK = "127.0.0.1"
+
+
+class PortReservations:
+    """Ports chosen for processes that have not bound them yet.
+
+    On Linux a bound socket that does not listen keeps others from being given the port, while a
+    server that sets ``SO_REUSEADDR`` (all of ours do) may still take it; so each port is held
+    until :meth:`release`. Elsewhere the port is free again at once, and a small race remains.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+        self._chosen: set[int] = set()
+
+    def choose(self, preferred: int, *, required: bool = False, purpose: str = "a server") -> int:
+        """A port on 127.0.0.1 that nothing listens on.
+
+        Args:
+            preferred: taken if it is free; 0 for any free port.
+            required: whether another port will not do, as when the operator asked for this one.
+            purpose: what the port is for, for the error.
+
+        Raises:
+            StackError: the port is required and in use.
+        """
+        free = preferred and preferred not in self._chosen and not is_listening(preferred)
+        if free and self._hold(preferred):
+            return preferred
+        if preferred and required:
+            raise StackError(
+                f"Port {preferred} for {purpose} is in use. Stop what listens there, or choose "
+                f"another port (0 for any free one).",
+                {"port": preferred, "purpose": purpose},
+            )
+        port = self._hold(0)
+        if not port:
+            raise StackError(f"No free port on {LOOPBACK} for {purpose}.", {"purpose": purpose})
+        return port
+
+    def release(self) -> None:
+        """Let go of every held port; its server has it now, or never will."""
+        for holder in self._held:
+            holder.close()
+        self._held.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def _hold(self, port: int) -> int:
+        """Bind the port and keep it; its number, or 0 where that cannot be done."""
+        holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if port:  # a restart must get its port back although old connections linger
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((LOOPBACK, port))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except OSError:
+            holder.close()
+            return 0
+        number: int = holder.getsockname()[1]
+        self._chosen.add(number)
+        if sys.platform == "linux":
+            self._held.append(holder)
+        else:  # pragma: no cover - BSD refuses the server's bind while ours stands
+            holder.close()
+        return number
+
+
+def is_listening(port: int) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The customer's backend (Mission Control), contract v1."""

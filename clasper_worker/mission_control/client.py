@@ -1,0 +1,221 @@
+"""The backend's endpoints as methods (contract Part 1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from clasper_worker.errors import BackendNotFoundError
+from clasper_worker.mission_control.models import (
+    REQUIRED_FEATURES,
+    Capabilities,
+    Document,
+    Message,
+    Page,
+    Task,
+)
+from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
+from clasper_worker.mission_control.transport import BackendTransport, protocol_error
+
+_BASE = "/api/mission-control"
+_PAGE_SIZE = 50
+_MAX_PAGES = 10_000
+_CAPABILITIES_TTL_SECONDS = 60.0
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class MissionControl:
+    """One backend, for any of its users; `as_agent` narrows it to one.
+
+    Args:
+        transport: sends the requests.
+        tokens: mints the agent tokens.
+        clock: monotonic seconds, for how long capabilities are remembered.
+    """
+
+    def __init__(
+        self,
+        transport: BackendTransport,
+        tokens: AgentTokens,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._tokens = tokens
+        self._clock = clock
+        self._capabilities: tuple[Capabilities, float] | None = None
+
+    def as_agent(self, identity: AgentIdentity) -> AgentBackend:
+        """The backend as one agent of one user sees it."""
+        return AgentBackend(self, identity)
+
+    async def capabilities(self, identity: AgentIdentity) -> Capabilities:
+        """What the backend offers, remembered for a minute.
+
+        A backend without this endpoint is taken to have the required features only.
+        """
+        if self._capabilities is not None and self._capabilities[1] > self._clock():
+            return self._capabilities[0]
+        try:
+            data = await self.request(identity, "GET", f"{_BASE}/capabilities")
+            found = _read(Capabilities, data, "GET capabilities")
+        except BackendNotFoundError:
+            found = Capabilities(features=dict.fromkeys(REQUIRED_FEATURES, True))
+        self._capabilities = (found, self._clock() + _CAPABILITIES_TTL_SECONDS)
+        return found
+
+    async def request(
+        self,
+        identity: AgentIdentity,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request under the identity's agent token.
+
+        Raises:
+            BackendError: by what the backend answered.
+        """
+        headers = {"X-Agent-Token": self._tokens.token_for(identity)}
+        return await self._transport.request(
+            method, path, headers=headers, params=params, body=body
+        )
+
+
+class AgentBackend:
+    """The backend as one agent of one user sees it: every call under that agent's token."""
+
+    def __init__(self, mission_control: MissionControl, identity: AgentIdentity) -> None:
+        self._mission_control = mission_control
+        self.identity = identity
+
+    async def has(self, feature: str) -> bool:
+        """Whether the backend offers a feature."""
+        return (await self._mission_control.capabilities(self.identity)).has(feature)
+
+    async def tasks(self) -> AsyncIterator[Task]:
+        """All tasks of the user, page by page."""
+        async for item in self._items(f"{_BASE}/tasks", {}):
+            yield _read(Task, item, "GET tasks")
+
+    async def list_tasks(self, *, limit: int, cursor: str | None) -> Page:
+        """One page of the user's tasks."""
+        return await self._page(f"{_BASE}/tasks", {}, limit, cursor)
+
+    async def create_task(
+        self,
+        *,
+        title: str,
+        idempotency_key: str,
+        description: str | None = None,
+        status: str = "in_progress",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """Create a task.
+
+        Raises:
+            BackendConflictError: the key was used for another request.
+        """
+        body: dict[str, Any] = {"title": title}
+        if description is not None:
+            body["description"] = description
+        body |= {
+            "status": status,
+            "metadata": {"type": "agent_thread"} if metadata is None else dict(metadata),
+            "idempotency_key": idempotency_key,
+        }
+        return await self._create(Task, "tasks", body)
+
+    async def post_message(self, *, task_id: str, content: str, idempotency_key: str) -> Message:
+        """Post a message of the agent in a task's thread.
+
+        Raises:
+            BackendConflictError: the key was used for another message: one was already posted.
+        """
+        body = {
+            "task_id": task_id,
+            "content": content,
+            "actor_type": "agent",
+            "agent_role": self.identity.agent_role,
+            "idempotency_key": idempotency_key,
+        }
+        return await self._create(Message, "messages", body)
+
+    async def create_document(
+        self, *, task_id: str, title: str, content: str, doc_type: str, idempotency_key: str
+    ) -> Document:
+        """Attach a document to a task.
+
+        Raises:
+            BackendConflictError: the key was used for another document: one was already made.
+        """
+        body = {
+            "title": title,
+            "content": content,
+            "doc_type": doc_type,
+            "task_id": task_id,
+            "idempotency_key": idempotency_key,
+        }
+        return await self._create(Document, "documents", body)
+
+    async def messages(self, task_id: str) -> AsyncIterator[Message]:
+        """A task's messages, oldest first (feature ``history``)."""
+        async for item in self._items(f"{_BASE}/messages", {"task_id": task_id}):
+            yield _read(Message, {"task_id": task_id, **item}, "GET messages")
+
+    async def notifications(self) -> tuple[dict[str, Any], ...]:
+        """The user's notifications, as the backend gives them."""
+        data = await self._get(f"{_BASE}/notifications")
+        return _read(Page, data, "GET notifications").items
+
+    async def _create(
+        self, model: type[ModelT], collection: str, body: Mapping[str, Any]
+    ) -> ModelT:
+        path = f"{_BASE}/{collection}"
+        data = await self._mission_control.request(self.identity, "POST", path, body=body)
+        return _read(model, data, f"POST {collection}")
+
+    async def _get(
+        self, path: str, params: Mapping[str, str | int] | None = None
+    ) -> dict[str, Any]:
+        return await self._mission_control.request(self.identity, "GET", path, params=params)
+
+    async def _page(
+        self, path: str, params: Mapping[str, str | int], limit: int, cursor: str | None
+    ) -> Page:
+        query = {**params, "limit": limit}
+        if cursor is not None:
+            query["cursor"] = cursor
+        return _read(Page, await self._get(path, query), f"GET {path}")
+
+    async def _items(
+        self, path: str, params: Mapping[str, str | int]
+    ) -> AsyncIterator[dict[str, Any]]:
+        cursor: str | None = None
+        for _ in range(_MAX_PAGES):
+            page = await self._page(path, params, _PAGE_SIZE, cursor)
+            for item in page.items:
+                yield item
+            if page.next_cursor is None:
+                return
+            if page.next_cursor == cursor:
+                raise protocol_error(f"GET {path}", "next_cursor leads to the same page again")
+            cursor = page.next_cursor
+        raise protocol_error(f"GET {path}", f"more than {_MAX_PAGES} pages")
+
+
+def _read(model: type[ModelT], data: Mapping[str, Any], endpoint: str) -> ModelT:
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+            for error in exc.errors(include_input=False, include_url=False)
+        )
+        raise protocol_error(endpoint, problems) from None

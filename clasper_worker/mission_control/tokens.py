@@ -1,0 +1,108 @@
+"""Agent tokens: short-lived JWTs that say for whom and in which role we act (contract Part 1)."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.settings import Settings
+
+# A cached token is renewed when less than this share of its life is left.
+_RENEW_BELOW = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class AgentIdentity:
+    """For whom a turn acts: the tenant's user and the agent's role."""
+
+    user_id: str
+    agent_role: str
+
+
+class AgentTokens:
+    """Mints agent tokens and keeps each until it nears its expiry.
+
+    Args:
+        secret: shared with the backend (``AGENT_JWT_SECRET``).
+        algorithm: ``AGENT_JWT_ALGORITHM``.
+        ttl_seconds: how long a token is valid.
+        clock: seconds since the epoch.
+        max_cached: how many identities to keep tokens for.
+
+    Raises:
+        ConfigurationError: the algorithm is unknown or does not fit the secret.
+    """
+
+    def __init__(
+        self,
+        secret: str,
+        *,
+        algorithm: str = "HS256",
+        ttl_seconds: int = 300,
+        clock: Callable[[], float] = time.time,
+        max_cached: int = 10_000,
+    ) -> None:
+        self._secret = secret
+        self._algorithm = algorithm
+        self._ttl = ttl_seconds
+        self._clock = clock
+        self._max_cached = max_cached
+        self._cache: dict[AgentIdentity, tuple[str, float]] = {}
+        self._mint(AgentIdentity("check", "check"))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AgentTokens:
+        """Make it from the settings.
+
+        Raises:
+            ConfigurationError: no secret is configured.
+        """
+        if settings.agent_jwt_secret is None:
+            raise ConfigurationError(
+                "No AGENT_JWT_SECRET is configured: set it to the secret that your backend"
+                " verifies X-Agent-Token with",
+                {"variable": "AGENT_JWT_SECRET"},
+            )
+        return cls(
+            settings.agent_jwt_secret.get_secret_value(),
+            algorithm=settings.agent_jwt_algorithm,
+            ttl_seconds=settings.clasper_agent_token_ttl_sec,
+        )
+
+    def token_for(self, identity: AgentIdentity) -> str:
+        """A token that is valid for a while yet; renewed here as a long turn goes on."""
+        cached = self._cache.get(identity)
+        now = self._clock()
+        if cached is not None and cached[1] - now > self._ttl * _RENEW_BELOW:
+            return cached[0]
+        if len(self._cache) >= self._max_cached:
+            self._cache.clear()
+        token = self._mint(identity)
+        self._cache[identity] = (token, now + self._ttl)
+        return token
+
+    def _mint(self, identity: AgentIdentity) -> str:
+        issued = int(self._clock())
+        claims: dict[str, Any] = {
+            "type": "agent",
+            "user_id": identity.user_id,
+            "agent_role": identity.agent_role,
+            "agent_id": f"{identity.user_id}:{identity.agent_role}",
+            "iat": issued,
+            "exp": issued + self._ttl,
+            "jti": uuid.uuid4().hex,
+        }
+        try:
+            return jwt.encode(claims, self._secret, algorithm=self._algorithm)
+        except (NotImplementedError, TypeError, ValueError, jwt.PyJWTError) as exc:
+            raise ConfigurationError(
+                f"AGENT_JWT_ALGORITHM={self._algorithm} cannot sign with this AGENT_JWT_SECRET:"
+                " use HS256, HS384 or HS512 with a shared secret",
+                {"variable": "AGENT_JWT_ALGORITHM"},
+            ) from exc

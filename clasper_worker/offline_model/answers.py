@@ -1,0 +1,254 @@
+"""Replies in text: what tools brought, what the words ask that can be answered, and else an echo.
+
+Each reply begins with the label, and quotes what the person wrote.
+"""
+
+from __future__ import annotations
+
+import re
+
+from clasper_worker.offline_model.actions import Action, background
+from clasper_worker.offline_model.asks import Kind
+from clasper_worker.offline_model.conversation import LABEL, Conversation
+from clasper_worker.offline_model.kickoff import Kickoff, plan_answer, planned
+from clasper_worker.offline_model.persona import Persona, read_persona
+from clasper_worker.offline_model.phrases import (
+    capitalised,
+    content_words,
+    counted,
+    key_phrases,
+    listed,
+    quoted,
+    shortened,
+)
+from clasper_worker.offline_model.recall import recalled, summarised
+from clasper_worker.offline_model.results import failure, told
+from clasper_worker.offline_model.toolbox import tool_for
+
+_CLOCK = re.compile(
+    r"\bwhat(?:'s| is)?\s+(?:the\s+)?(?:current\s+|exact\s+|local\s+)?(?:time|date|day)(?:\s+and\s+"
+    r"(?:time|date|day))?\s*(?:is it|now|today|is today|\?|$|in\b)|\btoday's date\b|\btime is it\b"
+    r"|\b(?:which|what) (?:day|date|weekday|month|year) (?:is|are) (?:it|today|we)\b"
+    r"|\b(?:current|local) (?:time|date)\b|\bwhat(?:'s| is) (?:the )?(?:time|date|day)\b"
+    r"|\bknow the (?:time|date)\b",
+    re.IGNORECASE,
+)
+_CLOCK_LINE = re.compile(r"\b(?:time|date|day|now|today|utc|clock)\b|\d{1,2}:\d\d", re.IGNORECASE)
+_LITERAL = re.compile(
+    r"^(?:please\s+|now\s+|just\s+)*(?:say|repeat(?: after me)?|echo|(?:reply|respond|answer)"
+    r"(?:\s+(?:only|just|exactly))*\s+with)\b(?P<exact>(?:\s+(?:only|just|exactly|the|single|one"
+    r"|word|words|phrase|text|sentence|this|following|back))*)\s*:?\s+(?P<value>[^\n]{1,400})",
+    re.IGNORECASE,
+)
+_GREETING = re.compile(
+    r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day))\b",
+    re.IGNORECASE,
+)
+_ABOUT_YOU = re.compile(
+    r"\bwhat (?:can|could|do|will) you (?:do|help|offer)|\bhow can you help|\bwho are you\b"
+    r"|\bwhat are you\b|\bwhat(?:'s| is| are) your (?:name|role|job|skills?|tools?|purpose"
+    r"|instructions)\b|\b(?:which|what) (?:tools|skills)\b|\bintroduce yourself\b|^\W*help\W*$"
+    r"|\babout yourself\b|\byour capabilities\b|\bare you (?:there|a (?:bot|human|real)|an? ai)\b",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    r"^\W*(?:many )?(?:thanks|thank you|thx|cheers|great|perfect|nice|ok(?:ay)?|got it|bye|goodbye"
+    r"|see you)\b[^?]{0,60}$",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(
+    r"\?\s*$|^\W*(?:what|who|whom|whose|which|when|where|why|how|is|are|can|could|do|does|did|will"
+    r"|would|should|may)\b",
+    re.IGNORECASE,
+)
+_EXAMPLES = {
+    Kind.CREATE_TASK: "create a task called 'Review the draft'",
+    Kind.LIST_TASKS: "list my tasks",
+    Kind.CREATE_DOCUMENT: "write a plan for the launch",
+    Kind.GET_NOTIFICATIONS: "any notifications?",
+    Kind.POST_MESSAGE: "post a message saying 'The draft is ready'",
+}
+
+
+def compose(talk: Conversation, actions: tuple[Action, ...], plan: Kickoff | None) -> str:
+    """The reply in text to a request for which no tool is (or is left) to be called."""
+    if not talk.words:
+        return f"{LABEL} {_without_words(talk)}"
+    if plan:
+        body = f"{planned(plan)}\n\nDrawn from the request: {quoted(plan.message)}"
+        return f"{LABEL} {body}"
+    parts = [*_done(talk), *_not_done(talk, actions)]
+    parts += _answers(talk, actions, acted=bool(parts))
+    if not parts:
+        return f"{LABEL} {_echo(talk)}"
+    if not any(talk.words in part for part in parts):
+        parts.append(f"You wrote: {quoted(talk.words)}")
+    return f"{LABEL} " + "\n\n".join(parts)
+
+
+def _without_words(talk: Conversation) -> str:
+    if talk.executed:
+        return "\n\n".join(told(call) for call in talk.executed)
+    earlier = f" Before it came {counted(len(talk.history), 'message')}." if talk.history else ""
+    return f"The request holds no user message with text, so there is nothing to answer.{earlier}"
+
+
+def _done(talk: Conversation) -> list[str]:
+    """What the tools brought, headed by whether it all worked."""
+    if not talk.executed:
+        return []
+    failed = sum(failure(call) is not None for call in talk.executed)
+    asked = f"You asked: {quoted(talk.words)}"
+    if not failed:
+        head = f"Done. {asked}"
+    elif failed == len(talk.executed):
+        head = f"That did not work. {asked}"
+    else:
+        head = f"Part of this did not work. {asked}"
+    return [head, *(told(call) for call in talk.executed)]
+
+
+def _not_done(talk: Conversation, actions: tuple[Action, ...]) -> list[str]:
+    """What was asked for and has no result: no tool for it, a detail missing, a task not made."""
+    parts = []
+    for action in actions:
+        if action.tool is None and action.draft:
+            parts.append(
+                f"I have no tool here that saves documents, so here is the text.\n\n{action.draft}"
+            )
+        elif action.tool is None:
+            parts.append(f"I could not {action.kind}: {_no_tool(talk)}")
+        elif action.question:
+            parts.append(f"I read “{shortened(action.clause, 80)}” in this. {action.question}")
+        elif action.waits:
+            parts.append(f"I did not {action.kind}: the task that it belongs to was not created.")
+    return list(dict.fromkeys(parts))
+
+
+def _no_tool(talk: Conversation) -> str:
+    if not talk.tools:
+        return "this request came without tools that I may call."
+    names = listed(tuple(f"`{tool.name}`" for tool in talk.tools[:12]))
+    return f"none of the tools that I was given does that ({names})."
+
+
+def _answers(talk: Conversation, actions: tuple[Action, ...], *, acted: bool) -> list[str]:
+    """Answers to what the words ask besides actions; the first that fits, but a plan and the time."""
+    earlier = talk.said_before[-1] if talk.said_before else ""
+    documents = any(action.kind is Kind.CREATE_DOCUMENT for action in actions)
+    clock = _clock(talk)
+    parts = [clock] if clock else []
+    answer = recalled(talk) or summarised(talk)
+    if not answer and not documents and not acted:
+        answer = plan_answer(talk.words, earlier)
+    if not answer and not acted and not clock:
+        answer = _literal(talk) or _introduction(talk) or _courtesy(talk)
+    return [*parts, answer] if answer else parts
+
+
+def _clock(talk: Conversation) -> str | None:
+    if not _CLOCK.search(talk.words):
+        return None
+    for where, text in (
+        ("came with your message", talk.turn_context),
+        ("I was given", talk.system),
+    ):
+        lines = [line.strip(" -*#") for line in text.splitlines()]
+        found = [line for line in lines if _CLOCK_LINE.search(line) and re.search(r"\d", line)]
+        found = (
+            found
+            if text is talk.turn_context
+            else [
+                line for line in found if re.search(r"\b(?:current|now|today|local)\b", line, re.I)
+            ]
+        )
+        if found:
+            return f"The context that {where} says: {'; '.join(found[:3])}."
+    return "Nothing that I was given says what time or date it is, so I do not know."
+
+
+def _literal(talk: Conversation) -> str | None:
+    match = _LITERAL.match(talk.words)
+    if match is None:
+        return None
+    value = match.group("value").strip()
+    quote = re.match(r"[\"'“`]([^\"”`]+)[\"'”`]", value)
+    if quote:
+        return quote.group(1)
+    vague = re.match(r"(?:a|an|your|some|what|how|if|whether|to|something|me)\b", value, re.I)
+    return None if vague and not match.group("exact").strip() else value
+
+
+def _introduction(talk: Conversation) -> str | None:
+    greeted, asked = _GREETING.search(talk.words), _ABOUT_YOU.search(talk.words)
+    if not asked and not (greeted and len(content_words(talk.words)) <= 4):
+        return None
+    persona = read_persona(talk.system)
+    who = f"as **{persona.called}**" if persona.called else "for your agent"
+    hello = "Hello! " if greeted else ""
+    parts = [
+        f"{hello}I answer {who} while no language model is connected: I follow rules, so expect "
+        "plain answers, real tool calls, and no guesses."
+    ]
+    if talk.tools:
+        lines = (
+            f"- `{tool.name}`{f': {shortened(tool.description, 120)}' if tool.description else ''}"
+            for tool in talk.tools[:20]
+        )
+        parts.append("\n".join([f"I was given {counted(len(talk.tools), 'tool')}:", *lines]))
+    else:
+        parts.append("I was given no tools, so I can only write back.")
+    if persona.skills:
+        names = listed(persona.skills[:10])
+        parts.append(f"My instructions list {counted(len(persona.skills), 'skill')}: {names}.")
+    examples = _examples(talk)
+    if examples:
+        parts.append(f"For example, say {examples}.")
+    return "\n\n".join(parts)
+
+
+def _courtesy(talk: Conversation) -> str | None:
+    if not _THANKS.search(talk.words) or len(content_words(talk.words)) > 3:
+        return None
+    return (
+        f"You are welcome. We have exchanged {counted(len(talk.history), 'message')} before this."
+    )
+
+
+def _echo(talk: Conversation) -> str:
+    """What is left to say about words that no rule fits: what they say, and what bears on them."""
+    persona = read_persona(talk.system)
+    question = bool(_QUESTION.search(talk.words))
+    lead = f"{'You asked' if question else 'You wrote'}: {quoted(talk.words)}"
+    known = background(talk.words, talk)
+    points = tuple(f"“{point}”" for point in key_phrases(talk.words, 5))
+    parts = [lead]
+    if known:
+        facts = "\n".join(f"- {shortened(line, 300)}" for line in known)
+        parts.append(f"This is what I was given that bears on it:\n\n{facts}")
+    elif question:
+        parts.append(
+            "Nothing in my instructions or in this conversation answers that, and without a "
+            "language model I would only be guessing."
+        )
+    if points and not question:
+        parts.append(f"The points that I take from it: {listed(points)}.")
+    parts.append(_standing(talk, persona))
+    examples = _examples(talk)
+    if examples:
+        parts.append(f"What I can do here: {examples}.")
+    return "\n\n".join(parts)
+
+
+def _standing(talk: Conversation, persona: Persona) -> str:
+    given = [f"{counted(len(talk.tools), 'tool')}"]
+    if persona.skills:
+        given.append(counted(len(persona.skills), "skill"))
+    given.append(f"{counted(len(talk.history), 'earlier message')}")
+    who = f"as **{persona.called}**" if persona.called else "in place of a language model"
+    return f"I answer {who} by rules, with {listed(tuple(given))} at hand."
+
+
+def _examples(talk: Conversation) -> str:
+    from_tools = (kind for kind in _EXAMPLES if tool_for(kind, talk.tools))
+    return listed(tuple(f"“{capitalised(_EXAMPLES[kind])}”" for kind in from_tools)[:3], "or")

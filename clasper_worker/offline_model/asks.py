@@ -1,0 +1,355 @@
+"""From a person's words to what they ask for: which action, and with what title, text or subject.
+
+Plain patterns over English. What stands in quotes is a value and never an ask; an ask is taken
+only at the start of a clause, and not when it is negated (“don't create …”), a question about
+how or whether, or about the past (“did you create …”).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from clasper_worker.offline_model.masking import QUOTE, Masked, mask
+from clasper_worker.offline_model.phrases import capitalised
+
+_SCANNED_CHARS = 20_000
+
+
+class Kind(StrEnum):
+    """What is asked for; the value says it in words."""
+
+    CREATE_TASK = "create a task"
+    LIST_TASKS = "list tasks"
+    CREATE_DOCUMENT = "write a document"
+    GET_NOTIFICATIONS = "check notifications"
+    POST_MESSAGE = "post a message"
+    OTHER = "something else"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing that the person asks for.
+
+    Attributes:
+        kind: the action.
+        before: the person's words before it.
+        clause: the person's words for it, with quotation marks.
+        title: the title to give; "" where none was said.
+        text: a task's description, or a message's content.
+        subject: what a document is about; "" where it only points at something said before.
+        doc_type: the kind of document, as in ``plan``.
+        refers_back: it is about what was named before (“for it”, “to that task”).
+    """
+
+    kind: Kind
+    before: str
+    clause: str
+    title: str = ""
+    text: str = ""
+    subject: str = ""
+    doc_type: str = ""
+    refers_back: bool = False
+
+
+_DET = r"(?:(?:a|an|the|my|our|your|this|that|another|one|two|three|some|any|all|of|new)\s+){0,4}"
+_TASK = r"(?:tasks?|tickets?|to-?dos?|todos?|action items?|cards?)"
+_DOC = (
+    r"(?P<noun>plan|report|document|doc|brief|briefing|proposal|memo|spec|specification|runbook"
+    r"|checklist|guide|analysis|overview|outline|roadmap|strategy|article|blog post|post-mortem"
+    r"|retrospective|agenda|faq|guideline|guidelines|policy|page)s?\b"
+)
+_MAKE = r"(?:create|add|open|make|start|file|log|register|raise|set up|put in|track|need|want|new)"
+_WRITE = (
+    r"(?:write|draft|create|make|prepare|produce|compose|generate|put together|author|add|save"
+    r"|write up|draw up|need|want|store)"
+)
+_SHOW = (
+    r"(?:list|show|display|see|view|get|fetch|give|print|read|read out|pull up|check|check for"
+    r"|check on|review|look at|look up|tell)"
+)
+_FEW = (
+    r"(?:all |of |my |the |our |any |every |current |open |new |existing |active |unread |recent "
+)
+_FEW += r"|latest |pending |outstanding |unfinished |for |from |mission control ){0,6}"
+
+_HEADS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (
+            Kind.CREATE_TASK,
+            rf"\b{_MAKE}\s+(?:me\s+|us\s+|up\s+)?{_DET}(?:[\w-]+\s+){{0,3}}?(?:{QUOTE}\s+)?"
+            rf"(?<!the )(?<!my ){_TASK}\b(?!\s+(?:list|manager|board)\b)",
+        ),
+        (Kind.CREATE_TASK, r"\banother(?:\s+one|\s+task)?(?=\s+(?:called|named|titled)\b)"),
+        (
+            Kind.CREATE_TASK,
+            rf"\b(?:add|put)\s+(?P<item>[^.!?;\n]{{1,200}}?)\s+(?:as an?\s+(?:new\s+)?{_TASK}"
+            rf"|(?:to|on|onto)\s+(?:my|the|our)\s+(?:{_TASK}(?:\s+list)?|list of {_TASK}|board))\b",
+        ),
+        (
+            Kind.LIST_TASKS,
+            rf"\b(?:{_SHOW}\s+(?:me\s+|us\s+)?(?:what\s+|which\s+|about\s+|out\s+)?{_FEW}"
+            rf"(?:{_TASK}|task list|list of {_TASK})\b"
+            rf"|(?:what|which)(?:'s| is| are)?(?: all)?\s+{_FEW}{_TASK}\b"
+            r"|what(?:'s| is| are)?\s+(?:still\s+|currently\s+|all\s+)?"
+            r"(?:open|outstanding|left to do|pending|on my (?:plate|list|board))\b"
+            r"|(?:any|do (?:i|we) have(?: any)?|are there(?: any)?|how many)\s+"
+            rf"(?:[\w-]+\s+){{0,2}}?{_TASK}\b"
+            rf"|status of\s+{_FEW}{_TASK}\b|my (?:open |current )?tasks(?=\s*\?)"
+            r"|what (?:do|should) (?:i|we) (?:have|need) to do(?=\W*$)|what (?:am i|are we) "
+            r"working on)",
+        ),
+        (
+            Kind.CREATE_DOCUMENT,
+            rf"\b{_WRITE}\s+(?:me\s+|us\s+|up\s+)?{_DET}"
+            rf"(?:(?!for\b|to\b|about\b|called\b)[\w-]+,?\s+){{0,4}}?(?:{QUOTE}\s+)?{_DOC}"
+            rf"(?!\s+{_TASK})",
+        ),
+        (
+            Kind.GET_NOTIFICATIONS,
+            rf"\b(?:(?:{_SHOW}\s+(?:me\s+|us\s+)?(?:what\s+|if i have\s+|whether i have\s+)?"
+            r"|any|do (?:i|we) have(?: any)?|are there(?: any)?|have (?:i|we)(?: got)?(?: any)?"
+            rf"|what(?:'s| are)?|got)\s*{_FEW})?(?:notifications?|alerts)\b",
+        ),
+        (
+            Kind.POST_MESSAGE,
+            r"\b(?:post|send|leave|add|write|drop|publish)\s+(?:me\s+|us\s+)?"
+            rf"{_DET}(?:(?!for\b|to\b|about\b)[\w-]+\s+){{0,2}}?"
+            r"(?:message|comment|update|reply)s?\b(?!\s+to\s+me\b)",
+        ),
+        (Kind.POST_MESSAGE, rf"\bpost\s+(?={QUOTE})"),
+        (
+            Kind.OTHER,
+            r"\b(?:tell|show|give|explain|let|summari[sz]e|say|confirm|remind|describe|reply|answer"
+            r"|what|how|when|who|why|which|are there|is there|do you|report back)\b",
+        ),
+    )
+)
+
+# What may stand right before an ask for it to start a clause.
+_LEAD = re.compile(
+    r"(?:^|[.!?;:,\n(\u2013\u2014*>-]|\d[.)]|\b(?:and|then|also|please|kindly|just|now|first|next"
+    r"|finally|afterwards|lastly|you|i|we|ahead|let's|me|us|plus|or|so|quickly|again|well|hi|hello"
+    r"|hey|if|whether|know|but|maybe|now|there|have|ok|okay|i'd like|like|is)"
+    r"|\b(?:want|like|need|love|ask|forget|remember|have|try|trying|going|able)"
+    r"\s+(?:you\s+|us\s+)?to|\b(?:use|using|call|run)\s+(?:the\s+)?[\w-]+(?:\s+tool|\s+function)?"
+    r"\s+(?:to|and)|\w+ly)[\s*\"'-]*$",
+    re.IGNORECASE,
+)
+_NOT_ASKED = re.compile(
+    r"\b(?:don't|do not|dont|never|not|without|avoid|didn't|did (?:you|i|we|they)|have you|why"
+    r"|how (?:do|can|would|should|did|does) (?:i|we|you|one)|how to|should (?:i|we)|instead of"
+    r"|rather than|no need to|when (?:do|did|should|can) (?:i|we|you))"
+    r"(?:\W+\w+){0,2}\W*$",
+    re.IGNORECASE,
+)
+_FORGET = re.compile(r"\b(?:don't|do not|dont|never)\s+(?:forget|hesitate)\b[^.!?\n]*$", re.I)
+
+_CALLED = re.compile(
+    r"\b(?:called|named|titled|entitled|labelled|labeled|call it|call this|name it|title it"
+    r"|with (?:the |a )?(?:title|name)(?: of)?|whose (?:title|name) is|(?:title|name)(?=\s*[:=]))"
+    r"\s*[:=]?\s*",
+    re.IGNORECASE,
+)
+_DESCRIBED = re.compile(
+    r",?\s*(?:\b(?:and\s+)?(?:with|having|give it|using|include|add)\s+(?:the |a |an |this |as )?"
+    r"(?:[\w-]+ )?description(?:\s+(?:of|that says|saying|is|as))?|\b(?:and\s+)?(?:is\s+)?"
+    r"described (?:as|by|with)|\bdescribe it as|\bdescription(?:\s+is)?(?=\s*[:=]| is)"
+    r"|\bdescription(?= " + QUOTE + r"))\s*[:=]?\s*",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(
+    r"^\s*(?:,\s*)?(?:for|on|about|of|to|covering|describing|regarding|around|that covers|on how to"
+    r"|that describes|explaining|outlining|[:\u2013\u2014-])\s*",
+    re.IGNORECASE,
+)
+_SAYING = re.compile(
+    r"\b(?:saying|says|say|which says|that says|reading|stating|telling (?:them|everyone|the \w+)"
+    r"|with (?:the )?(?:text|content|words|body|message)(?: of)?)\b\s*[:,]?\s*(?:that\s+(?=\w))?|:\s*",
+    re.IGNORECASE,
+)
+_BACKWARD = re.compile(
+    r"^(?:it|this|that|them|these|those|this one|that one|(?:the|this|that|my|our)\s+(?:new\s+)?"
+    r"(?:user's\s+)?(?:task|request|message|above|following|same|below|ask|project|thing|text)"
+    r"(?:\s+(?:below|above))?)\b\W*$",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
+_TRAILING = re.compile(
+    r"(?:,?\s+(?:and\s+then|and|then|also|plus|but|after that|as well|too|please|thanks|thank you"
+    r"|for me|for us|if you can|now|right away|asap)|[\s,.;:!?*-]+)+$",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(
+    r",\s+(?:because|since|so|as|which|please|thanks|it|but|then|with)\b"
+    r"|\s+(?:in|on|to|under)\s+(?:my|the|our)\s+(?:[\w-]+\s+)?"
+    r"(?:list|board|project|backlog|workspace|tracker|mission control|queue)\b",
+    re.IGNORECASE,
+)
+_BARE_TITLE = re.compile(
+    rf"\s*{QUOTE}|[ \t]+(?!(?:in|on|at|under|that|which|who|when|if|and|or|now|please|as|by|from|for"
+    r"|into|via|with|using|then|list|here|so|but|is|are|today|again|too|i|you|we|instead|about|to"
+    r"|called|tomorrow|due|assigned)\b)\w",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.MULTILINE)
+_SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*", re.IGNORECASE)
+
+
+def find_asks(words: str) -> tuple[Ask, ...]:
+    """What the words ask for, in the order in which it is asked."""
+    masked = mask(_unwrapped(words)[:_SCANNED_CHARS])
+    heads = _heads(masked.text)
+    asks: list[Ask] = []
+    for index, (kind, match) in enumerate(heads):
+        end = heads[index + 1][1].start() if index + 1 < len(heads) else len(masked.text)
+        asks += _read(kind, match, masked, end)
+    return tuple(asks)
+
+
+def _unwrapped(words: str) -> str:
+    """A message that is one quotation as a whole is read as if it were not quoted."""
+    words = words.strip()
+    once = len(words) > 2 and words[0] in "\"'\u201c" and words[0] not in words[1:-1]
+    return words[1:-1] if once and words[-1] in "\"'\u201d" else words
+
+
+def _heads(text: str) -> list[tuple[Kind, re.Match[str]]]:
+    found = [
+        (kind, match)
+        for kind, pattern in _HEADS
+        for match in pattern.finditer(text)
+        if is_asked(text, match.start())
+    ]
+    # The earliest first; of two at one place the more specific, which is listed first.
+    found.sort(key=lambda head: head[1].start())
+    heads: list[tuple[Kind, re.Match[str]]] = []
+    for head in found:
+        if not heads or head[1].start() >= heads[-1][1].end():
+            heads.append(head)
+    return heads
+
+
+def is_asked(text: str, start: int) -> bool:
+    """Whether what starts here begins a clause and is neither negated nor only asked about."""
+    before = text[max(0, start - 80) : start]
+    if not _LEAD.search(before):
+        return False
+    return not _NOT_ASKED.search(before) or bool(_FORGET.search(before))
+
+
+def _read(kind: Kind, head: re.Match[str], masked: Masked, end: int) -> list[Ask]:
+    tail = masked.text[head.end() : end]
+    clause = _TRAILING.sub("", masked.plain(masked.text[head.start() : end])).strip()
+    ask = Ask(kind, masked.plain(masked.text[: head.start()]), clause)
+    if kind is Kind.CREATE_TASK:
+        return _tasks(ask, head, tail, masked)
+    if kind is Kind.CREATE_DOCUMENT:
+        return [_document(ask, head, tail, masked)]
+    if kind is Kind.POST_MESSAGE:
+        return [_message(ask, tail, masked)]
+    return [] if kind is Kind.OTHER else [ask]
+
+
+def _tasks(ask: Ask, head: re.Match[str], tail: str, masked: Masked) -> list[Ask]:
+    described = _DESCRIBED.search(tail)
+    description = ""
+    if described:
+        description = _bare(tail[described.end() :], masked, asides=False)
+        tail = tail[: described.start()]
+    ask = replace(ask, text=description)
+    item = head.groupdict().get("item")
+    if item:
+        return [replace(ask, title=capitalised(_bare(item, masked)))]
+    within = masked.values(head.group())
+    if within:
+        return [replace(ask, title=within[0].strip())]
+    titles = _titles(head.group(), tail, masked)
+    back = bool(re.match(r"\s*(?:for|about|from)\s+(?:it|this|that)\b", tail))
+    return [replace(ask, title=title, refers_back=back) for title in titles or ("",)]
+
+
+def _titles(head: str, tail: str, masked: Masked) -> tuple[str, ...]:
+    several = re.search(r"(?:tasks|tickets|to-?dos|todos|cards|items)$", head, re.IGNORECASE)
+    bullets = tuple(_bare(match.group(1), masked) for match in _BULLET.finditer(tail))
+    if several and bullets:
+        return bullets
+    called = _CALLED.search(tail[:200])
+    about = _ABOUT.match(tail)
+    if called:
+        rest, change = tail[called.end() :], str
+    elif about and not _BACKWARD.match(tail[about.end() :].strip(" .!?")):
+        rest, change = tail[about.end() :], capitalised
+    elif _BARE_TITLE.match(tail):
+        rest, change = tail.lstrip(), str
+    else:
+        return ()
+    if several:
+        sentence = _first_sentence(rest)
+        parts = masked.values(sentence) or _SEPARATOR.split(_TRAILING.sub("", sentence))
+        return tuple(filter(None, (change(_bare(part, masked)) for part in parts)))
+    title = change(_bare(rest, masked))
+    return (title,) if title else ()
+
+
+def _document(ask: Ask, head: re.Match[str], tail: str, masked: Masked) -> Ask:
+    noun = head.group("noun").lower()
+    called = _CALLED.search(_first_sentence(tail))
+    title, rest = "", tail
+    if called:
+        title = _bare(tail[called.end() :], masked, stop=r"\s+(?:for|about|on|covering)\s+")
+        before, after = tail[: called.start()], tail[called.end() :]
+        rest = (
+            before
+            if _ABOUT.match(before)
+            else re.sub(
+                rf"^\s*(?:{QUOTE}|.*?(?=\s+(?:for|about|on|covering)\s))", "", after, count=1
+            )
+        )
+    elif masked.values(head.group()):
+        title = masked.values(head.group())[0]
+    about = _ABOUT.match(rest)
+    subject = _bare(rest[about.end() :], masked, asides=False) if about else ""
+    back = bool(_BACKWARD.match(subject)) or subject.lower().startswith(("based on", "from the"))
+    return replace(
+        ask,
+        title=title,
+        subject="" if back else subject,
+        doc_type={"doc": "document", "page": "document"}.get(noun, noun).replace(" ", "_"),
+        refers_back=back or re.match(r"\s*(?:based on|from)\b", tail) is not None,
+    )
+
+
+def _message(ask: Ask, tail: str, masked: Masked) -> Ask:
+    saying = _SAYING.search(tail[:200])
+    quotes = masked.values(_first_sentence(tail))
+    back = bool(re.match(r"\s*(?:to|on|in|for|under)\s+(?:it|that|this|the new)\b", tail))
+    if saying:
+        rest = tail[saying.end() :]
+        text = _bare(rest, masked, asides=False, whole_line=True)
+    else:
+        text = quotes[0] if quotes else ""
+    return replace(ask, text=text.strip(), refers_back=back)
+
+
+def _bare(
+    rest: str, masked: Masked, *, asides: bool = True, whole_line: bool = False, stop: str = ""
+) -> str:
+    """The value at the start of ``rest``: a quoted string, or the words up to where they end."""
+    rest = rest.lstrip(" \t*:=,")
+    if re.match(QUOTE, rest):
+        return masked.value(rest[0])
+    sentence = rest.lstrip("\n").split("\n", 1)[0] if whole_line else _first_sentence(rest)
+    for pattern in (_ASIDE.pattern if asides else "", stop):
+        found = re.search(pattern, sentence, re.IGNORECASE) if pattern else None
+        if found and found.start() > 0:
+            sentence = sentence[: found.start()]
+    return masked.plain(_TRAILING.sub("", sentence)).strip(" *_")
+
+
+def _first_sentence(text: str) -> str:
+    text = text.lstrip("\n ")
+    end = _SENTENCE_END.search(text)
+    return text[: end.start()] if end else text

@@ -1,0 +1,121 @@
+"""Reading plain English shallowly: sentences, key phrases, and what two texts have in common."""
+
+from __future__ import annotations
+
+import re
+
+_COMMON = """
+    a about above after again all also am an and any are as ask asked at be because been before
+    being below but by can could did do does doing done down during each few for from further get
+    give given go going got had has have having he help her here hers him his hi hello hey how i if
+    i'd i'll i'm i've in into is it it's its itself just know kindly let let's like make many may me
+    might more most much must my need new no nor not now of off ok okay on once one only or other
+    our ours out over own please really said same say saying she should so some someone something
+    such tell than thank thanks that that's the their them then there these they thing this those
+    through to today too under until up us use very want was we were what what's when where which
+    while who whom whose why will with without would wrote yes you you're your yours
+    yourself"""
+_STOP_WORDS = frozenset(_COMMON.split())
+_WORD = re.compile(r"\w[\w'-]*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,80})[\"”]|`([^`\n]{2,80})`")
+_NAMED = re.compile(r"(?<![.!?\n]\s)(?<!^)\b[A-Z][\w-]+(?:\s+[A-Z][\w-]+){0,3}")
+_AMOUNT = re.compile(r"[$€£]\s?\d[\d.,]*\w?|\b\d[\d.,:]*\d?%?(?:\s[a-z]+)?", re.IGNORECASE)
+_DEADLINE = re.compile(
+    r"\b(?:by|before|until|due|on)\s+(?:the\s+)?(?:end of\s+)?(?:next\s+|this\s+)?"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
+    r"|\b(?:by|before|until|due)\s+(?:the\s+)?(?:end of\s+)?(?:next\s+|this\s+)?"
+    r"(?:week|month|quarter|year|tomorrow|today|noon|midnight|q[1-4]|\d{1,4}[\w:/-]*(?:\s+[A-Z]\w+)?"
+    r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?:\s+\d{1,2})?)\b",
+    re.IGNORECASE,
+)
+_SCANNED_CHARS = 20_000  # enough for any prompt of sense, and keeps a reply fast
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """The text's sentences and lines, without empty ones."""
+    parts = (part.strip() for part in _SENTENCE_END.split(text[:_SCANNED_CHARS]))
+    return tuple(part for part in parts if part)
+
+
+def content_words(text: str) -> tuple[str, ...]:
+    """The words that carry meaning, lower case, each once, in order of first appearance."""
+    words = (match.group().lower() for match in _WORD.finditer(text[:_SCANNED_CHARS]))
+    return tuple(dict.fromkeys(word for word in words if word not in _STOP_WORDS and len(word) > 2))
+
+
+def key_phrases(text: str, limit: int = 6) -> tuple[str, ...]:
+    """What the text is about: quoted strings, names, dates and amounts, then plain words."""
+    text = text[:_SCANNED_CHARS]
+    found = [match.group(1) or match.group(2) for match in _QUOTED.finditer(text)]
+    found += [match.group() for match in _DEADLINE.finditer(text)]
+    found += [match.group() for match in _NAMED.finditer(text)]
+    found += [match.group() for match in _AMOUNT.finditer(text)]
+    found += sorted(content_words(text), key=len, reverse=True)
+    phrases: list[str] = []
+    for raw in found:
+        phrase = re.sub(r"\s+", " ", raw).strip(" .,:;!?")
+        known = any(phrase.lower() in other.lower() for other in phrases)
+        if phrase and not known and phrase.lower() not in _STOP_WORDS:
+            phrases.append(phrase)
+    return tuple(phrases[:limit])
+
+
+def deadlines(text: str) -> tuple[str, ...]:
+    """Dates that the text sets, as in “by Friday”, each once."""
+    found = (match.group() for match in _DEADLINE.finditer(text[:_SCANNED_CHARS]))
+    return tuple(dict.fromkeys(found))
+
+
+def most_relevant(question: str, lines: tuple[str, ...]) -> str:
+    """The line that shares most of the question's meaningful words, or "" where none is close."""
+    asked = {_stem(word) for word in content_words(question)}
+    needed = min(2, len(asked))
+    best, best_score = "", 0
+    for line in lines:
+        score = len(asked & {_stem(word) for word in content_words(line)})
+        if score > best_score:
+            best, best_score = line, score
+    return best if needed and best_score >= needed else ""
+
+
+def quoted(text: str, limit: int = 400) -> str:
+    """The text in quotation marks; a longer one is given by its beginning and its end."""
+    text = text.strip()
+    if len(text) > limit:
+        tail = limit // 4
+        text = f"{text[: limit - tail].rstrip()} … {text[-tail:].lstrip()}"
+    return f"“{text}”"
+
+
+def shortened(text: str, limit: int = 160) -> str:
+    """The text on one line, cut at a word's end."""
+    text = re.sub(r"\s+", " ", text).strip()
+    if len(text) <= limit:
+        return text
+    cut = text[:limit]
+    return f"{cut.rsplit(' ', 1)[0] if ' ' in cut else cut}…"
+
+
+def listed(items: tuple[str, ...], conjunction: str = "and") -> str:
+    """“a”, “a and b”, “a, b and c”."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """“1 task”, “2 tasks”, “no tasks”."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def _stem(word: str) -> str:
+    for ending in ("ings", "ing", "ies", "ied", "es", "ed", "s", "y"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word

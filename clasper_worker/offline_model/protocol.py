@@ -1,0 +1,252 @@
+"""Chat completion requests as the OpenAI API takes them, and what makes one invalid.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create. Fields that are not listed
+here (``temperature``, ``seed``, …) are accepted and have no effect. Unions of the API (content as
+text or parts, a tool choice as a word or an object) are brought to one form while reading.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clasper_worker.errors import InvalidRequestError
+
+DEFAULT_MODEL = "clasper-offline"
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class ContentPart(_Wire):
+    """One part of a message: ``text`` is empty for parts that are not text."""
+
+    type: str
+    text: str = ""
+
+
+class CalledFunction(_Wire):
+    """The function of a tool call that an earlier reply made."""
+
+    name: str
+    arguments: str = ""
+
+
+class PastToolCall(_Wire):
+    """A tool call that an earlier reply made."""
+
+    id: str
+    function: CalledFunction
+
+
+class Message(_Wire):
+    """One message; ``content`` is always a tuple of parts here."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: tuple[ContentPart, ...] = ()
+    tool_calls: tuple[PastToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parts(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return ({"type": "text", "text": value},) if isinstance(value, str) else value
+
+    @field_validator("tool_calls", mode="before")
+    @classmethod
+    def _calls(cls, value: Any) -> Any:
+        return value if value is not None else ()
+
+    @property
+    def text(self) -> str:
+        """The content as text; a part that is not text appears as its type: ``[image_url]``."""
+        return "\n".join(
+            part.text if part.type == "text" else part.text or f"[{part.type}]"
+            for part in self.content
+        )
+
+
+class FunctionSpec(_Wire):
+    """A function that may be called; ``parameters`` is its JSON Schema."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(_Wire):
+    """A tool; only functions are supported."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class FunctionName(_Wire):
+    """The function that a tool choice names."""
+
+    name: str
+
+
+class ToolChoice(_Wire):
+    """``tool_choice``: ``type`` is the API's word, or ``function`` with the function's name."""
+
+    type: Literal["none", "auto", "required", "function"]
+    function: FunctionName | None = None
+
+
+class JsonSchemaFormat(_Wire):
+    """The ``json_schema`` of a response format."""
+
+    name: str
+    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+
+
+class ResponseFormat(_Wire):
+    """``response_format``: free text, any JSON object, or JSON that fits a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StreamOptions(_Wire):
+    """``stream_options``: whether a last chunk reports the usage."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(_Wire):
+    """One chat completion request."""
+
+    model: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: tuple[str, ...] = ()
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _choice(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stops(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def token_limit(self) -> int | None:
+        """The longest reply that was asked for, in tokens; None for no limit."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def functions(self) -> tuple[FunctionSpec, ...]:
+        """The functions of ``tools``."""
+        return tuple(tool.function for tool in self.tools or ())
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a body that must be a JSON object.
+
+    Raises:
+        InvalidRequestError: it is not.
+    """
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _refused("The body is not valid JSON: send a JSON object.") from None
+    if not isinstance(data, dict):
+        raise _refused("The body must be a JSON object.")
+    return data
+
+
+def parse_request(data: dict[str, Any]) -> ChatRequest:
+    """Read a request.
+
+    Raises:
+        InvalidRequestError: it is not a request that the OpenAI API would take; ``details`` has
+            ``param`` (as in ``messages[0].role``, or None) and ``code`` as that API names them.
+    """
+    try:
+        request = ChatRequest.model_validate(data)
+    except ValidationError as exc:
+        error = exc.errors(include_input=False, include_url=False)[0]
+        param = _param(error["loc"])
+        code = "missing_required_parameter" if error["type"] == "missing" else "invalid_value"
+        raise _refused(f"Invalid '{param}': {error['msg']}.", param, code) from None
+    _check_tools(request)
+    _check_order(request.messages)
+    return request
+
+
+def _check_tools(request: ChatRequest) -> None:
+    names = [function.name for function in request.functions]
+    choice = request.tool_choice
+    if len(set(names)) < len(names):
+        raise _refused("Invalid 'tools': function names must be unique.", "tools")
+    wanted = request.response_format
+    if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
+        param = "response_format.json_schema"
+        raise _refused(f"Missing '{param}'.", param, "missing_required_parameter")
+    if choice is None or choice.type in {"none", "auto"}:
+        return
+    if not names:
+        raise _refused("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
+    if choice.type == "function" and (choice.function is None or choice.function.name not in names):
+        raise _refused(
+            "'tool_choice' must name one of the functions in 'tools'.", "tool_choice.function.name"
+        )
+
+
+def _check_order(messages: tuple[Message, ...]) -> None:
+    """Tool calls and tool results must pair up, directly one after the other."""
+    open_calls: set[str] = set()
+    answered: set[str] = set()
+    for index, message in enumerate(messages):
+        param = f"messages[{index}]"
+        if message.role == "tool":
+            if message.tool_call_id not in open_calls | answered:
+                raise _refused(
+                    f"Invalid '{param}': a message with role 'tool' must answer a 'tool_call_id' "
+                    "of the assistant message with 'tool_calls' right before it.",
+                    f"{param}.tool_call_id",
+                )
+            open_calls.discard(message.tool_call_id or "")
+            answered.add(message.tool_call_id or "")
+            continue
+        if open_calls:
+            break
+        answered = set()
+        open_calls = {call.id for call in message.tool_calls if message.role == "assistant"}
+    if open_calls:
+        raise _refused(
+            "An assistant message with 'tool_calls' must be followed by a tool message for each "
+            f"'tool_call_id'; {len(open_calls)} of them have none.",
+            "messages",
+        )
+
+
+def _param(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for item in location:
+        text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
+    return text
+
+
+def _refused(
+    message: str, param: str | None = None, code: str | None = "invalid_value"
+) -> InvalidRequestError:
+    return InvalidRequestError(message, {"param": param, "code": code if param else None})

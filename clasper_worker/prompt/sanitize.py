@@ -1,0 +1,85 @@
+"""Text from outside (task titles, notifications, tool results) made safe to put into a prompt.
+
+Two steps. `strip_unsafe` takes out the characters that people cannot see but models read: control
+characters, bidirectional overrides, invisible operators, tag characters. `fence_data` then puts
+the text between markers that the system prompt's safety rule declares to hold data and never
+instructions; the text cannot hold such a marker itself. `shorten` fits a text into a limit.
+"""
+
+from __future__ import annotations
+
+import re
+
+DATA_TAG = "data"
+TURN_CONTEXT_TAG = "turn_context"
+
+# Removed outright. Kept on purpose: tab and line feed; U+200C and U+200D (joiners), which Persian,
+# Indic scripts and emoji are spelled with; U+FE00-FE0F (variation selectors), for emoji.
+_UNSAFE = re.compile(
+    "["
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f"  # C0 and C1 controls, but \t \n \r NEL
+    "\u00ad\u034f\u180e"  # soft hyphen, grapheme joiner, Mongolian vowel separator
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, overrides, isolates
+    "\u200b\u2060-\u2065\u206a-\u206f\ufeff"  # zero width spaces, invisible operators
+    "\ufff9-\ufffb"  # interlinear annotation
+    "\ud800-\udfff"  # lone surrogates: not encodable as UTF-8
+    "\U000e0000-\U000e0fff"  # tags and variation selectors that carry hidden text
+    "]"
+)
+_LINE_ENDS = re.compile("\r\n?|\x85|\u2028|\u2029")
+
+
+def _look_alike(tag: str) -> str:
+    # Letters may be held apart by spaces or joiners and still read as the tag.
+    return r"[\s\u200c\u200d]*".join(map(re.escape, tag))
+
+
+# An opening or closing marker, or anything that a reader might take for one.
+_MARKER = re.compile(
+    r"[<\uff1c\ufe64\u2039\u3008\u2329\u27e8](?=[\s\u200c\u200d]*[/\uff0f\u2044\u2215]?[\s\u200c\u200d]*"
+    rf"(?:{_look_alike(DATA_TAG)}|{_look_alike(TURN_CONTEXT_TAG)})(?![\w-]))",
+    re.IGNORECASE,
+)
+_NOT_LABEL = re.compile(r"[^A-Za-z0-9 _.,:/#-]+")
+_LABEL_CHARS = 80
+
+
+def strip_unsafe(text: str) -> str:
+    """Take out control, bidirectional and invisible characters; line ends become line feeds.
+
+    What a person can read stays as it is, in every script. Stripping twice changes nothing more.
+    """
+    return _LINE_ENDS.sub("\n", _UNSAFE.sub("", text))
+
+
+def fence_data(label: str, text: str) -> str:
+    """Put ``text`` from outside between markers that declare it to be data.
+
+    Whatever in the text looks like a marker loses its opening bracket to ``&lt;``; all else stays
+    as it is, so that code and addresses in it remain usable.
+
+    Args:
+        label: what the text is, for the model: "task title". Letters, digits and ``_.,:/#-``;
+            anything else becomes a space.
+        text: the text, as it came.
+
+    Returns:
+        Several lines: an opening marker, the stripped text, a closing marker.
+    """
+    name = _NOT_LABEL.sub(" ", label).strip()[:_LABEL_CHARS]
+    body = _MARKER.sub("&lt;", strip_unsafe(text))
+    return f'<{DATA_TAG} source="{name}">\n{body}\n</{DATA_TAG}>'
+
+
+def shorten(text: str, limit: int, marker: str) -> str:
+    """Cut ``text`` to at most ``limit`` characters, the marker that says so included.
+
+    Args:
+        text: the text to fit.
+        limit: characters that the result may have.
+        marker: appended to a text that was cut; itself cut where even it does not fit.
+    """
+    if len(text) <= limit:
+        return text
+    kept = text[: max(0, limit - len(marker))].rstrip()
+    return (kept + marker)[:limit]

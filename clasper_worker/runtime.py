@@ -1,0 +1,158 @@
+"""The composition root: makes the collaborators of a turn, once per event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Self
+
+import httpx2
+import redis.asyncio as redis
+from openai import AsyncOpenAI, DefaultAioHttpClient
+from redis.exceptions import LockError, RedisError
+
+from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.llm.catalogue import Tier, model_chain
+from clasper_worker.llm.chain import ModelChain
+from clasper_worker.llm.messages import ChatModel
+from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
+from clasper_worker.mission_control.client import MissionControl
+from clasper_worker.mission_control.task_finder import TaskFinder
+from clasper_worker.mission_control.tokens import AgentTokens
+from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.prompt.workspace import Workspace
+from clasper_worker.settings import Settings
+from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
+from clasper_worker.tools.registry import Toolbox
+from clasper_worker.turn.run import TurnDependencies, TurnSettings
+
+# No cap on connections (aiohttp's 0): the pool's -c already bounds how many turns call out at
+# once, and any lower number here would silently cap the worker. Idle connections are closed
+# before servers that keep theirs for 5 seconds (uvicorn, Node) close them under a request.
+_LIMITS = httpx2.Limits(max_connections=0, keepalive_expiry=4.0)
+_CONNECT_TIMEOUT_SECONDS = 10.0
+_LOCK_SECONDS = 30.0
+
+
+class Runtime:
+    """What the turns of one event loop share: connections, tokens, tools, the workspace.
+
+    Make it inside the loop that will use it, with `open`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        turns: TurnDependencies,
+        closers: tuple[Callable[[], object], ...],
+    ) -> None:
+        self.settings = settings
+        self.turns = turns
+        self._closers = closers
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Wire everything up. Nothing is connected to yet.
+
+        Raises:
+            ConfigurationError: a setting that turns need is missing; names it.
+        """
+        if settings.backend_url is None:
+            raise ConfigurationError(
+                "No BACKEND_URL is configured: set it to your backend's address, or run"
+                " `clasper up`, which brings a reference backend",
+                {"variable": "BACKEND_URL"},
+            )
+        tokens = AgentTokens.from_settings(settings)
+        workspace = Workspace.open(settings.clasper_workspace)
+        llm = _openai_client(settings)
+        backend_http = _http_client(settings.clasper_backend_timeout_sec, settings.backend_url)
+        state = redis.Redis.from_url(settings.redis_url, socket_timeout=_CONNECT_TIMEOUT_SECONDS)
+        transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
+        chains = {tier: model_chain(settings, tier) for tier in ("default", "cheap", "best")}
+
+        def model(tier: Tier) -> ChatModel:
+            cap = settings.clasper_llm_max_output_tokens
+            return ModelChain(
+                [OpenAICompatibleModel(llm, ref, max_output_tokens=cap) for ref in chains[tier]]
+            )
+
+        turns = TurnDependencies(
+            mission_control=MissionControl(transport, tokens),
+            tasks=TaskFinder(redis_lock(state)),
+            toolbox=Toolbox(MISSION_CONTROL_TOOLS),
+            workspace=workspace.current,
+            model=model,
+            now=lambda: datetime.now(UTC),
+            settings=TurnSettings(
+                max_steps=settings.clasper_max_steps,
+                history_limit=settings.clasper_history_limit,
+                default_task=settings.clasper_default_task,
+                timezone=settings.clasper_default_timezone,
+                include_time=settings.clasper_include_time_context,
+            ),
+        )
+        return cls(settings, turns, (llm.close, backend_http.aclose, state.aclose, workspace.close))
+
+    async def close(self) -> None:
+        """Close the connections and stop watching the workspace."""
+        for close in self._closers:
+            outcome = close()
+            if hasattr(outcome, "__await__"):
+                await outcome
+
+
+def _http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
+    timeout = httpx2.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
+    return DefaultAioHttpClient(base_url=base_url, timeout=timeout, limits=_LIMITS)
+
+
+def _openai_client(settings: Settings) -> AsyncOpenAI:
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        raise ConfigurationError(
+            "No OPENAI_API_KEY is configured: set it, or point OPENAI_BASE_URL at a server that"
+            " speaks OpenAI's API, or run `clasper up`, which brings an offline model",
+            {"variable": "OPENAI_API_KEY"},
+        )
+    key = settings.openai_api_key
+    return AsyncOpenAI(
+        api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
+        base_url=settings.openai_base_url or "https://api.openai.com/v1",
+        max_retries=settings.clasper_llm_retries,
+        timeout=httpx2.Timeout(settings.clasper_llm_timeout_sec, connect=_CONNECT_TIMEOUT_SECONDS),
+        http_client=_http_client(settings.clasper_llm_timeout_sec),
+    )
+
+
+def redis_lock(
+    client: redis.Redis, *, seconds: float = _LOCK_SECONDS
+) -> Callable[[str], AbstractAsyncContextManager[object]]:
+    """Named locks shared by all workers, each held for ``seconds`` at most.
+
+    Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
+    """
+
+    @asynccontextmanager
+    async def lock(name: str) -> AsyncIterator[object]:
+        held = client.lock(
+            f"clasper:lock:{name}", timeout=seconds, blocking_timeout=seconds * 2, sleep=0.02
+        )
+        try:
+            if not await held.acquire():
+                raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
+        except RedisError as exc:
+            raise StateUnavailableError(
+                f"Redis did not answer ({type(exc).__name__}): check CLASPER_REDIS_URL"
+            ) from exc
+        try:
+            yield held
+        finally:
+            try:
+                await held.release()
+            except LockError:
+                pass  # it ran out while held; the idempotency key still keeps the task single
+            except RedisError:
+                pass  # it will run out by itself
+
+    return lock

@@ -1,0 +1,201 @@
+"""Every setting, read from the environment, a ``.env`` file, or a local stack that is running.
+
+Names are the contract's, in lower case: ``BACKEND_URL`` is ``settings.backend_url``. Precedence:
+real environment variables, then ``.env`` in the working directory, then what a running
+``clasper up`` wrote to its state file, then the defaults here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from clasper_worker.errors import ConfigurationError
+
+STACK_FILE = "stack.json"
+
+
+def read_running_stack(state_dir: Path) -> dict[str, Any] | None:
+    """What a running ``clasper up`` wrote about itself, or None where none runs.
+
+    The file holds ``pid``, ``environment`` (the variables its processes got) and ``urls``. A file
+    whose process is gone is ignored: a killed stack must not redirect later commands.
+    """
+    try:
+        stack: dict[str, Any] = json.loads((state_dir / STACK_FILE).read_text("utf-8"))
+        os.kill(int(stack["pid"]), 0)
+    except PermissionError:
+        return stack
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return stack
+
+
+class _RunningStackSource(PydanticBaseSettingsSource):
+    """Settings of the ``clasper up`` that runs in this folder, if one does."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        # What the environment and .env say, which are read before.
+        state_dir = Path(self.current_state.get("clasper_state_dir") or ".clasper")
+        stack = read_running_stack(state_dir) or {}
+        environment = {name.lower(): value for name, value in stack.get("environment", {}).items()}
+        return {
+            name: environment[name]
+            for name in self.settings_cls.model_fields
+            if name in environment
+        }
+
+
+class Settings(BaseSettings):
+    """Clasper Worker's settings; ``docs/configuration.md`` and ``.env.example`` explain each."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Mission Control
+    backend_url: str | None = None
+    agent_jwt_secret: SecretStr | None = None
+    agent_jwt_algorithm: str = "HS256"
+    internal_api_token: SecretStr | None = None
+    clasper_agent_token_ttl_sec: Annotated[int, Field(ge=30, le=3600)] = 300
+    clasper_backend_timeout_sec: Annotated[float, Field(gt=0)] = 30.0
+    clasper_backend_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    clasper_default_task: str | None = None
+
+    # Celery and Redis
+    celery_broker_url: str = "redis://localhost:6379/0"
+    celery_result_backend: str | None = None
+    clasper_redis_url: str | None = None
+    clasper_result_ttl_sec: Annotated[int, Field(ge=60)] = 86_400
+
+    # The workspace
+    clasper_workspace: Path = Path("./workspace")
+    clasper_default_timezone: str = "UTC"
+    clasper_include_time_context: bool = True
+
+    # Models
+    llm_provider: str = "openai"
+    llm_model_default: str = "gpt-4o-mini"
+    llm_model_cheap: str | None = None
+    llm_model_best: str | None = None
+    llm_model_fallback: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    clasper_llm_timeout_sec: Annotated[float, Field(gt=0)] = 120.0
+    clasper_llm_retries: Annotated[int, Field(ge=0, le=20)] = 3
+    clasper_llm_max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    # Turns
+    clasper_turn_soft_limit_sec: Annotated[float, Field(gt=0)] = 300.0
+    clasper_turn_hard_limit_sec: Annotated[float, Field(gt=0)] = 600.0
+    clasper_max_steps: Annotated[int, Field(ge=1, le=200)] = 16
+    clasper_max_message_chars: Annotated[int, Field(ge=1)] = 100_000
+    clasper_max_history_messages: Annotated[int, Field(ge=0)] = 1_000
+    clasper_max_request_chars: Annotated[int, Field(ge=1)] = 1_000_000
+    clasper_history_limit: Annotated[int, Field(ge=0, le=1000)] = 50
+
+    # The HTTP shim
+    clasper_host: str = "127.0.0.1"
+    clasper_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    agent_daemon_url: str | None = None
+    agent_daemon_api_key: Annotated[SecretStr | None, NoDecode] = None
+
+    # Agents named by environment
+    user_id: str | None = None
+    agent_role: str | None = None
+
+    # Logs and the local stack
+    clasper_log_format: Literal["auto", "json", "console"] = "auto"
+    clasper_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    clasper_log_content: bool = False
+    clasper_state_dir: Path = Path(".clasper")
+
+    @field_validator("backend_url", "openai_base_url", "agent_daemon_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put a running local stack between ``.env`` and the defaults."""
+        del file_secret_settings
+        stack = _RunningStackSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, stack
+
+    @property
+    def result_backend_url(self) -> str:
+        """Where Celery keeps results: ``CELERY_RESULT_BACKEND``, else Redis as the broker's."""
+        if self.celery_result_backend:
+            return self.celery_result_backend
+        if self.celery_broker_url.startswith(("redis://", "rediss://", "sentinel://")):
+            return self.celery_broker_url
+        return "redis://localhost:6379/0"
+
+    @property
+    def redis_url(self) -> str:
+        """Our own short-lived state: ``CLASPER_REDIS_URL``, else Redis as the broker's."""
+        return self.clasper_redis_url or self.result_backend_url
+
+    @property
+    def daemon_api_keys(self) -> tuple[str, ...]:
+        """The shim's accepted keys; several while rotating."""
+        if self.agent_daemon_api_key is None:
+            return ()
+        keys = (key.strip() for key in self.agent_daemon_api_key.get_secret_value().split(","))
+        return tuple(key for key in keys if key)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings, or say which variable is wrong.
+
+    Raises:
+        ConfigurationError: a variable's value cannot be used; names the variable, not its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        problems = [
+            {"variable": str(error["loc"][0]).upper(), "problem": error["msg"]}
+            for error in exc.errors(include_input=False, include_url=False)
+        ]
+        text = "; ".join(f"{item['variable']}: {item['problem']}" for item in problems)
+        raise ConfigurationError(
+            f"Check these settings (environment or .env): {text}", {"problems": problems}
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return load_settings()

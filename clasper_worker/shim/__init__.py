@@ -1,0 +1,1 @@
+"""The HTTP shim: enqueue and follow turns from any language."""

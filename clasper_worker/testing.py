@@ -1,0 +1,84 @@
+"""Doubles for the boundaries of a turn, behind the production interfaces.
+
+For tests of agents and of code that calls the turn. Where a real protocol is wanted instead, the
+reference backend (`clasper_worker.reference_backend`) and the offline model
+(`clasper_worker.offline_model`) speak it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clasper_worker.llm.messages import (
+    ChatMessage,
+    ModelReply,
+    TokenUsage,
+    ToolCall,
+    ToolChoice,
+    ToolSpec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One question that a `ScriptedModel` was asked."""
+
+    messages: tuple[ChatMessage, ...] = field(repr=False)
+    tools: tuple[ToolSpec, ...]
+    tool_choice: ToolChoice
+
+
+class ScriptedModel:
+    """A model that gives the replies it was made with, in order, and records what it was asked.
+
+    A reply may be an exception, which is raised instead.
+    """
+
+    def __init__(self, replies: Iterable[ModelReply | Exception]) -> None:
+        self._replies = list(replies)
+        self.requests: list[ModelRequest] = []
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        tool_choice: ToolChoice = "auto",
+    ) -> ModelReply:
+        """Give the next reply of the script.
+
+        Raises:
+            AssertionError: the script is used up.
+        """
+        self.requests.append(ModelRequest(tuple(messages), tuple(tools), tool_choice))
+        if not self._replies:
+            raise AssertionError("the scripted model was asked more often than it has replies")
+        reply = self._replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def says(
+    text: str, *, model: str = "gpt-4o-mini", prompt: int = 10, completion: int = 5
+) -> ModelReply:
+    """A reply of text alone."""
+    return ModelReply(text, (), TokenUsage(prompt, completion), "openai", model, "stop")
+
+
+def calls(
+    *tool_calls: tuple[str, Mapping[str, Any] | str], model: str = "gpt-4o-mini", text: str = ""
+) -> ModelReply:
+    """A reply that calls tools: (name, arguments) each; arguments as a mapping or as raw text."""
+    wire = tuple(
+        ToolCall(
+            f"call_{index}",
+            name,
+            arguments if isinstance(arguments, str) else json.dumps(arguments),
+        )
+        for index, (name, arguments) in enumerate(tool_calls)
+    )
+    return ModelReply(text, wire, TokenUsage(10, 5), "openai", model, "tool_calls")

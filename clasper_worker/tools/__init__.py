@@ -1,0 +1,1 @@
+"""Tools that the model may call, and how their calls are carried out."""

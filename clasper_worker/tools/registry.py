@@ -1,0 +1,129 @@
+"""The tools of a turn: what the model is told of them, and how its calls are carried out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clasper_worker.errors import (
+    BackendConflictError,
+    BackendNotFoundError,
+    BackendRejectedError,
+    ToolError,
+)
+from clasper_worker.llm.messages import ToolCall, ToolSpec
+from clasper_worker.mission_control.client import AgentBackend
+from clasper_worker.mission_control.task_finder import TaskFinder
+
+# Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
+_TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflictError, ToolError)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a tool call may use.
+
+    Attributes:
+        backend: the backend under the turn's agent token.
+        tasks: finds or creates tasks by title.
+        task_id: the turn's own Mission Control task.
+        idempotency_key: the key for this call's POST.
+    """
+
+    backend: AgentBackend
+    tasks: TaskFinder
+    task_id: str
+    idempotency_key: str
+
+
+class ToolArguments(BaseModel):
+    """Base of a tool's arguments: the JSON Schema that the model sees comes from its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+ArgumentsT = TypeVar("ArgumentsT", bound=ToolArguments)
+
+
+@dataclass(frozen=True)
+class Tool(Generic[ArgumentsT]):
+    """One tool: its name and description for the model, its arguments, and what it does."""
+
+    name: str
+    description: str
+    arguments: type[ArgumentsT]
+    run: Callable[[ToolContext, ArgumentsT], Awaitable[Mapping[str, Any]]]
+
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it."""
+        schema = _plain_schema(self.arguments.model_json_schema())
+        return ToolSpec(self.name, self.description, schema)
+
+    async def call(self, context: ToolContext, arguments: str) -> Mapping[str, Any]:
+        """Check the arguments and run.
+
+        Raises:
+            ToolError: the arguments are not JSON or do not fit the schema; says how.
+            BackendError: the backend refused or failed.
+        """
+        try:
+            parsed = self.arguments.model_validate_json(arguments or "{}")
+        except ValidationError as exc:
+            problems = [
+                {"argument": ".".join(map(str, error["loc"])) or "(all)", "problem": error["msg"]}
+                for error in exc.errors(include_input=False, include_url=False)
+            ]
+            raise ToolError(
+                f"The arguments of {self.name} do not fit its schema; correct them and call again",
+                {"problems": problems},
+            ) from None
+        return await self.run(context, parsed)
+
+
+class Toolbox:
+    """The tools that a turn offers its model."""
+
+    def __init__(self, tools: Sequence[Tool[Any]]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self.specs = tuple(tool.spec() for tool in tools)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tools' names, in the order they are offered."""
+        return tuple(self._tools)
+
+    async def call(self, context: ToolContext, call: ToolCall) -> str:
+        """Carry out one call and return what the model is told, as JSON.
+
+        It is an ``error`` where the call was bad or the backend refused it.
+
+        Raises:
+            BackendError: the backend is unavailable or does not accept our token.
+        """
+        try:
+            tool = self._tools.get(call.name)
+            if tool is None:
+                raise ToolError(f"There is no tool {call.name!r}", {"tools": list(self._tools)})
+            result = await tool.call(context, call.arguments)
+        except _TOLD_TO_THE_MODEL as exc:
+            result = {"error": str(exc), **exc.details}
+        return json.dumps(result, ensure_ascii=False, default=str)
+
+
+def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the titles that pydantic adds: they cost tokens and say nothing."""
+    plain: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name == "title" and isinstance(value, str):
+            continue
+        if name == "properties":
+            plain[name] = {key: _plain_schema(field) for key, field in value.items()}
+        elif isinstance(value, dict):
+            plain[name] = _plain_schema(value)
+        else:
+            plain[name] = value
+    return plain

@@ -1,0 +1,1 @@
+"""The agent turn: its request and result, and how one is run."""

@@ -1,0 +1,115 @@
+"""The model loop: ask, carry out the tool calls, ask again, until there is an answer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from clasper_worker.errors import EmptyReplyError, ToolLoopError
+from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
+from clasper_worker.tools.registry import Toolbox, ToolContext
+
+log = structlog.get_logger(__name__)
+
+# The same call with the same arguments is carried out this often in a turn; more is refused to
+# the model, and a model that insists still loses the turn.
+REPEATS_ALLOWED = 2
+REPEATS_FATAL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How the loop ended: the text to post, and every model call it took."""
+
+    text: str = field(repr=False)
+    replies: tuple[ModelReply, ...] = field(repr=False)
+    tool_calls: int
+
+
+async def converse(
+    model: ChatModel,
+    opening: Sequence[ChatMessage],
+    toolbox: Toolbox,
+    context_for: Callable[[str], ToolContext],
+    *,
+    max_steps: int,
+) -> Answer:
+    """Run the conversation until the model answers in text.
+
+    Args:
+        model: whom to ask.
+        opening: system prompt, history and the newest message.
+        toolbox: the tools it may call.
+        context_for: the context of a call, by the name of its step (``tool:{step}:{index}``).
+        max_steps: how many model calls there may be; in the last one it may not call tools.
+
+    Raises:
+        ModelError: no usable answer came.
+        ToolLoopError: it kept repeating a call, or never came to an answer.
+        BackendError: a tool's backend call failed for good.
+    """
+    messages = list(opening)
+    replies: list[ModelReply] = []
+    repeats: Counter[str] = Counter()
+    calls = 0
+    for step in range(1, max_steps + 1):
+        choice: ToolChoice = "auto" if step < max_steps else "none"
+        reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+        replies.append(reply)
+        if not reply.tool_calls:
+            return Answer(_text(reply), tuple(replies), calls)
+        if choice == "none":
+            break
+        messages.append(ChatMessage("assistant", reply.text or None, reply.tool_calls))
+        for index, call in enumerate(reply.tool_calls):
+            context = context_for(f"tool:{step}:{index}")
+            result = _refuse_repeat(call, repeats) or await toolbox.call(context, call)
+            calls += 1
+            log.info("tool.called", tool=call.name, step=step)
+            messages.append(ChatMessage("tool", result, tool_call_id=call.id))
+    raise ToolLoopError(
+        f"The model did not come to an answer in {max_steps} steps (CLASPER_MAX_STEPS)",
+        {"steps": max_steps},
+    )
+
+
+def _text(reply: ModelReply) -> str:
+    text = reply.text.strip()
+    if not text:
+        raise EmptyReplyError(
+            f"The model {reply.model!r} answered with neither text nor tool calls"
+            f" (finish_reason {reply.finish_reason!r}): nothing was posted",
+            {"model": reply.model, "finish_reason": reply.finish_reason},
+        )
+    return text
+
+
+def _refuse_repeat(call: ToolCall, repeats: Counter[str]) -> str | None:
+    """What the model is told instead of a result when it makes the same call again and again."""
+    fingerprint = f"{call.name} {_canonical(call.arguments)}"
+    repeats[fingerprint] += 1
+    count = repeats[fingerprint]
+    if count <= REPEATS_ALLOWED:
+        return None
+    if count >= REPEATS_FATAL:
+        raise ToolLoopError(
+            f"The model called {call.name!r} with the same arguments {count} times",
+            {"tool": call.name, "repeats": count},
+        )
+    return json.dumps(
+        {
+            "error": f"You have made this very call {count} times. It was not carried out again:"
+            " use the results you already have, or answer now."
+        }
+    )
+
+
+def _canonical(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True)
+    except ValueError:
+        return arguments

@@ -1,0 +1,46 @@
+"""What a turn returns: the contract's result, with usage in tokens and cost in USD."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clasper_worker.llm.cost import Cost, Usage
+
+
+class TurnResult(BaseModel):
+    """The outcome of one turn that succeeded (contract Part 2, "The result").
+
+    Its ``repr`` leaves out the response: Celery puts the ``repr`` of a result into its log and
+    into the events that Flower shows.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok"] = "ok"
+    turn_id: str
+    task_id: str
+    trace_id: str
+    response: str = Field(repr=False)
+    usage: Usage
+    cost: Cost
+    tool_calls: int
+    context_warning: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's result as JSON types; optional fields that are unset are left out."""
+        data = self.model_dump(mode="json")
+        if data["context_warning"] is None:
+            del data["context_warning"]
+        if data["cost"]["reason"] is None:
+            del data["cost"]["reason"]
+        return data
+
+    # kombu's JSON serializer asks an object for its JSON form by this name.
+    __json__ = as_json
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read a result as Celery's result backend returns it."""
+        return cls.model_validate(data)

@@ -1,0 +1,65 @@
+"""Choosing and holding ports."""
+
+import socket
+
+import pytest
+
+from clasper_worker.errors import StackError
+from clasper_worker.local_stack.ports import LOOPBACK, PortReservations, is_listening
+
+
+def listen(port: int = 0) -> socket.socket:
+    """Listen as a server does: with SO_REUSEADDR."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((LOOPBACK, port))
+    server.listen()
+    return server
+
+
+def test_a_free_port_is_taken_as_preferred() -> None:
+    with PortReservations() as earlier:
+        free = earlier.choose(0)
+
+    with PortReservations() as ports:
+        assert ports.choose(free) == free
+
+
+def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
+    with listen() as server, PortReservations() as ports:
+        taken = server.getsockname()[1]
+
+        chosen = ports.choose(taken)
+
+        assert chosen not in (0, taken)
+        assert not is_listening(chosen)
+
+
+def test_a_required_port_in_use_is_an_error_that_names_it() -> None:
+    with listen() as server, PortReservations() as ports:
+        taken = server.getsockname()[1]
+
+        with pytest.raises(StackError, match=f"{taken} for the shim is in use"):
+            ports.choose(taken, required=True, purpose="the shim")
+
+
+def test_the_server_for_which_a_port_is_held_can_listen_on_it() -> None:
+    with PortReservations() as ports:
+        port = ports.choose(0)
+
+        with listen(port):
+            assert is_listening(port)
+
+
+def test_one_port_is_never_given_out_twice() -> None:
+    with PortReservations() as ports:
+        first = ports.choose(0)
+
+        assert ports.choose(first) != first
+
+
+def test_held_ports_differ_from_each_other() -> None:
+    with PortReservations() as ports:
+        chosen = [ports.choose(0) for _ in range(50)]
+
+        assert len(set(chosen)) == 50

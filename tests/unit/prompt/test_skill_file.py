@@ -1,0 +1,185 @@
+import json
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clasper_worker.prompt.skill_file import SkillError, parse_skill
+
+FILE = "skills/search/SKILL.md"
+
+
+def parse(front: str, body: str = "Body."):
+    return parse_skill(FILE, f"---\n{front}\n---\n{body}\n")
+
+
+def test_every_field_of_the_format_is_read():
+    skill = parse(
+        "name: web-search\n"
+        "description: Search the web\n"
+        "metadata:\n"
+        "  openclaw:\n"
+        '    emoji: "🔍"\n'
+        "    requires:\n"
+        "      env: [SEARCH_API_KEY]\n"
+        "      bins: [curl, jq]\n"
+        "      anyBins: [rg, grep]\n"
+        "    os: [darwin, linux]\n"
+        "    always: true\n"
+        "version: 1.0.0",
+        "# How\n\n---\n\nUse it.",
+    )
+    assert (skill.name, skill.description) == ("web-search", "Search the web")
+    assert (skill.emoji, skill.always, skill.os) == ("🔍", True, ("darwin", "linux"))
+    assert skill.requires_env == ("SEARCH_API_KEY",)
+    assert skill.requires_bins == ("curl", "jq")
+    assert skill.requires_any_bins == ("rg", "grep")
+    assert skill.instructions == "# How\n\n---\n\nUse it."
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        'metadata: {"openclaw": {"emoji": "🔍", "requires": {"env": ["KEY"]}}}',
+        'metadata: \'{"openclaw": {"emoji": "🔍", "requires": {"env": ["KEY"]}}}\'',
+        'metadata:\n  {\n    "openclaw":\n      { "emoji": "🔍", "requires": {"env": ["KEY"],}, },\n  }',
+        'metadata:\n  clawdbot:\n    emoji: "🔍"\n    requires: {env: KEY}',
+        'emoji: "🔍"\nrequires:\n  env: [KEY]',
+    ],
+    ids=["flow", "json-string", "block-json-trailing-commas", "former-name", "top-level"],
+)
+def test_metadata_is_taken_in_each_form_in_which_skills_are_written(metadata):
+    skill = parse(f"name: s\ndescription: d\n{metadata}")
+    assert (skill.emoji, skill.requires_env) == ("🔍", ("KEY",))
+
+
+def test_the_folder_names_a_skill_whose_front_matter_does_not():
+    assert parse("description: d").name == "search"
+
+
+def test_a_description_over_several_lines_becomes_one():
+    assert parse("description: >\n  one\n  two\n\n  three").description == "one two three"
+
+
+def test_operating_systems_by_their_common_names_are_understood():
+    assert parse("description: d\nos: [macOS, Windows]").os == ("darwin", "win32")
+
+
+def test_empty_fields_count_as_not_given():
+    skill = parse("description: d\nmetadata:\n  openclaw:\n    requires:\n    os:\n")
+    assert (skill.requires_env, skill.os, skill.always) == ((), (), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("", 1, "no front matter"),
+        ("# Just text", 1, "no front matter"),
+        ("---\nname: x\ndescription: d\n", 1, "not closed"),
+        ("---\nname: x\ndescription: a: b\n---\n", 3, "YAML: mapping values are not allowed"),
+        ("\n\n---\n\nname: x\n\tdescription: d\n---\n", 6, "YAML: found a tab"),
+        ("---\n---\n", 1, "must be fields"),
+        ("---\n- a\n---\n", 1, "must be fields"),
+        ("---\nname: x\n---\n", 1, "description: is missing; add it"),
+        ("---\nname: x\ndescription: ''\n---\n", 3, "description: is empty"),
+        ("---\nname: x\ndescription: 5\n---\n", 3, "description: must be text; put it in quotes"),
+        ("---\ndescription: d\nname: ../x\n---\n", 3, "name: may hold letters"),
+        ("---\ndescription: d\nname: " + "x" * 65 + "\n---\n", 3, "name: is longer than 64"),
+        ("---\ndescription: d\nmetadata: '{oops'\n---\n", 3, "metadata: is text that is not JSON"),
+        ("---\ndescription: d\nmetadata: [a]\n---\n", 3, "metadata: must hold fields"),
+        (
+            "---\ndescription: d\nmetadata:\n  openclaw:\n    requires:\n      env:\n"
+            "        - A\n        - 7\n---\n",
+            8,
+            "metadata.openclaw.requires.env.1: must be text",
+        ),
+        (
+            "---\ndescription: d\nmetadata:\n  openclaw:\n    always: sometimes\n---\n",
+            5,
+            "metadata.openclaw.always: must be true or false",
+        ),
+        ("---\ndescription: d\nwhen: 2024-13-45\n---\n", 1, "a date or number is not valid"),
+        ("---\ndescription: d\nx: \x07\n---\n", 3, "character that YAML does not allow"),
+    ],
+)
+def test_a_broken_file_is_reported_with_its_line_and_problem(text, line, problem):
+    with pytest.raises(SkillError) as caught:
+        parse_skill(FILE, text)
+    assert caught.value.line == line
+    assert problem in caught.value.problem
+
+
+def test_yaml_that_would_run_code_is_refused():
+    with pytest.raises(SkillError, match="line 3: YAML: could not determine a constructor"):
+        parse("description: d\nx: !!python/object/apply:os.system ['true']")
+
+
+def test_nesting_that_would_overflow_the_parsers_stack_is_refused():
+    with pytest.raises(SkillError, match="nested more than 32 levels deep"):
+        parse("description: d\nx: " + "[" * 9_000)
+
+
+def test_aliases_that_would_multiply_are_refused():
+    bomb = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
+    with pytest.raises(SkillError, match="aliases"):
+        parse(f"description: d\na0: &a0 x\n{bomb}")
+
+
+@given(st.text(max_size=300))
+@example("? [a]\n: b")
+@example("<<: 3")
+@example("x: !!binary '\\xff'")
+@example("x: 1" + "0" * 5_000)
+@example("description: d\nrequires: {env: {a: 1}}")
+def test_any_front_matter_is_parsed_or_refused_with_a_line_of_the_file(front):
+    text = f"---\n{front}\n---\nbody"
+    try:
+        skill = parse_skill(FILE, text)
+    except SkillError as exc:
+        assert 1 <= exc.line <= len(text.splitlines()) + 1
+    else:
+        assert skill.description
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dates()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["name", "description", "metadata", "requires", "os", "always", "emoji"])
+
+
+@given(st.dictionaries(KEYS, VALUES))
+def test_front_matter_with_values_of_any_type_is_parsed_or_refused(fields):
+    text = "---\n" + yaml.safe_dump(fields, allow_unicode=True) + "---\nbody"
+    try:
+        skill = parse_skill(FILE, text)
+    except SkillError:
+        return
+    assert isinstance(skill.description, str)
+    assert "\n" not in skill.description
+
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,20}", fullmatch=True)
+
+
+@given(
+    name=NAMES,
+    description=st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=200),
+    env=st.lists(NAMES, max_size=3),
+    always=st.booleans(),
+    as_json=st.booleans(),
+)
+def test_what_a_yaml_writer_wrote_is_read_back(name, description, env, always, as_json):
+    metadata = {"openclaw": {"requires": {"env": env}, "always": always}}
+    fields = {
+        "name": name,
+        "description": description,
+        "metadata": json.dumps(metadata) if as_json else metadata,
+    }
+    skill = parse(yaml.safe_dump(fields, allow_unicode=True).strip())
+    assert (skill.name, skill.description) == (name, description)
+    assert (skill.requires_env, skill.always) == (tuple(env), always)

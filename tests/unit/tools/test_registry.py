@@ -1,0 +1,90 @@
+"""Tool calls: checked against their schema, carried out, and told to the model."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from clasper_worker import errors
+from clasper_worker.llm.messages import ToolCall
+from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
+
+CONTEXT = cast("ToolContext", None)
+
+
+class AddArguments(ToolArguments):
+    a: int
+    b: Annotated[int, Field(ge=0)] = 1
+
+
+async def add(context: ToolContext, arguments: AddArguments) -> Mapping[str, Any]:
+    return {"sum": arguments.a + arguments.b}
+
+
+ADD = Tool("add", "Adds.", AddArguments, add)
+
+
+async def told(arguments: str, name: str = "add", toolbox: Toolbox | None = None) -> Any:
+    return json.loads(
+        await (toolbox or Toolbox([ADD])).call(CONTEXT, ToolCall("1", name, arguments))
+    )
+
+
+def test_the_schema_that_the_model_sees_forbids_other_arguments_and_has_no_titles() -> None:
+    (spec,) = Toolbox([ADD]).specs
+    assert spec.parameters["required"] == ["a"]
+    assert spec.parameters["additionalProperties"] is False
+    assert "title" not in json.dumps(spec.parameters)
+
+
+async def test_a_good_call_is_carried_out() -> None:
+    assert await told('{"a": 2, "b": 3}') == {"sum": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument"),
+    [("{}", "a"), ('{"a": "x"}', "a"), ('{"a": 1, "b": -1}', "b"), ('{"a": 1, "c": 1}', "c")],
+)
+async def test_a_bad_argument_is_told_to_the_model_by_name(arguments: str, argument: str) -> None:
+    result = await told(arguments)
+    assert "add" in result["error"]
+    assert [problem["argument"] for problem in result["problems"]] == [argument]
+
+
+async def test_an_unknown_tool_is_told_with_the_names_there_are() -> None:
+    assert (await told("{}", name="subtract"))["tools"] == ["add"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "is_told"),
+    [
+        (errors.BackendNotFoundError("no"), True),
+        (errors.BackendRejectedError("no"), True),
+        (errors.BackendConflictError("no"), True),
+        (errors.ToolError("no"), True),
+        (errors.BackendUnavailableError("down"), False),
+        (errors.BackendAuthError("401"), False),
+        (errors.StateUnavailableError("redis"), False),
+    ],
+)
+async def test_what_the_model_can_mend_is_told_to_it_and_the_rest_ends_the_turn(
+    raised: errors.ClasperError, is_told: bool
+) -> None:
+    async def fail(context: ToolContext, arguments: AddArguments) -> Mapping[str, Any]:
+        raise raised
+
+    toolbox = Toolbox([Tool("add", "", AddArguments, fail)])
+    if is_told:
+        assert (await told('{"a": 1}', toolbox=toolbox))["error"] == str(raised)
+    else:
+        with pytest.raises(type(raised)):
+            await told('{"a": 1}', toolbox=toolbox)
+
+
+@given(st.text())
+async def test_whatever_the_model_writes_as_arguments_it_is_told_json(arguments: str) -> None:
+    assert isinstance(await told(arguments), dict)
