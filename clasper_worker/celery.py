@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
-from kombu import Queue
+from celery import Celery, signals
+from kombu import Exchange, Queue
 
 from clasper_worker.concurrency.install import install
 from clasper_worker.settings import Settings, get_settings
+from clasper_worker.telemetry import configure_logging
 
 # Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks.
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
@@ -37,7 +38,9 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "result_serializer": "json",
         "timezone": "UTC",
         "task_default_queue": "clasper",
-        "task_queues": [Queue(name) for name in QUEUES],
+        # Each its own exchange and routing key: bound to one they would share, all four queues
+        # would get a copy of a message that names them.
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         # A killed worker's turns come back instead of being lost: acknowledge when done.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
@@ -71,5 +74,16 @@ class ClasperCelery(Celery):
         return super().prepare_config({**celery_configuration(get_settings()), **(c or {})})
 
 
+def _log_our_way(instance: Any, **_: Any) -> None:
+    """Take over the logs of a worker of our app (``celery -A clasper_worker worker``)."""
+    if instance.app is app:
+        signals.setup_logging.connect(_configure_logging, weak=False)
+
+
+def _configure_logging(loglevel: int | str, **_: Any) -> None:
+    configure_logging(get_settings(), level=loglevel)
+
+
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
+signals.celeryd_init.connect(_log_our_way, weak=False)

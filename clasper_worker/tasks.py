@@ -48,6 +48,8 @@ class ClasperTask(CoroutineTask):
 )
 async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     """One agent turn; the keyword arguments are the send request (contract Part 2)."""
+    # Bound for this coroutine alone: each runs in a context of its own.
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
     async with _typed_errors():
         if args:
             raise invalid_request(
@@ -62,12 +64,12 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
         settings = get_settings()
         request = parse_send_request(kwargs, RequestLimits.from_settings(settings))
         turn = identify_turn(request.user_id, request.idempotency_key, self.request.id)
-        with structlog.contextvars.bound_contextvars(**_log_context(turn, request.user_id)):
-            runtime = await RUNTIME.get()
-            async with SoftLimitScope():
-                result = await run_turn(request, turn, runtime.turns)
-            log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
-            return result
+        structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
+        runtime = await RUNTIME.get()
+        async with SoftLimitScope():
+            result = await run_turn(request, turn, runtime.turns)
+        log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
+        return result
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

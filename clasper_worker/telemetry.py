@@ -17,8 +17,13 @@ from clasper_worker.settings import Settings
 _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp", "flower")
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send every log line of this process to stderr in one form (``CLASPER_LOG_FORMAT``)."""
+def configure_logging(settings: Settings, *, level: int | str | None = None) -> None:
+    """Send every log line of this process to stderr in one form (``CLASPER_LOG_FORMAT``).
+
+    Args:
+        settings: the form and the level.
+        level: a level to use instead of ``CLASPER_LOG_LEVEL``, as ``logging`` takes it.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -48,6 +53,6 @@ def configure_logging(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.clasper_log_level)
+    root.setLevel(level or settings.clasper_log_level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

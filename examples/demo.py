@@ -102,7 +102,12 @@ def running_stack(folder: Path) -> Iterator[Stack]:
 def run_json(stack: Stack, *command: str) -> Any:
     """Run a program of its own and read the JSON it prints."""
     done = subprocess.run(
-        [sys.executable, *command], env=stack.environment, capture_output=True, text=True, cwd=REPO
+        [sys.executable, *command],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        check=False,
     )
     if done.returncode != 0:
         raise DemoError(f"{command[0]} failed: {done.stderr.strip()[-2000:]}")
@@ -157,13 +162,22 @@ def make_ways(user: str) -> tuple[Way, ...]:
     )
 
 
-def send(stack: Stack, index: int, way: Way) -> dict[str, Any]:
+def conversation(ways: tuple[Way, ...], results: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """What was said so far, as a backend that keeps the conversation passes it along."""
+    messages = []
+    for way, result in zip(ways, results, strict=False):
+        messages.append({"role": "user", "content": way.request["message"]})
+        messages.append({"role": "assistant", "content": result["response"]})
+    return messages
+
+
+def send(stack: Stack, number: int, way: Way) -> dict[str, Any]:
     """Enqueue one turn its own way and wait for its result."""
     request = way.request
-    if index == 0:
+    if number == 1:
         program = str(HERE / "enqueue_from_celery.py")
         result = run_json(stack, program, json.dumps(request))
-    elif index == 1:
+    elif number == 2:
         options = ["--user", request["user_id"], "--role", request["agent_role"], "--plan"]
         options += ["--task-title", request["task_title"], "--json", request["message"]]
         result = run_json(stack, "-m", "clasper_worker", "send", *options)
@@ -261,7 +275,9 @@ def show_backend(found: dict[str, Any]) -> None:
     """Print what lies in the backend."""
     console.print()
     console.rule("[bold]What now lies in the backend", align="left", style="cyan")
-    console.print(Text("  read over HTTP by another process, which knows nothing else", style="dim"))
+    console.print(
+        Text("  read over HTTP by another process, which knows nothing else", style="dim")
+    )
     table = Table(box=None, pad_edge=True, show_header=True, header_style="bold")
     table.add_column("kind", style="cyan", no_wrap=True)
     table.add_column("by", no_wrap=True)
@@ -280,20 +296,24 @@ def show_backend(found: dict[str, Any]) -> None:
 def main() -> int:
     """Run the demo; the exit code."""
     started = time.monotonic()
-    console.print("[bold]Clasper Worker[/bold]: starting Redis, a Celery worker, a backend, a model …")
-    with tempfile.TemporaryDirectory(prefix="clasper-demo-") as folder:
-        with running_stack(Path(folder)) as stack:
-            console.print(f"ready after {time.monotonic() - started:.1f} s:")
-            for name, url in stack.urls.items():
-                console.print(Text(f"  {name:<24}{url}", style="dim"))
-            ways = make_ways(f"demo-{secrets.token_hex(3)}")
-            results = []
-            for index, way in enumerate(ways):
-                result = send(stack, index, way)
-                tools = tool_lines(model_requests(stack, way.word)) if stack.offline else []
-                show_turn(index + 1, way, result, tools)
-                results.append(result)
-            missing = verify(stack, ways, results)
+    console.print(
+        "[bold]Clasper Worker[/bold]: starting Redis, a Celery worker, a backend, a model …"
+    )
+    folder = tempfile.TemporaryDirectory(prefix="clasper-demo-")
+    with folder as path, running_stack(Path(path)) as stack:
+        console.print(f"ready after {time.monotonic() - started:.1f} s:")
+        for name, url in stack.urls.items():
+            console.print(Text(f"  {name:<12}{url}", style="dim"))
+        ways = make_ways(f"demo-{secrets.token_hex(3)}")
+        results: list[dict[str, Any]] = []
+        for number, way in enumerate(ways, start=1):
+            if number == len(ways):
+                way.request["messages"] = conversation(ways, results)
+            result = send(stack, number, way)
+            tools = tool_lines(model_requests(stack, way.word)) if stack.offline else []
+            show_turn(number, way, result, tools)
+            results.append(result)
+        missing = verify(stack, ways, results)
     console.print()
     for problem in missing:
         console.print(Text(f"✗ {problem}", style="bold red"))

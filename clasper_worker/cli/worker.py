@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from clasper_worker.settings import get_settings
-from clasper_worker.telemetry import configure_logging
 
 
 @click.command(
@@ -18,5 +17,5 @@ def command(ctx: click.Context) -> None:
     """Run a Celery worker: `celery -A clasper_worker worker -E`, plus any of its options."""
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
 
-    configure_logging(get_settings())
-    app.worker_main(["worker", "-E", *ctx.args])
+    level = ["--loglevel", get_settings().clasper_log_level]
+    app.worker_main(["worker", "-E", *level, *ctx.args])

@@ -63,12 +63,12 @@ def _backend_note(needs: StackNeeds, provisions: Provisions, options: StackOptio
     if not needs.backend:
         return "yours (BACKEND_URL)"
     where = "data in memory" if options.ephemeral else f"data in {provisions.data_dir}/backend.db"
-    return f"reference backend, since BACKEND_URL is unset; {where}"
+    return f"reference backend; {where}"
 
 
 def _model_note(settings: Settings, needs: StackNeeds) -> str:
     if needs.model:
-        return "offline: answers by rules; set OPENAI_API_KEY for a real model"
+        return "offline, answers by rules; set OPENAI_API_KEY for a real one"
     return f"{settings.llm_provider}, {settings.llm_model_default}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -61,6 +62,6 @@ def _reason(exc: Exception) -> str:
         return "it refuses the password"
     if isinstance(exc, redis.TimeoutError | TimeoutError):
         return "it does not answer in time"
-    if isinstance(exc, redis.ConnectionError | ConnectionError | OSError):
+    if isinstance(exc, redis.ConnectionError | OperationalError | OSError):
         return "no connection"
     return type(exc).__name__

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console, RenderableType
 
 STACK_NAME = "clasper"
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
+_FILE_WIDTH = 120
 
 
 class StackConsole:
@@ -43,11 +45,11 @@ class StackConsole:
     def show(self, renderable: RenderableType) -> None:
         """Something that rich can draw, such as the banner."""
         drawn = StringIO()
-        width = None if self._colour else 100
-        Console(
-            file=drawn, force_terminal=self._colour, width=width, highlight=False, soft_wrap=True
-        ).print(renderable)
-        self._write(drawn.getvalue())
+        width = None if self._colour else _FILE_WIDTH
+        console = Console(file=drawn, force_terminal=self._colour, width=width, highlight=False)
+        console.print(renderable)
+        lines = (line.rstrip() for line in drawn.getvalue().splitlines())
+        self._write("\n".join(lines) + "\n")
 
     def _prefixed(self, name: str, text: str, style: str | None, *, bold: bool = False) -> str:
         prefix = f"{name:<{self._width}} |"
@@ -57,8 +59,12 @@ class StackConsole:
         return f"{prefix} {text}\n"
 
     def _write(self, text: str) -> None:
-        # The terminal may go away (`clasper up | head`); the processes must still be stopped.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             # One write a line: lines of different processes never mix.
             self._stream.write(text)
             self._stream.flush()
+        except (OSError, ValueError):
+            # The terminal is gone (`clasper up | head`); the processes must still be stopped.
+            # What is buffered goes nowhere, or Python would complain of it when it exits.
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())

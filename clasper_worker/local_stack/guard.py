@@ -56,6 +56,8 @@ class Guard:
         self.close()
 
     def _tell(self, line: str) -> None:
+        if self._pipe.closed:
+            return
         # A guard that somebody killed is a lost safety net, not a reason to stop working.
         with contextlib.suppress(BrokenPipeError):
             self._pipe.write(line.encode())

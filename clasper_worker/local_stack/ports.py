@@ -14,14 +14,15 @@ LOOPBACK = "127.0.0.1"
 class PortReservations:
     """Ports chosen for processes that have not bound them yet.
 
-    On Linux a bound socket that does not listen keeps others from being given the port, while a
-    server that sets ``SO_REUSEADDR`` (all of ours do) may still take it; so each port is held
-    until :meth:`release`. Elsewhere the port is free again at once, and a small race remains.
+    On Linux each is held until :meth:`release`, against two kinds of rivals. A bound socket that
+    does not listen keeps the system from giving the port to somebody else, while a server that
+    sets ``SO_REUSEADDR`` (all of ours do) may still take it. And since that holds for the servers
+    of another stack too, a socket with the port's name in the abstract namespace tells stacks
+    apart that start at the same time. Elsewhere neither works, and a small race remains.
     """
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
-        self._chosen: set[int] = set()
 
     def choose(self, preferred: int, *, required: bool = False, purpose: str = "a server") -> int:
         """A port on 127.0.0.1 that nothing listens on.
@@ -32,10 +33,9 @@ class PortReservations:
             purpose: what the port is for, for the error.
 
         Raises:
-            StackError: the port is required and in use.
+            StackError: the port is required and in use, or there is none at all.
         """
-        free = preferred and preferred not in self._chosen and not is_listening(preferred)
-        if free and self._hold(preferred):
+        if preferred and not is_listening(preferred) and self._hold(preferred):
             return preferred
         if preferred and required:
             raise StackError(
@@ -68,16 +68,32 @@ class PortReservations:
                 holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind((LOOPBACK, port))
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            number: int = holder.getsockname()[1]
+            if sys.platform == "linux":
+                self._held.append(_name_as_ours(number))
         except OSError:
             holder.close()
             return 0
-        number: int = holder.getsockname()[1]
-        self._chosen.add(number)
         if sys.platform == "linux":
             self._held.append(holder)
-        else:  # pragma: no cover - BSD refuses the server's bind while ours stands
+        else:  # BSD refuses the server's bind while ours stands
             holder.close()
         return number
+
+
+def _name_as_ours(port: int) -> socket.socket:
+    """Take the port's name, which is free again when the socket is closed.
+
+    Raises:
+        OSError: another stack, or this one, has it.
+    """
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        name.bind(f"\0clasper-port-{port}")
+    except OSError:
+        name.close()
+        raise
+    return name
 
 
 def is_listening(port: int) -> bool:

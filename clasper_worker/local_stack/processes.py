@@ -86,11 +86,14 @@ def shim_process(port: int, url: str, environment: Mapping[str, str]) -> Process
 
 
 def flower_process(port: int, environment: Mapping[str, str]) -> ProcessSpec:
-    """Flower; it shows every task and has no login of its own, so on the loopback alone."""
-    celery = (sys.executable, "-m", "celery", "-A", "clasper_worker")
+    """Flower; it shows every task and has no login of its own, so on the loopback alone.
+
+    It logs errors only: what it says while the worker is still starting is noise.
+    """
+    celery = (sys.executable, "-m", "celery", "--quiet", "-A", "clasper_worker")
     return ProcessSpec(
         "flower",
-        (*celery, "flower", f"--address={LOOPBACK}", f"--port={port}"),
+        (*celery, "flower", f"--address={LOOPBACK}", f"--port={port}", "--logging=error"),
         Layer.FRONT,
         environment,
         PortListens(port),

@@ -29,10 +29,9 @@ def prepare_state_dir(state_dir: Path) -> None:
         StackError: it cannot be made or written.
     """
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ignore = state_dir / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", "utf-8")
+        if not state_dir.exists():
+            state_dir.mkdir(mode=0o700, parents=True)
+            (state_dir / ".gitignore").write_text("*\n", "utf-8")
     except OSError as exc:
         raise StackError(
             f"The state folder {state_dir} cannot be written ({exc.strerror}). "

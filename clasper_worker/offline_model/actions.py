@@ -8,8 +8,9 @@ from typing import Any
 
 from clasper_worker.offline_model import drafts
 from clasper_worker.offline_model.arguments import action_arguments, spoken_arguments, takes
-from clasper_worker.offline_model.asks import Ask, Kind, find_asks
+from clasper_worker.offline_model.asks import Ask, find_asks
 from clasper_worker.offline_model.conversation import Conversation
+from clasper_worker.offline_model.heads import Kind
 from clasper_worker.offline_model.phrases import (
     capitalised,
     content_words,
@@ -23,8 +24,10 @@ from clasper_worker.offline_model.toolbox import kind_of, named_in, tool_for
 
 _NO_TOOLS = re.compile(
     r"\b(?:don't|do not|without|no)\s+(?:use|using|call|calling)?\s*(?:any\s+|the\s+)?tools?\b",
-    re.I,
+    re.IGNORECASE,
 )
+_WRAPPED = re.compile(r"(?<=\S)\n(?=[ \t]*[^\s\-*•#<\d|>])")
+_CONDUCT = re.compile(r"#+\s+(?:safety|your reply|this agent|skills|tools)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,10 @@ class Action:
 
 def find_actions(talk: Conversation) -> tuple[Action, ...]:
     """What the newest message asks for, in the order in which it asks."""
-    tools = () if _NO_TOOLS.search(talk.words) else talk.tools
+    tools = () if _NO_TOOLS.search(talk.asked) else talk.tools
     actions: list[Action] = []
     subject = ""
-    for ask in find_asks(talk.words):
+    for ask in find_asks(talk.asked):
         actions.append(_action(ask, subject, talk, tools))
         subject = _title(ask, "", talk) or subject if ask.kind is Kind.CREATE_TASK else subject
     used = {action.tool.name for action in actions if action.tool}
@@ -67,7 +70,7 @@ def find_actions(talk: Conversation) -> tuple[Action, ...]:
             naming.tool,
             spoken_arguments(naming.tool, naming.clause, naming.rest, sources),
         )
-        for naming in named_in(talk.words, tools)
+        for naming in named_in(talk.asked, tools)
         if naming.tool.name not in used
     ]
     return tuple(actions)
@@ -93,13 +96,17 @@ def background(subject: str, talk: Conversation) -> tuple[str, ...]:
     """Lines of the conversation and the instructions that bear on a subject, the nearest first."""
     earlier = tuple(line for text in reversed(talk.said_before) for line in sentences(text))
     lines = (most_relevant(subject, earlier), most_relevant(subject, prose(talk.system)))
-    return tuple(line for line in lines if line)
+    return tuple(line for line in lines if line and line != subject)
 
 
 def prose(system: str) -> tuple[str, ...]:
-    """The lines of a prompt that say something: no headings, markup or bare names."""
-    lines = (line.strip(" -*>#\t") for line in sentences(system) if not line.startswith(("#", "<")))
-    return tuple(line for line in lines if len(line.split()) > 3)
+    """The sentences of a prompt that may hold facts: no headings, markup or rules of conduct."""
+    kept: list[str] = []
+    for section in re.split(r"^(?=#{1,6}\s)", system, flags=re.MULTILINE):
+        if not _CONDUCT.match(section):
+            kept += sentences(_WRAPPED.sub(" ", section))
+    plain = (re.sub(r"\*\*|`", "", line).strip(" -*>\t") for line in kept if line[0] not in "#<")
+    return tuple(line for line in plain if len(line.split()) > 3)
 
 
 def _action(
@@ -126,14 +133,24 @@ def _values(ask: Ask, earlier_task: str, talk: Conversation) -> tuple[dict[str, 
     if ask.kind is Kind.POST_MESSAGE:
         return {"content": ask.text}, "" if ask.text else "What should the message say?", ""
     if ask.kind is Kind.CREATE_DOCUMENT:
+        if ask.saves:
+            return _saved(ask, talk)
         subject = ask.subject or earlier_task or ask.title or _meant(ask, talk)
         title = ask.title or drafts.document_title(ask.doc_type, drafts.goal_of(subject, 100))
-        material = "\n".join([subject, *_other_sentences(talk.words)])
-        draft = drafts.document_text(
-            title, ask.doc_type, talk.words, material, background(subject, talk)
-        )
+        details = "\n".join(_other_sentences(talk.asked))
+        known = background(subject, talk)
+        draft = drafts.document_text(title, ask.doc_type, subject, talk.words, details, known)
         return {"title": title, "content": draft, "doc_type": ask.doc_type}, "", draft
     return {}, "", ""
+
+
+def _saved(ask: Ask, talk: Conversation) -> tuple[dict[str, str], str, str]:
+    """The values of a document that keeps the last reply."""
+    said = next((item for item in reversed(talk.history) if item.role == "assistant"), None)
+    if said is None:
+        return {}, "There is no earlier reply of mine to save: what should it say?", ""
+    title = ask.title or drafts.document_title(ask.doc_type, drafts.goal_of(said.unlabelled, 80))
+    return {"title": title, "content": said.text, "doc_type": ask.doc_type}, "", said.text
 
 
 def _title(ask: Ask, earlier_task: str, talk: Conversation) -> str:
@@ -141,7 +158,7 @@ def _title(ask: Ask, earlier_task: str, talk: Conversation) -> str:
         return ask.title
     if ask.refers_back:
         return capitalised(earlier_task or drafts.goal_of(_meant(ask, talk), 100))
-    others = _other_sentences(talk.words)
+    others = _other_sentences(talk.asked)
     return capitalised(drafts.goal_of(others[0], 100)) if others else ""
 
 
@@ -150,7 +167,7 @@ def _meant(ask: Ask, talk: Conversation) -> str:
     before = [line for line in sentences(ask.before) if len(content_words(line)) > 1]
     if before:
         return before[-1]
-    others = _other_sentences(talk.words)
+    others = _other_sentences(talk.asked)
     return " ".join(others) if others else next(reversed(talk.said_before), talk.words)
 
 

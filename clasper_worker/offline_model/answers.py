@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from clasper_worker.offline_model.actions import Action, background
-from clasper_worker.offline_model.asks import Kind
 from clasper_worker.offline_model.conversation import LABEL, Conversation
+from clasper_worker.offline_model.heads import Kind
 from clasper_worker.offline_model.kickoff import Kickoff, plan_answer, planned
 from clasper_worker.offline_model.persona import Persona, read_persona
 from clasper_worker.offline_model.phrases import (
@@ -21,9 +21,10 @@ from clasper_worker.offline_model.phrases import (
     quoted,
     shortened,
 )
+from clasper_worker.offline_model.quiet import quiet_signal
 from clasper_worker.offline_model.recall import recalled, summarised
 from clasper_worker.offline_model.results import failure, told
-from clasper_worker.offline_model.toolbox import tool_for
+from clasper_worker.offline_model.toolbox import related_to, tool_for
 
 _CLOCK = re.compile(
     r"\bwhat(?:'s| is)?\s+(?:the\s+)?(?:current\s+|exact\s+|local\s+)?(?:time|date|day)(?:\s+and\s+"
@@ -33,7 +34,11 @@ _CLOCK = re.compile(
     r"|\bknow the (?:time|date)\b",
     re.IGNORECASE,
 )
-_CLOCK_LINE = re.compile(r"\b(?:time|date|day|now|today|utc|clock)\b|\d{1,2}:\d\d", re.IGNORECASE)
+_CLOCK_LINE = re.compile(
+    r"^[\s>*_#-]*(?:(?:the\s+)?(?:current|local|today's)\s+)?(?:now|time|date|today|datetime"
+    r"|date and time)\b[^:\n\d]{0,30}(?::|\bis\b)(?P<now>[^\n]*\d[^\n]*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LITERAL = re.compile(
     r"^(?:please\s+|now\s+|just\s+)*(?:say|repeat(?: after me)?|echo|(?:reply|respond|answer)"
     r"(?:\s+(?:only|just|exactly))*\s+with)\b(?P<exact>(?:\s+(?:only|just|exactly|the|single|one"
@@ -57,10 +62,11 @@ _THANKS = re.compile(
     re.IGNORECASE,
 )
 _QUESTION = re.compile(
-    r"\?\s*$|^\W*(?:what|who|whom|whose|which|when|where|why|how|is|are|can|could|do|does|did|will"
+    r"\?(?:\s|$)|^\W*(?:what|who|whom|whose|which|when|where|why|how|is|are|can|could|do|does|did|will"
     r"|would|should|may)\b",
     re.IGNORECASE,
 )
+_FAVOUR = re.compile(r"^\W*(?:please\s+)?(?:can|could|would|will) (?:you|we|i)\b", re.IGNORECASE)
 _EXAMPLES = {
     Kind.CREATE_TASK: "create a task called 'Review the draft'",
     Kind.LIST_TASKS: "list my tasks",
@@ -77,6 +83,9 @@ def compose(talk: Conversation, actions: tuple[Action, ...], plan: Kickoff | Non
     if plan:
         body = f"{planned(plan)}\n\nDrawn from the request: {quoted(plan.message)}"
         return f"{LABEL} {body}"
+    quiet = quiet_signal(talk)
+    if quiet:
+        return quiet
     parts = [*_done(talk), *_not_done(talk, actions)]
     parts += _answers(talk, actions, acted=bool(parts))
     if not parts:
@@ -119,7 +128,7 @@ def _not_done(talk: Conversation, actions: tuple[Action, ...]) -> list[str]:
         elif action.tool is None:
             parts.append(f"I could not {action.kind}: {_no_tool(talk)}")
         elif action.question:
-            parts.append(f"I read “{shortened(action.clause, 80)}” in this. {action.question}")
+            parts.append(f"You asked to “{shortened(action.clause, 80)}”. {action.question}")
         elif action.waits:
             parts.append(f"I did not {action.kind}: the task that it belongs to was not created.")
     return list(dict.fromkeys(parts))
@@ -140,47 +149,41 @@ def _answers(talk: Conversation, actions: tuple[Action, ...], *, acted: bool) ->
     parts = [clock] if clock else []
     answer = recalled(talk) or summarised(talk)
     if not answer and not documents and not acted:
-        answer = plan_answer(talk.words, earlier)
+        answer = plan_answer(talk.asked, earlier)
     if not answer and not acted and not clock:
         answer = _literal(talk) or _introduction(talk) or _courtesy(talk)
     return [*parts, answer] if answer else parts
 
 
 def _clock(talk: Conversation) -> str | None:
-    if not _CLOCK.search(talk.words):
+    if not _CLOCK.search(talk.asked):
         return None
     for where, text in (
         ("came with your message", talk.turn_context),
         ("I was given", talk.system),
     ):
-        lines = [line.strip(" -*#") for line in text.splitlines()]
-        found = [line for line in lines if _CLOCK_LINE.search(line) and re.search(r"\d", line)]
-        found = (
-            found
-            if text is talk.turn_context
-            else [
-                line for line in found if re.search(r"\b(?:current|now|today|local)\b", line, re.I)
-            ]
-        )
-        if found:
-            return f"The context that {where} says: {'; '.join(found[:3])}."
+        match = _CLOCK_LINE.search(text)
+        if match:
+            return f"It is {match.group('now').strip(' *_`.')}, by the clock that {where}."
     return "Nothing that I was given says what time or date it is, so I do not know."
 
 
 def _literal(talk: Conversation) -> str | None:
-    match = _LITERAL.match(talk.words)
+    match = _LITERAL.match(talk.asked)
     if match is None:
         return None
     value = match.group("value").strip()
     quote = re.match(r"[\"'“`]([^\"”`]+)[\"'”`]", value)
     if quote:
         return quote.group(1)
-    vague = re.match(r"(?:a|an|your|some|what|how|if|whether|to|something|me)\b", value, re.I)
+    vague = re.match(
+        r"(?:a|an|your|some|what|how|if|whether|to|something|me)\b", value, re.IGNORECASE
+    )
     return None if vague and not match.group("exact").strip() else value
 
 
 def _introduction(talk: Conversation) -> str | None:
-    greeted, asked = _GREETING.search(talk.words), _ABOUT_YOU.search(talk.words)
+    greeted, asked = _GREETING.search(talk.asked), _ABOUT_YOU.search(talk.asked)
     if not asked and not (greeted and len(content_words(talk.words)) <= 4):
         return None
     persona = read_persona(talk.system)
@@ -208,7 +211,7 @@ def _introduction(talk: Conversation) -> str | None:
 
 
 def _courtesy(talk: Conversation) -> str | None:
-    if not _THANKS.search(talk.words) or len(content_words(talk.words)) > 3:
+    if not _THANKS.search(talk.asked) or len(content_words(talk.words)) > 3:
         return None
     return (
         f"You are welcome. We have exchanged {counted(len(talk.history), 'message')} before this."
@@ -218,15 +221,22 @@ def _courtesy(talk: Conversation) -> str | None:
 def _echo(talk: Conversation) -> str:
     """What is left to say about words that no rule fits: what they say, and what bears on them."""
     persona = read_persona(talk.system)
-    question = bool(_QUESTION.search(talk.words))
+    question = bool(_QUESTION.search(talk.asked))
     lead = f"{'You asked' if question else 'You wrote'}: {quoted(talk.words)}"
     known = background(talk.words, talk)
     points = tuple(f"“{point}”" for point in key_phrases(talk.words, 5))
     parts = [lead]
+    related = _related_tool(talk)
+    if related:
+        parts.append(related)
     if known:
         facts = "\n".join(f"- {shortened(line, 300)}" for line in known)
         parts.append(f"This is what I was given that bears on it:\n\n{facts}")
-    elif question:
+    elif _FAVOUR.search(talk.asked):
+        parts.append(
+            "That takes a language model, or a tool that I was not given, so I leave it be."
+        )
+    elif question and not related:
         parts.append(
             "Nothing in my instructions or in this conversation answers that, and without a "
             "language model I would only be guessing."
@@ -238,6 +248,15 @@ def _echo(talk: Conversation) -> str:
     if examples:
         parts.append(f"What I can do here: {examples}.")
     return "\n\n".join(parts)
+
+
+def _related_tool(talk: Conversation) -> str:
+    """A tool whose name shares a word with what was written, and how to have it called."""
+    tool = related_to(talk.words, talk.tools)
+    if tool is None:
+        return ""
+    about = f" ({shortened(tool.description, 200).rstrip('.')})" if tool.description else ""
+    return f"The tool `{tool.name}`{about} may help: tell me to use it by its name, and for what."
 
 
 def _standing(talk: Conversation, persona: Persona) -> str:

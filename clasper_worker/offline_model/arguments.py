@@ -34,6 +34,9 @@ _PREPOSITIONS = re.compile(
 )
 
 
+_BARE_END = re.compile(r"\s+(?:for|with|and|in|on|at)\s+(?=-?\d)|[,;\n]|\s+(?:with|and)\s+")
+
+
 def action_arguments(
     tool: FunctionSpec, values: Mapping[str, str], said: str, sources: Iterable[str]
 ) -> dict[str, Any]:
@@ -56,12 +59,11 @@ def action_arguments(
     for slot, value in values.items():
         names = (name for name in _SYNONYMS.get(slot, (slot,)) if name in known)
         name = next((name for name in names if name not in arguments), None)
-        fit = fitted(value, known[name], root) if name and value else None
-        if name and fit is not None:
-            arguments[name] = fit
+        if name is not None and value:
+            _put(arguments, name, fitted(value, known[name], root))
     for name, part in known.items():
-        if name not in arguments and (value := _named_value(name, said, needs_sign=True)):
-            _put(arguments, name, fitted(value, part, root))
+        if name not in arguments:
+            _put(arguments, name, fitted(_named_value(name, said, needs_sign=True), part, root))
     return _complete(arguments, schema, root, sources)
 
 
@@ -101,10 +103,10 @@ def spoken_arguments(
             fit = fitted(pool[0], known[name], root)
             _put(arguments, name, fit)
             pool[:] = pool[1:] if fit is not None else pool
+    bare = _BARE_END.split(_PREPOSITIONS.sub("", rest), maxsplit=1)[0].strip(" .,:;!?")
     for name in required(schema):
-        bare = _PREPOSITIONS.sub("", rest).strip(" .,:;!?")
-        if name not in arguments and bare and not arguments:
-            _put(arguments, name, fitted(bare, known.get(name, {}), root))
+        if name not in arguments and not any(isinstance(it, str) for it in arguments.values()):
+            _put(arguments, name, fitted(bare or None, known.get(name, {}), root))
     return _complete(arguments, schema, root, sources)
 
 

@@ -1,31 +1,16 @@
-"""From a person's words to what they ask for: which action, and with what title, text or subject.
-
-Plain patterns over English. What stands in quotes is a value and never an ask; an ask is taken
-only at the start of a clause, and not when it is negated (“don't create …”), a question about
-how or whether, or about the past (“did you create …”).
-"""
+"""What a person asks for, read from their words: which action, with what title, text, subject."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from clasper_worker.offline_model.heads import FEW, TASK, Kind, find_heads
 from clasper_worker.offline_model.masking import QUOTE, Masked, mask
 from clasper_worker.offline_model.phrases import capitalised
 
 _SCANNED_CHARS = 20_000
-
-
-class Kind(StrEnum):
-    """What is asked for; the value says it in words."""
-
-    CREATE_TASK = "create a task"
-    LIST_TASKS = "list tasks"
-    CREATE_DOCUMENT = "write a document"
-    GET_NOTIFICATIONS = "check notifications"
-    POST_MESSAGE = "post a message"
-    OTHER = "something else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +26,7 @@ class Ask:
         subject: what a document is about; "" where it only points at something said before.
         doc_type: the kind of document, as in ``plan``.
         refers_back: it is about what was named before (“for it”, “to that task”).
+        saves: a document is to keep what was said before (“save that as a document”).
     """
 
     kind: Kind
@@ -51,101 +37,8 @@ class Ask:
     subject: str = ""
     doc_type: str = ""
     refers_back: bool = False
+    saves: bool = False
 
-
-_DET = r"(?:(?:a|an|the|my|our|your|this|that|another|one|two|three|some|any|all|of|new)\s+){0,4}"
-_TASK = r"(?:tasks?|tickets?|to-?dos?|todos?|action items?|cards?)"
-_DOC = (
-    r"(?P<noun>plan|report|document|doc|brief|briefing|proposal|memo|spec|specification|runbook"
-    r"|checklist|guide|analysis|overview|outline|roadmap|strategy|article|blog post|post-mortem"
-    r"|retrospective|agenda|faq|guideline|guidelines|policy|page)s?\b"
-)
-_MAKE = r"(?:create|add|open|make|start|file|log|register|raise|set up|put in|track|need|want|new)"
-_WRITE = (
-    r"(?:write|draft|create|make|prepare|produce|compose|generate|put together|author|add|save"
-    r"|write up|draw up|need|want|store)"
-)
-_SHOW = (
-    r"(?:list|show|display|see|view|get|fetch|give|print|read|read out|pull up|check|check for"
-    r"|check on|review|look at|look up|tell)"
-)
-_FEW = (
-    r"(?:all |of |my |the |our |any |every |current |open |new |existing |active |unread |recent "
-)
-_FEW += r"|latest |pending |outstanding |unfinished |for |from |mission control ){0,6}"
-
-_HEADS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (
-            Kind.CREATE_TASK,
-            rf"\b{_MAKE}\s+(?:me\s+|us\s+|up\s+)?{_DET}(?:[\w-]+\s+){{0,3}}?(?:{QUOTE}\s+)?"
-            rf"(?<!the )(?<!my ){_TASK}\b(?!\s+(?:list|manager|board)\b)",
-        ),
-        (Kind.CREATE_TASK, r"\banother(?:\s+one|\s+task)?(?=\s+(?:called|named|titled)\b)"),
-        (
-            Kind.CREATE_TASK,
-            rf"\b(?:add|put)\s+(?P<item>[^.!?;\n]{{1,200}}?)\s+(?:as an?\s+(?:new\s+)?{_TASK}"
-            rf"|(?:to|on|onto)\s+(?:my|the|our)\s+(?:{_TASK}(?:\s+list)?|list of {_TASK}|board))\b",
-        ),
-        (
-            Kind.LIST_TASKS,
-            rf"\b(?:{_SHOW}\s+(?:me\s+|us\s+)?(?:what\s+|which\s+|about\s+|out\s+)?{_FEW}"
-            rf"(?:{_TASK}|task list|list of {_TASK})\b"
-            rf"|(?:what|which)(?:'s| is| are)?(?: all)?\s+{_FEW}{_TASK}\b"
-            r"|what(?:'s| is| are)?\s+(?:still\s+|currently\s+|all\s+)?"
-            r"(?:open|outstanding|left to do|pending|on my (?:plate|list|board))\b"
-            r"|(?:any|do (?:i|we) have(?: any)?|are there(?: any)?|how many)\s+"
-            rf"(?:[\w-]+\s+){{0,2}}?{_TASK}\b"
-            rf"|status of\s+{_FEW}{_TASK}\b|my (?:open |current )?tasks(?=\s*\?)"
-            r"|what (?:do|should) (?:i|we) (?:have|need) to do(?=\W*$)|what (?:am i|are we) "
-            r"working on)",
-        ),
-        (
-            Kind.CREATE_DOCUMENT,
-            rf"\b{_WRITE}\s+(?:me\s+|us\s+|up\s+)?{_DET}"
-            rf"(?:(?!for\b|to\b|about\b|called\b)[\w-]+,?\s+){{0,4}}?(?:{QUOTE}\s+)?{_DOC}"
-            rf"(?!\s+{_TASK})",
-        ),
-        (
-            Kind.GET_NOTIFICATIONS,
-            rf"\b(?:(?:{_SHOW}\s+(?:me\s+|us\s+)?(?:what\s+|if i have\s+|whether i have\s+)?"
-            r"|any|do (?:i|we) have(?: any)?|are there(?: any)?|have (?:i|we)(?: got)?(?: any)?"
-            rf"|what(?:'s| are)?|got)\s*{_FEW})?(?:notifications?|alerts)\b",
-        ),
-        (
-            Kind.POST_MESSAGE,
-            r"\b(?:post|send|leave|add|write|drop|publish)\s+(?:me\s+|us\s+)?"
-            rf"{_DET}(?:(?!for\b|to\b|about\b)[\w-]+\s+){{0,2}}?"
-            r"(?:message|comment|update|reply)s?\b(?!\s+to\s+me\b)",
-        ),
-        (Kind.POST_MESSAGE, rf"\bpost\s+(?={QUOTE})"),
-        (
-            Kind.OTHER,
-            r"\b(?:tell|show|give|explain|let|summari[sz]e|say|confirm|remind|describe|reply|answer"
-            r"|what|how|when|who|why|which|are there|is there|do you|report back)\b",
-        ),
-    )
-)
-
-# What may stand right before an ask for it to start a clause.
-_LEAD = re.compile(
-    r"(?:^|[.!?;:,\n(\u2013\u2014*>-]|\d[.)]|\b(?:and|then|also|please|kindly|just|now|first|next"
-    r"|finally|afterwards|lastly|you|i|we|ahead|let's|me|us|plus|or|so|quickly|again|well|hi|hello"
-    r"|hey|if|whether|know|but|maybe|now|there|have|ok|okay|i'd like|like|is)"
-    r"|\b(?:want|like|need|love|ask|forget|remember|have|try|trying|going|able)"
-    r"\s+(?:you\s+|us\s+)?to|\b(?:use|using|call|run)\s+(?:the\s+)?[\w-]+(?:\s+tool|\s+function)?"
-    r"\s+(?:to|and)|\w+ly)[\s*\"'-]*$",
-    re.IGNORECASE,
-)
-_NOT_ASKED = re.compile(
-    r"\b(?:don't|do not|dont|never|not|without|avoid|didn't|did (?:you|i|we|they)|have you|why"
-    r"|how (?:do|can|would|should|did|does) (?:i|we|you|one)|how to|should (?:i|we)|instead of"
-    r"|rather than|no need to|when (?:do|did|should|can) (?:i|we|you))"
-    r"(?:\W+\w+){0,2}\W*$",
-    re.IGNORECASE,
-)
-_FORGET = re.compile(r"\b(?:don't|do not|dont|never)\s+(?:forget|hesitate)\b[^.!?\n]*$", re.I)
 
 _CALLED = re.compile(
     r"\b(?:called|named|titled|entitled|labelled|labeled|call it|call this|name it|title it"
@@ -167,7 +60,8 @@ _ABOUT = re.compile(
 )
 _SAYING = re.compile(
     r"\b(?:saying|says|say|which says|that says|reading|stating|telling (?:them|everyone|the \w+)"
-    r"|with (?:the )?(?:text|content|words|body|message)(?: of)?)\b\s*[:,]?\s*(?:that\s+(?=\w))?|:\s*",
+    r"|with (?:the )?(?:text|content|words|body|message)(?: of)?)\b\s*[:,]?\s*"
+    r"(?:that\s+(?=\w))?|:\s*",
     re.IGNORECASE,
 )
 _BACKWARD = re.compile(
@@ -189,19 +83,23 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _BARE_TITLE = re.compile(
-    rf"\s*{QUOTE}|[ \t]+(?!(?:in|on|at|under|that|which|who|when|if|and|or|now|please|as|by|from|for"
-    r"|into|via|with|using|then|list|here|so|but|is|are|today|again|too|i|you|we|instead|about|to"
+    rf"\s*{QUOTE}"
+    r"|[ \t]+(?!(?:in|on|at|under|that|which|who|when|if|and|or|now|please|as|by|from|for|into|via|with|using|then|list|here|so|but|is|are|today|again|too|i|you|we|instead|about|to"
     r"|called|tomorrow|due|assigned)\b)\w",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.MULTILINE)
+_AND_ALSO = re.compile(
+    rf"\s*(?:,|and|or|&)\s*(?:and\s+)?{FEW}(?:(?P<tasks>{TASK})|notifications?|alerts)\b",
+    re.IGNORECASE,
+)
 _SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*", re.IGNORECASE)
 
 
 def find_asks(words: str) -> tuple[Ask, ...]:
     """What the words ask for, in the order in which it is asked."""
     masked = mask(_unwrapped(words)[:_SCANNED_CHARS])
-    heads = _heads(masked.text)
+    heads = find_heads(masked.text)
     asks: list[Ask] = []
     for index, (kind, match) in enumerate(heads):
         end = heads[index + 1][1].start() if index + 1 < len(heads) else len(masked.text)
@@ -216,30 +114,6 @@ def _unwrapped(words: str) -> str:
     return words[1:-1] if once and words[-1] in "\"'\u201d" else words
 
 
-def _heads(text: str) -> list[tuple[Kind, re.Match[str]]]:
-    found = [
-        (kind, match)
-        for kind, pattern in _HEADS
-        for match in pattern.finditer(text)
-        if is_asked(text, match.start())
-    ]
-    # The earliest first; of two at one place the more specific, which is listed first.
-    found.sort(key=lambda head: head[1].start())
-    heads: list[tuple[Kind, re.Match[str]]] = []
-    for head in found:
-        if not heads or head[1].start() >= heads[-1][1].end():
-            heads.append(head)
-    return heads
-
-
-def is_asked(text: str, start: int) -> bool:
-    """Whether what starts here begins a clause and is neither negated nor only asked about."""
-    before = text[max(0, start - 80) : start]
-    if not _LEAD.search(before):
-        return False
-    return not _NOT_ASKED.search(before) or bool(_FORGET.search(before))
-
-
 def _read(kind: Kind, head: re.Match[str], masked: Masked, end: int) -> list[Ask]:
     tail = masked.text[head.end() : end]
     clause = _TRAILING.sub("", masked.plain(masked.text[head.start() : end])).strip()
@@ -250,7 +124,12 @@ def _read(kind: Kind, head: re.Match[str], masked: Masked, end: int) -> list[Ask
         return [_document(ask, head, tail, masked)]
     if kind is Kind.POST_MESSAGE:
         return [_message(ask, tail, masked)]
-    return [] if kind is Kind.OTHER else [ask]
+    if kind is Kind.OTHER:
+        return []
+    both = _AND_ALSO.match(tail)
+    other = {Kind.LIST_TASKS: Kind.GET_NOTIFICATIONS, Kind.GET_NOTIFICATIONS: Kind.LIST_TASKS}[kind]
+    joined = both is not None and (both.group("tasks") is None) == (kind is Kind.LIST_TASKS)
+    return [ask, replace(ask, kind=other)] if joined else [ask]
 
 
 def _tasks(ask: Ask, head: re.Match[str], tail: str, masked: Masked) -> list[Ask]:
@@ -278,12 +157,13 @@ def _titles(head: str, tail: str, masked: Masked) -> tuple[str, ...]:
         return bullets
     called = _CALLED.search(tail[:200])
     about = _ABOUT.match(tail)
+    change: Callable[[str], str] = str
     if called:
-        rest, change = tail[called.end() :], str
+        rest = tail[called.end() :]
     elif about and not _BACKWARD.match(tail[about.end() :].strip(" .!?")):
         rest, change = tail[about.end() :], capitalised
     elif _BARE_TITLE.match(tail):
-        rest, change = tail.lstrip(), str
+        rest = tail.lstrip()
     else:
         return ()
     if several:
@@ -318,6 +198,7 @@ def _document(ask: Ask, head: re.Match[str], tail: str, masked: Masked) -> Ask:
         title=title,
         subject="" if back else subject,
         doc_type={"doc": "document", "page": "document"}.get(noun, noun).replace(" ", "_"),
+        saves=head.groupdict().get("kept") is not None,
         refers_back=back or re.match(r"\s*(?:based on|from)\b", tail) is not None,
     )
 

@@ -14,7 +14,9 @@ from typing import Any
 from clasper_worker.offline_model.protocol import ChatRequest, FunctionSpec, Message
 
 LABEL = "[offline model]"
+"""How every reply begins; only replies that a program reads (JSON, a sentinel) go without it."""
 
+_DATA = re.compile(r"<data\b[^>]*>.*?(?:</data>|\Z)", re.DOTALL | re.IGNORECASE)
 _TURN_CONTEXT = re.compile(r"\A\s*<turn_context>(.*?)</turn_context>\s*", re.DOTALL)
 
 
@@ -23,7 +25,12 @@ class Utterance:
     """Something that was said earlier; ``role`` is ``user`` or ``assistant``."""
 
     role: str
-    text: str
+    text: str = field(repr=False)
+
+    @property
+    def unlabelled(self) -> str:
+        """The text without our label."""
+        return self.text.removeprefix(LABEL).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,8 @@ class Conversation:
     """One request as the rules see it.
 
     Attributes:
-        words: the newest user message, without its turn context; "" where there is none.
+        words: the newest user message, without its turn context; "" where there is none. Other
+            people's text in it stands in ``<data>`` blocks.
         turn_context: what the ``<turn_context>`` block before the words said; not the person's.
         system: all system and developer messages.
         history: what was said before the newest user message, oldest first.
@@ -54,6 +62,11 @@ class Conversation:
     history: tuple[Utterance, ...] = field(default=(), repr=False)
     executed: tuple[ExecutedCall, ...] = field(default=(), repr=False)
     tools: tuple[FunctionSpec, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The words without ``<data>`` blocks: what came from outside asks for nothing."""
+        return _DATA.sub(" ", self.words).strip()
 
     @property
     def said_before(self) -> tuple[str, ...]:
@@ -89,7 +102,7 @@ def _utterances(messages: Iterable[Message]) -> Iterable[Utterance]:
     for message in messages:
         if message.role not in {"user", "assistant"}:
             continue
-        text = split_turn_context(message.text)[1].removeprefix(LABEL).strip()
+        text = split_turn_context(message.text)[1]
         if text:
             yield Utterance(message.role, text)
 

@@ -28,6 +28,16 @@ _OPENERS = re.compile(
     r"[\s,]*)+",
     re.IGNORECASE,
 )
+_CLAUSE_END = re.compile(
+    r";\s*|,?\s+(?:and then|then)\s+|,\s+and\s+|,\s+|\s+and\s+(?=(?:add|agree|announce|ask|book|build"
+    r"|buy|call|check|choose|clean|collect|compare|confirm|create|decide|design|draft|email|file|find"
+    r"|finish|fix|get|give|hire|inform|install|interview|invite|launch|learn|list|make|measure|meet"
+    r"|migrate|move|notify|open|order|organi[sz]e|pay|pick|plan|prepare|present|print|publish|read"
+    r"|record|release|remove|renew|replace|report|review|run|schedule|sell|send|set|share|ship|sign"
+    r"|start|switch|talk|teach|tell|test|track|train|update|upload|visit|write)\b)",
+    re.IGNORECASE,
+)
+_LIST_INTRO = re.compile(r"^[^:\n]*\w\s+\w+:\s+(?=[^\n]*[,;])")
 _MAX_STEPS = 12
 _USUAL_STEPS = 5
 
@@ -61,6 +71,8 @@ def wanted_steps(words: str) -> int | None:
 def goal_of(text: str, limit: int = 120) -> str:
     """What a text is after, as a short phrase: its first sentence without its opening courtesies."""
     first = next(iter(sentences(text)), "")
+    head, colon, _ = first.partition(": ")
+    first = head if colon and len(head.split()) > 1 else first
     return shortened(_OPENERS.sub("", first).strip(" .,:;!?*-"), limit)
 
 
@@ -112,35 +124,41 @@ def document_title(doc_type: str, subject: str) -> str:
 
 
 def document_text(
-    title: str, doc_type: str, request: str, material: str, background: tuple[str, ...]
+    title: str,
+    doc_type: str,
+    subject: str,
+    request: str,
+    details: str,
+    background: tuple[str, ...],
 ) -> str:
     """A document in Markdown.
 
     Args:
         title: its heading.
         doc_type: ``plan`` gets goal, steps, risks; others background, main points, next steps.
+        subject: what it is about.
         request: the words that asked for it.
-        material: what it is about, first its subject.
+        details: what else those words say about it; may be empty.
         background: lines from the conversation or instructions that bear on it.
     """
     note = (
         f"{LABEL} Drafted by rules from the words of the request; no language model was connected."
     )
-    points = key_phrases(material)
-    subject = goal_of(material)
-    known = "\n".join(f"- {shortened(line, 300)}" for line in background)
-    steps = plan_steps(subject, material, wanted_steps(request))
-    sections = {"Goal" if doc_type == "plan" else "Purpose": f"{capitalised(subject)}."}
-    sections["What was asked"] = f"> {shortened(request, 600)}"
-    if known:
-        sections["What is already known"] = known
+    goal, material = goal_of(subject), f"{subject}\n{details}"
+    points = key_phrases(material, dates=False)
+    steps = plan_steps(goal, details or subject, wanted_steps(request))
+    sections = {
+        "Goal" if doc_type == "plan" else "Purpose": f"{capitalised(goal)}.",
+        "What was asked": f"> {shortened(request, 600)}",
+        "What is already known": "\n".join(f"- {shortened(line, 300)}" for line in background),
+    }
     if doc_type != "plan":
         sections["Main points"] = "\n".join(
             f"- **{capitalised(point)}**: what is true today, what should change, and who decides."
             for point in points[:5]
         )
     sections["Steps" if doc_type == "plan" else "Next steps"] = numbered(steps)
-    sections["Risks and open questions"] = _questions(subject, points, deadlines(material))
+    sections["Risks and open questions"] = _questions(goal, points, deadlines(material))
     body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items() if text)
     return f"{note}\n\n# {title}\n\n{body}\n"
 
@@ -156,64 +174,42 @@ def _questions(subject: str, points: tuple[str, ...], fixed: tuple[str, ...]) ->
 
 def _usual_steps(goal: str, material: str, *, has_items: bool) -> list[tuple[int, Step]]:
     """Steps that most work needs, the most needed first, each with its place around the items."""
-    points = key_phrases(material, 4)
-    about = listed(points[:3]) or goal
+    points = key_phrases(material, 3, dates=False)
+    about = listed(points) or goal
     fixed = deadlines(material)
     when = f", and check that “{fixed[0]}” can be met" if fixed else ", and set a date"
-    do = (
-        0,
-        Step("Do the work in that order", f"Keep to {about}; write decisions down as they fall."),
+    work = Step(
+        f"Do the work: {shortened(goal, 60)}",
+        "Piece by piece, what others wait for first; write decisions down as they fall.",
     )
-    steps = [] if has_items else [do]
-    steps += [
-        (
-            9,
-            Step(
-                "Review and share",
-                "Check the result against the goal, share it, note what is next.",
-            ),
-        ),
-        (-9, Step("Settle the goal", f"Write down in one sentence what “done” means{when}.")),
-        (
-            -8,
-            Step(
-                "Collect what is known", f"Facts on {about}; list what is missing and who has it."
-            ),
-        ),
-        (-7, Step("Split the work", "Pieces of a day or less, in the order in which they depend.")),
-        (5, Step("Have it checked", "Ask someone who did not do the work to try the result.")),
-        (
-            -6,
-            Step("Look at the risks", f"What could go wrong with {points[0] if points else goal}?"),
-        ),
-        (7, Step("Tell those affected", "Say what changes for them, from when, and whom to ask.")),
-        (-5, Step("Name the owners", "One person for each piece, who says when it is done.")),
-        (
-            4,
-            Step(
-                "Hold a checkpoint", "Half-way, compare with the goal and drop what is not needed."
-            ),
-        ),
-        (8, Step("Measure", "Pick one figure that shows whether it helped, and read it twice.")),
-        (-4, Step("Start with the riskiest piece", "What you know least about teaches you most.")),
-        (10, Step("Tidy up", "Close what is open, and write down what to do differently.")),
+    steps = [
+        (9, "Review and share", "Check the result against the goal, share it, note what is next."),
+        (-9, "Settle the goal", f"Write down in one sentence what “done” means{when}."),
+        (-8, "Collect what is known", f"Facts on {about}; list what is missing and who has it."),
+        (-7, "Split the work", "Pieces of a day or less, in the order in which they depend."),
+        (5, "Have it checked", "Ask someone who did not do the work to try the result."),
+        (-6, "Look at the risks", f"What could go wrong with {about}, and what then?"),
+        (7, "Tell those affected", "Say what changes for them, from when, and whom to ask."),
+        (-5, "Name the owners", "One person for each piece, who says when it is done."),
+        (4, "Hold a checkpoint", "Half-way, compare with the goal and drop what is not needed."),
+        (8, "Measure", "Pick one figure that shows whether it helped, and read it twice."),
+        (-4, "Start with the riskiest piece", "What you know least about teaches you most."),
+        (10, "Tidy up", "Close what is open, and write down what to do differently."),
     ]
-    return steps
+    usual = [(place, Step(action, detail)) for place, action, detail in steps]
+    return usual if has_items else [(0, work), *usual]
 
 
 def _items(material: str) -> tuple[str, ...]:
     """The pieces of work that the material names: bullets, else clauses that stand as such."""
     found = [match.group(1) for match in _BULLET.finditer(material)]
     if not found:
-        clauses = [
+        found = [
             part
             for sentence in sentences(material)
             if not sentence.endswith("?")
-            for part in re.split(r";\s*|,?\s+(?:and then|then)\s+|,\s+and\s+|,\s+", sentence)
+            for part in _CLAUSE_END.split(_LIST_INTRO.sub("", sentence))
         ]
-        found = (
-            clauses if len(clauses) > 1 else re.split(r"\s+and\s+", clauses[0] if clauses else "")
-        )
     items = (_OPENERS.sub("", re.sub(r"\s+", " ", item)).strip(" .,:;!?*-") for item in found)
     kept = tuple(dict.fromkeys(shortened(item) for item in items if len(item.split()) > 1))
     return kept if len(kept) > 1 else ()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from clasper_worker.offline_model.asks import find_asks
 from clasper_worker.offline_model.drafts import goal_of, plan_text, wanted_steps
 
 _INSTRUCTION = re.compile(
-    r"^(?=[^\n]*\b(?:plan|approach|steps|roadmap)\b)(?:before[^,\n]*,\s*|first[^\w]+|please\s+|now\s+)*"
+    r"^(?:before[^,\n]*,\s*|first\W+|please\s+|now\s+)*"
     r"(?:draft|write|create|make|prepare|produce|outline|sketch|propose|suggest|describe|give|share"
-    r"|lay out|set out|come up with|think through|plan|start (?:by|with))\b[^\n]{0,200}",
+    r"|lay out|set out|come up with|think through|start (?:by|with))\s+(?:[\w'-]+,?\s+){0,6}?"
+    r"(?:plan|approach|steps|roadmap)\b(?! (?:called|named|titled)\b)",
     re.IGNORECASE,
 )
 _POINTS_ON = re.compile(
-    r"\b(?:(?:based on|from|for|of|to|about|on)\s+)?(?:the|this|that|my|their|following|user's)\s+"
-    r"(?:\w+(?:'s)?\s+)?(?:request|message|task|ask|following|text|below|goal|brief)\b|\bbelow\b"
-    r"|\b(?:following|for|on|about) (?:this|it)\b(?=\W|$)",
+    r"[\s,]*(?:(?:based on|from|for|of|to|about|on)\s+)?(?:(?:the|this|that|my|their|following|user's)\s+"
+    r"(?:\w+(?:'s)?\s+)?(?:request|message|task|ask|following|text|below|goal|brief)\b|below\b"
+    r"|(?:following\b|this|it)(?=\W|$))",
     re.IGNORECASE,
 )
 _ASKED = re.compile(
@@ -43,13 +45,13 @@ class Kickoff:
 def kickoff_plan(words: str) -> Kickoff | None:
     """Read an instruction that asks for a plan of what follows it, or None.
 
-    The instruction is the first paragraph, or the first sentence, and points on to the rest
-    (“based on the request”, “for the following”) or names no subject of its own.
+    The instruction is the first paragraph or line. It points on to the rest (“based on the
+    request”, “for the following”) or names no subject of its own, and asks for nothing else.
     """
-    for split in (r"\n\s*\n", r"\n", r"(?<=[.:!])\s+"):
+    for split in (r"\n\s*\n", r"\n"):
         instruction, *rest = re.split(split, words.strip(), maxsplit=1)
-        points_on = _POINTS_ON.search(instruction) or not _own_subject(instruction)
-        if rest and rest[0].strip() and _INSTRUCTION.match(instruction) and points_on:
+        match = _INSTRUCTION.match(instruction)
+        if rest and match and _points_on(instruction[match.end() :]):
             return Kickoff(instruction.strip(), rest[0].strip())
     return None
 
@@ -73,6 +75,9 @@ def plan_answer(words: str, earlier: str) -> str | None:
     return plan_text(subject, f"{subject}\n{others or earlier}", wanted_steps(words))
 
 
-def _own_subject(instruction: str) -> bool:
-    found = re.search(r"\b(?:plan|approach|steps|roadmap)\b(.*)", instruction, re.IGNORECASE)
-    return bool(found and re.search(r"\w", found.group(1)))
+def _points_on(after: str) -> bool:
+    """Whether what follows “plan” names the message that follows, or no subject at all."""
+    if find_asks(after):
+        return False
+    own = re.search(r"\b(?:for|to|about|of|on|how|with)\s+\w", after, re.IGNORECASE)
+    return own is None or _POINTS_ON.match(after) is not None

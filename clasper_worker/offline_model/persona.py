@@ -14,7 +14,8 @@ _NAME = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ROLE = re.compile(
-    r"^[\s>*_#-]*(?:your\s+|agent[_ ]?)?role[*_`]*\s*[:=][*_`\s]*(?P<role>[^\n*`.;(]{2,60})",
+    r"(?:^[\s>*_#-]*(?:your\s+|agent[_ ]?)?role[*_`]*\s*[:=]|\b(?:in|have|with) the role(?: of)?\b)"
+    r"[*_`\s]*(?P<role>[^\n*`.;,(]{2,64})",
     re.IGNORECASE | re.MULTILINE,
 )
 _YOU_ARE = re.compile(
@@ -23,16 +24,18 @@ _YOU_ARE = re.compile(
     re.IGNORECASE,
 )
 _WHO_END = re.compile(
-    r"\s(?:who|that|which|working|and you|and your|responsible|helping|whose)\b|,\s", re.IGNORECASE
+    r"\s(?:who|that|which|working|and you|and your|responsible|helping|whose)\b|,\s(?!an?\s|the\s)",
+    re.IGNORECASE,
 )
 _SKILL_TAG = re.compile(r"<skill\b[^>]*?(?:\bname=[\"']([^\"']+)[\"'][^>]*)?>", re.IGNORECASE)
 _SKILL_NAME = re.compile(r"<skill\b[^>]*>\s*<name>\s*([^<]+?)\s*</name>", re.IGNORECASE)
 _SKILL_HEADING = re.compile(r"^#{1,6}\s+skill\s*[:\u2013-]\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 _SKILLS_SECTION = re.compile(
-    r"^(#{1,6})\s[^\n]*\bskills\b[^\n]*\n(.*?)(?=^#{1,6}\s|\Z)",
+    r"^#{1,6}\s[^\n]*\bskills\b[^\n]*\n(.*?)(?=^#{1,6}\s|^<|\Z)",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-_SKILL_BULLET = re.compile(r"^\s{0,3}[-*]\s+[*_`\[]*([^\n:*`\]\u2013\u2014]{2,60})", re.MULTILINE)
+_BOLD_BULLET = re.compile(r"^\s{0,3}[-*]\s+[^\n*\w]{0,8}\*\*([^\n*]{1,60})\*\*", re.MULTILINE)
+_BULLET = re.compile(r"^\s{0,3}[-*]\s+[`\[]*([^\n:`\]\u2013\u2014]{1,60})", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,9 @@ class Persona:
     @property
     def called(self) -> str:
         """How the agent is called: its name, its role, or both; "" where it has neither."""
-        if self.name and self.role and self.name.lower() not in self.role.lower():
-            return f"{self.name} ({self.role})"
-        return self.role or self.name
+        known = self.name and self.name.lower() in self.role.lower()
+        parts = [] if known or not self.name else [self.name]
+        return ", ".join([*parts, self.role] if self.role else parts)
 
 
 def read_persona(system: str) -> Persona:
@@ -59,27 +62,21 @@ def read_persona(system: str) -> Persona:
     described = ""
     if who:
         described = _WHO_END.split(who.group("who"), maxsplit=1)[0].strip(" *_`\"'")
+    given = role.group("role").strip() if role else ""
+    if described and given.lower() not in described.lower():
+        described = f"{described} (role {given})"
     return Persona(
         name=name.group("name").strip() if name else "",
-        role=shortened(role.group("role").strip() if role else described, 80),
+        role=shortened(described or given, 80),
         skills=_skills(system),
     )
 
 
 def _skills(system: str) -> tuple[str, ...]:
-    found = [match.group(1) for match in _SKILL_NAME.finditer(system)]
-    found = found or [match.group(1) or "unnamed" for match in _SKILL_TAG.finditer(system)]
-    found = found or [match.group(1) for match in _SKILL_HEADING.finditer(system)]
-    if not found:
-        section = _SKILLS_SECTION.search(system)
-        if section:
-            deeper = rf"^#{{{len(section.group(1)) + 1}}}\s+(.+)$"
-            after = system[section.start() :].split("\n", 1)[-1]
-            found = [match.group(1) for match in _SKILL_BULLET.finditer(section.group(2))]
-            found = found or re.findall(deeper, _until_peer(after, len(section.group(1))), re.M)
-    return tuple(shortened(item.strip(), 60) for item in found)
-
-
-def _until_peer(text: str, level: int) -> str:
-    """The text up to the next heading of this level or above."""
-    return re.split(rf"^#{{1,{level}}}\s", text, maxsplit=1, flags=re.MULTILINE)[0]
+    """The skills' names: those of a catalogue and of tags together, or those of headings."""
+    sections = [match.group(1) for match in _SKILLS_SECTION.finditer(system)]
+    found = [name for section in sections for name in _BOLD_BULLET.findall(section)]
+    found = found or [name for section in sections[:1] for name in _BULLET.findall(section)]
+    found += _SKILL_NAME.findall(system) or [name for name in _SKILL_TAG.findall(system) if name]
+    found = found or _SKILL_HEADING.findall(system)
+    return tuple(dict.fromkeys(shortened(item.strip(), 60) for item in found))

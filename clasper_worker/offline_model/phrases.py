@@ -14,13 +14,18 @@ _COMMON = """
     such tell than thank thanks that that's the their them then there these they thing this those
     through to today too under until up us use very want was we were what what's when where which
     while who whom whose why will with without would wrote yes you you're your yours
-    yourself"""
+    yourself don't doesn't didn't won't can't cannot couldn't wouldn't shouldn't isn't aren't wasn't
+    weren't haven't hasn't we've we'll they're there's here's who's called named titled"""
 _STOP_WORDS = frozenset(_COMMON.split())
 _WORD = re.compile(r"\w[\w'-]*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,80})[\"”]|`([^`\n]{2,80})`")
 _NAMED = re.compile(r"(?<![.!?\n]\s)(?<!^)\b[A-Z][\w-]+(?:\s+[A-Z][\w-]+){0,3}")
-_AMOUNT = re.compile(r"[$€£]\s?\d[\d.,]*\w?|\b\d[\d.,:]*\d?%?(?:\s[a-z]+)?", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"[$€£]\s?\d[\d.,]*\w?|(?<![\w-])\d[\d.,:]*(?:%|\s?(?:percent|euros?|dollars?|days?|weeks?|months?"
+    r"|hours?|minutes?|people|users?|customers?|steps?|items?|pages?|words?|k|m)\b)?(?![\w-])",
+    re.IGNORECASE,
+)
 _DEADLINE = re.compile(
     r"\b(?:by|before|until|due|on)\s+(?:the\s+)?(?:end of\s+)?(?:next\s+|this\s+)?"
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
@@ -29,6 +34,7 @@ _DEADLINE = re.compile(
     r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?:\s+\d{1,2})?)\b",
     re.IGNORECASE,
 )
+_LONGEST_PHRASE = 60
 _SCANNED_CHARS = 20_000  # enough for any prompt of sense, and keeps a reply fast
 
 
@@ -44,21 +50,41 @@ def content_words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word not in _STOP_WORDS and len(word) > 2))
 
 
-def key_phrases(text: str, limit: int = 6) -> tuple[str, ...]:
-    """What the text is about: quoted strings, names, dates and amounts, then plain words."""
+def key_phrases(text: str, limit: int = 6, *, dates: bool = True) -> tuple[str, ...]:
+    """What the text is about: quoted strings, names, dates and amounts, then runs of plain words.
+
+    Args:
+        text: the text.
+        limit: how many phrases at most.
+        dates: whether deadlines and amounts count as well.
+    """
     text = text[:_SCANNED_CHARS]
+    undated = _DEADLINE.sub(". ", text)
     found = [match.group(1) or match.group(2) for match in _QUOTED.finditer(text)]
-    found += [match.group() for match in _DEADLINE.finditer(text)]
-    found += [match.group() for match in _NAMED.finditer(text)]
-    found += [match.group() for match in _AMOUNT.finditer(text)]
-    found += sorted(content_words(text), key=len, reverse=True)
+    found += [match.group() for match in _DEADLINE.finditer(text)] if dates else []
+    found += [match.group() for match in _NAMED.finditer(undated)]
+    found += sorted(_runs(undated), key=lambda run: -len(run.split()))
+    found += [match.group() for match in _AMOUNT.finditer(text)] if dates else []
     phrases: list[str] = []
     for raw in found:
         phrase = re.sub(r"\s+", " ", raw).strip(" .,:;!?")
         known = any(phrase.lower() in other.lower() for other in phrases)
-        if phrase and not known and phrase.lower() not in _STOP_WORDS:
+        if 0 < len(phrase) <= _LONGEST_PHRASE and not known and phrase.lower() not in _STOP_WORDS:
             phrases.append(phrase)
     return tuple(phrases[:limit])
+
+
+def _runs(text: str) -> list[str]:
+    """Meaningful words that stand next to each other, up to three, without numbers alone."""
+    runs: list[list[str]] = [[]]
+    for match in re.finditer(r"\w[\w'-]*|[^\w\s]", text):
+        word = match.group()
+        plain = word.lower() not in _STOP_WORDS and len(word) > 2 and not word.isdecimal()
+        if plain and len(runs[-1]) < 3:
+            runs[-1].append(word)
+        else:
+            runs.append([word] if plain else [])
+    return [" ".join(run) for run in runs if run]
 
 
 def deadlines(text: str) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ _I_SAID = re.compile(
 )
 _FIRST = re.compile(r"\b(?:first|begin|beginning|start|originally|original)\b", re.IGNORECASE)
 _LATEST = re.compile(r"\b(?:just|last|previous|previously|a moment ago)\b", re.IGNORECASE)
-_OVERALL = re.compile(r"\b(?:so far|discuss\w*|talked?|conversation|anything|everything)\b", re.I)
+_OVERALL = re.compile(
+    r"\b(?:so far|discuss\w*|talked?|conversation|anything|everything)\b", re.IGNORECASE
+)
 _SUMMARY = re.compile(
     r"\b(?:summari[sz]e|sum up|recap|tl;?dr|condense|compact|shorten|(?:give|write|make|need|want)"
     r"\b[^.\n]{0,30}\bsummary)\b",
@@ -43,25 +45,25 @@ _MOST_LINES = 12
 
 def recalled(talk: Conversation) -> str | None:
     """The answer to a question about what was said before, or None where it is no such question."""
-    if _YOU_SAID.search(talk.words):
-        replies = [item.text for item in talk.history if item.role == "assistant"]
+    if _YOU_SAID.search(talk.asked):
+        replies = [item.unlabelled for item in talk.history if item.role == "assistant"]
         if not replies:
             return "I have not said anything yet in the history that I was given."
-        which = replies[0] if _FIRST.search(talk.words) else replies[-1]
+        which = replies[0] if _FIRST.search(talk.asked) else replies[-1]
         return f"{_place(talk.words, 'I')} {quoted(which)}"
-    if not _I_SAID.search(talk.words):
+    if not _I_SAID.search(talk.asked):
         return None
     if not talk.said_before:
         return "This is the first message that I was given: the history before it is empty."
-    if _FIRST.search(talk.words):
+    if _FIRST.search(talk.asked):
         return f"Your first message was {quoted(talk.said_before[0])}"
     near = most_relevant(talk.words, _lines(talk))
-    if near and not _LATEST.search(talk.words):
+    if near and not _LATEST.search(talk.asked):
         return f"From what you told me before: {quoted(near)}"
-    if _OVERALL.search(talk.words):
+    if _OVERALL.search(talk.asked):
         return f"So far, in {counted(len(talk.history), 'message')}:\n\n{_told(talk)}"
     which = f"Your message before this one was {quoted(talk.said_before[-1])}"
-    known = _LATEST.search(talk.words) or re.search(
+    known = _LATEST.search(talk.asked) or re.search(
         r"\b(?:say|said|ask|asked|tell|told)\b", talk.words
     )
     return which if known else f"I find nothing about that in the history. {which}"
@@ -69,9 +71,9 @@ def recalled(talk: Conversation) -> str | None:
 
 def summarised(talk: Conversation) -> str | None:
     """A summary made of the text's or the history's own sentences, or None where none is wanted."""
-    match = _SUMMARY.search(talk.words)
+    match = _SUMMARY.search(talk.asked)
     if match is None:
-        told_to = _SUMMARY.search(talk.system[:400])
+        told_to = not talk.tools and _SUMMARY.search(talk.system[:200])
         return _excerpt(talk.words) if told_to and len(sentences(talk.words)) > 2 else None
     _, _, given = talk.words[match.end() :].partition("\n")
     given = given.strip() or talk.words[match.end() :].partition(":")[2].strip()
@@ -91,7 +93,7 @@ def _excerpt(text: str) -> str:
 def _told(talk: Conversation) -> str:
     names = {"user": "You", "assistant": "I"}
     return "\n".join(
-        f"- {names[item.role]}: {quoted(shortened(item.text, 200))}"
+        f"- {names[item.role]}: {quoted(shortened(item.unlabelled, 200))}"
         for item in talk.history[-_MOST_LINES:]
     )
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clasper_worker.offline_model.asks import Kind
 from clasper_worker.offline_model.conversation import ExecutedCall
+from clasper_worker.offline_model.heads import Kind
 from clasper_worker.offline_model.phrases import counted, quoted, shortened
 from clasper_worker.offline_model.toolbox import kind_of
 
@@ -48,7 +48,7 @@ def failure(call: ExecutedCall) -> str | None:
     if isinstance(value, Mapping):
         return _error_in(value)
     if isinstance(value, str) and re.match(
-        r"\W*(?:\w*error|failed|failure|traceback)\b", value, re.I
+        r"\W*(?:\w*error|failed|failure|traceback)\b", value, re.IGNORECASE
     ):
         return shortened(value, 300)
     return None
@@ -58,6 +58,12 @@ def created_id(call: ExecutedCall) -> str | None:
     """The id of what the call made, or None."""
     value = read_result(call)
     return None if failure(call) is not None or not isinstance(value, Mapping) else _id(value)
+
+
+def is_empty(call: ExecutedCall) -> bool:
+    """Whether the call brought a list with nothing in it, or nothing at all."""
+    value = read_result(call)
+    return not value or _items_in(value) == []
 
 
 def told(call: ExecutedCall) -> str:
@@ -116,7 +122,8 @@ def _told_item(item: Any) -> str:
 
 def _details(value: Mapping[str, Any]) -> str:
     """The facts worth telling besides the title, as “ (status open, id t1)”."""
-    facts = [f"{key} {value[key]}" for key in ("status", "doc_type") if value.get(key)]
+    named = (("status", "status"), ("doc_type", "type"))
+    facts = [f"{name} {value[key]}" for key, name in named if value.get(key)]
     identity = _id(value)
     facts += [f"id {identity}"] if identity else []
     return f" ({', '.join(facts)})" if facts else ""

@@ -41,7 +41,7 @@ def decide(request: ChatRequest) -> Decision:
     results say, or an answer made from the words, the history and the instructions.
     """
     talk = read_conversation(request)
-    plan = kickoff_plan(talk.words)
+    plan = kickoff_plan(talk.asked)
     actions = () if plan else find_actions(talk)
     calls = _pending(actions, talk)
     choice = request.tool_choice

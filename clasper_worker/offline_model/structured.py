@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any
 
 from clasper_worker.offline_model.conversation import LABEL, Conversation
@@ -18,6 +19,7 @@ from clasper_worker.offline_model.json_schema import (
 from clasper_worker.offline_model.phrases import key_phrases, quoted, shortened
 from clasper_worker.offline_model.protocol import ChatRequest
 
+_MOST_BRACES = 200
 _JSON_ONLY = re.compile(
     r"\b(?:repl(?:y|ies)|respond|return|answer|output|produce|give)\b[^.\n]{0,60}\bonly\b[^.\n]{0,60}\bjson\b"
     r"|\b(?:repl(?:y|ies)|respond|return|answer|output|produce|give)\b[^.\n]{0,40}\bjson\b[^.\n]{0,40}\bonly\b"
@@ -29,44 +31,39 @@ _JSON_ONLY = re.compile(
 
 def json_reply(request: ChatRequest, talk: Conversation) -> str | None:
     """The reply as JSON text, or None where free text is wanted."""
-    schema = _wanted_schema(request, talk)
-    if schema is None:
+    if not _is_wanted(request, talk):
         return None
+    format_ = request.response_format
+    words = talk.words
+    if format_ is not None and format_.json_schema is not None:
+        schema: Schema = format_.json_schema.json_schema
+    else:
+        schema, words = _split_schema(talk.words)
+        schema = schema or _split_schema(talk.system)[0]
     if not schema:
-        return json.dumps(
-            {
-                "reply": f"{LABEL} You wrote: {quoted(talk.words)}",
-                "points": key_phrases(talk.words),
-            },
-            ensure_ascii=False,
-        )
-    value = minimal(schema, schema, lambda name, part: _proposed(name, part, schema, talk.words))
+        value: Any = {"reply": f"{LABEL} You wrote: {quoted(words)}", "points": key_phrases(words)}
+    else:
+        value = minimal(schema, schema, lambda name, part: _proposed(name, part, schema, words))
     return json.dumps(value, ensure_ascii=False)
 
 
-def _wanted_schema(request: ChatRequest, talk: Conversation) -> Schema | None:
-    """The schema to fit; an empty one for any JSON object; None for free text."""
-    wanted = request.response_format
-    if wanted is not None and wanted.type == "json_schema" and wanted.json_schema is not None:
-        return wanted.json_schema.json_schema
-    if wanted is not None and wanted.type == "json_object":
-        return _schema_in(talk.words) or _schema_in(talk.system) or {}
-    if _JSON_ONLY.search(talk.words) or _JSON_ONLY.search(talk.system):
-        return _schema_in(talk.words) or _schema_in(talk.system) or {}
-    return None
+def _is_wanted(request: ChatRequest, talk: Conversation) -> bool:
+    if request.response_format is not None and request.response_format.type != "text":
+        return True
+    return bool(_JSON_ONLY.search(talk.words) or _JSON_ONLY.search(talk.system))
 
 
-def _schema_in(text: str) -> Schema | None:
-    """A JSON Schema written out in a text, or None."""
+def _split_schema(text: str) -> tuple[Schema, str]:
+    """A JSON Schema written out in a text, empty where there is none, and the rest of the text."""
     decoder = json.JSONDecoder()
-    for match in list(re.finditer(r"\{", text))[:200]:
+    for match in islice(re.finditer(r"\{", text), _MOST_BRACES):
         try:
-            value, _ = decoder.raw_decode(text, match.start())
+            value, end = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and (properties(value) or "$schema" in value):
-            return value
-    return None
+            return value, f"{text[: match.start()]} {text[end:]}"
+    return {}, text
 
 
 def _proposed(name: str, part: Schema, root: Schema, words: str) -> Any:
@@ -81,7 +78,8 @@ def _proposed(name: str, part: Schema, root: Schema, words: str) -> Any:
         if value is not None:
             return value
     kind = type_of(part)
-    for member in part.get("enum") if isinstance(part.get("enum"), list) else ():
+    members = part.get("enum")
+    for member in members if isinstance(members, list) else ():
         if re.search(rf"\b{re.escape(str(member).replace('_', ' '))}\b", words, re.IGNORECASE):
             return member
     if kind in {"integer", "number"}:

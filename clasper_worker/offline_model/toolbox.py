@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from clasper_worker.offline_model.asks import Kind, is_asked
+from clasper_worker.offline_model.heads import Kind, is_asked
 from clasper_worker.offline_model.masking import mask
 from clasper_worker.offline_model.phrases import content_words
 from clasper_worker.offline_model.protocol import FunctionSpec
@@ -77,6 +77,13 @@ def closest(words: str, tools: tuple[FunctionSpec, ...]) -> FunctionSpec:
         return len(wanted & set(content_words(about)))
 
     return max(tools, key=shared)
+
+
+def related_to(words: str, tools: tuple[FunctionSpec, ...]) -> FunctionSpec | None:
+    """A tool of no known kind whose name shares a meaningful word with the words, or None."""
+    said = set(content_words(words))
+    others = (tool for tool in tools if kind_of(tool.name) is Kind.OTHER)
+    return next((tool for tool in others if said & set(_words_of(tool.name))), None)
 
 
 def _place(name: str, text: str) -> re.Match[str] | None:

@@ -192,7 +192,16 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-Line = Annotated[str, BeforeValidator(_one_line)]
+# The validator that runs first comes last, so that the constraints stay those of a text.
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\w][\w .:-]*$", max_length=64),
+    BeforeValidator(_one_line),
+]
+Description = Annotated[
+    str, StringConstraints(min_length=1, max_length=1024), BeforeValidator(_one_line)
+]
+Emoji = Annotated[str, StringConstraints(max_length=32), BeforeValidator(_one_line)]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_list)]
 
@@ -208,7 +217,7 @@ class _Requires(_Lenient):
 
 
 class _Gates(_Lenient):
-    emoji: Annotated[Line, StringConstraints(max_length=32)] | None = None
+    emoji: Emoji | None = None
     requires: Annotated[_Requires, BeforeValidator(_or_empty)] = _Requires()
     os: Words = ()
     always: bool = False
@@ -220,10 +229,8 @@ class _Metadata(_Lenient):
 
 
 class _FrontMatter(_Gates):
-    name: Annotated[Line, StringConstraints(pattern=r"^[\w][\w .:-]*$", max_length=64)] | None = (
-        None
-    )
-    description: Annotated[Line, StringConstraints(min_length=1, max_length=1024)]
+    name: Name | None = None
+    description: Description
     metadata: Annotated[_Metadata, BeforeValidator(_or_empty), BeforeValidator(_from_json)] = (
         _Metadata()
     )

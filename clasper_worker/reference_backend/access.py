@@ -31,9 +31,9 @@ class Backend:
     tokens: TokenVerifier
     wakeups: Wakeups
 
-    async def answer(self, query: Callable[[sqlite3.Connection], JsonItem]) -> Response:
+    def answer(self, query: Callable[[sqlite3.Connection], JsonItem]) -> Response:
         """Answer with what `query` reads."""
-        return JSONResponse(await self.store.read(query))
+        return JSONResponse(self.store.read(query))
 
     async def change(
         self, work: Callable[[Transaction], JsonItem], *, status: int = 200

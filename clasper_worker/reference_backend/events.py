@@ -70,7 +70,7 @@ class Position:
     gap: bool
 
 
-async def find_position(store: Store, last_event_id: str | None) -> Position:
+def find_position(store: Store, last_event_id: str | None) -> Position:
     """Where a stream begins: after the client's last event, or now.
 
     Args:
@@ -80,7 +80,7 @@ async def find_position(store: Store, last_event_id: str | None) -> Position:
     Raises:
         ApiError: 400; `last_event_id` is not one that a stream has sent.
     """
-    oldest, newest = await store.read(_bounds)
+    oldest, newest = store.read(_bounds)
     if last_event_id is None:
         return Position(newest, gap=False)
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 20):
@@ -138,7 +138,7 @@ async def stream(
         yield ServerSentEvent(event=first, id=str(seq), data=json.dumps({"type": first}))
         while not stop.is_set():
             news.clear()
-            rows = await store.read(_events_after(user_id, seq))
+            rows = store.read(_events_after(user_id, seq))
             for row in rows:
                 seq = row["seq"]
                 yield ServerSentEvent(event=row["type"], id=str(seq), data=row["data"])

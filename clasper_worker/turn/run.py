@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from clasper_worker.errors import BackendConflictError
+from clasper_worker.errors import BackendConflictError, BackendNotFoundError
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
@@ -73,7 +74,8 @@ async def run_turn(request: SendRequest, turn: TurnIdentity, deps: TurnDependenc
     task = await resolve_task(
         request, backend, deps.tasks, default_title=deps.settings.default_task
     )
-    history = await load_history(request, backend, task.id, limit=deps.settings.history_limit)
+    with _naming_the_task(request):
+        history = await load_history(request, backend, task.id, limit=deps.settings.history_limit)
 
     def context_for(step: str) -> ToolContext:
         key = turn_step_key(request.user_id, turn.turn_id, step)
@@ -86,8 +88,24 @@ async def run_turn(request: SendRequest, turn: TurnIdentity, deps: TurnDependenc
         context_for,
         max_steps=deps.settings.max_steps,
     )
-    await _deliver(request, turn, backend, task, answer.text)
+    with _naming_the_task(request):
+        await _deliver(request, turn, backend, task, answer.text)
     return _result(turn, task, answer)
+
+
+@contextmanager
+def _naming_the_task(request: SendRequest) -> Iterator[None]:
+    """Where the backend knows no such task, say which one the request named."""
+    try:
+        yield
+    except BackendNotFoundError as exc:
+        if request.task_id is None:
+            raise
+        raise BackendNotFoundError(
+            f"The backend has no task {request.task_id!r} for this user: check task_id, or leave"
+            " it out and give task_title",
+            {**exc.details, "field": "task_id"},
+        ) from exc
 
 
 def _opening(

@@ -13,6 +13,7 @@ from clasper_worker.reference_backend.access import (
     Limit,
     feature,
 )
+from clasper_worker.reference_backend.answers import Document, Page, shows
 from clasper_worker.reference_backend.records import (
     DOCUMENTS,
     TASKS,
@@ -28,7 +29,7 @@ from clasper_worker.reference_backend.store import Transaction
 router = APIRouter(prefix="/api/mission-control/documents", tags=["documents"])
 
 
-@router.get("", dependencies=[Depends(feature("history"))])
+@router.get("", dependencies=[Depends(feature("history"))], responses=shows(Page[Document]))
 async def list_documents(
     backend: BackendDep,
     agent: AgentDep,
@@ -44,10 +45,15 @@ async def list_documents(
         filters = {"user_id": agent.user_id, "task_id": task_id}
         return page(connection, DOCUMENTS, filters, limit, cursor)
 
-    return await backend.answer(query)
+    return backend.answer(query)
 
 
-@router.post("", status_code=201, dependencies=[Depends(feature("documents"))])
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[Depends(feature("documents"))],
+    responses=shows(Document, 201),
+)
 async def create_document(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewDocument
 ) -> Response:

@@ -35,7 +35,7 @@ async def events(
     or, where events since `Last-Event-ID` are no longer kept, `reset`: read the lists anew. The
     stream ends when its token expires.
     """
-    position = await find_position(backend.store, after if last_event_id is None else last_event_id)
+    position = find_position(backend.store, after if last_event_id is None else last_event_id)
     stop = anyio.Event()
     return EventSourceResponse(
         stream(

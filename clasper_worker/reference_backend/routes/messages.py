@@ -14,6 +14,7 @@ from clasper_worker.reference_backend.access import (
     Limit,
     feature,
 )
+from clasper_worker.reference_backend.answers import Message, Page, shows
 from clasper_worker.reference_backend.records import (
     MESSAGES,
     TASKS,
@@ -30,7 +31,7 @@ router = APIRouter(prefix="/api/mission-control/messages", tags=["messages"])
 TaskFilter = Annotated[str | None, Query(description="Only those of this task.")]
 
 
-@router.get("", dependencies=[Depends(feature("history"))])
+@router.get("", dependencies=[Depends(feature("history"))], responses=shows(Page[Message]))
 async def list_messages(
     backend: BackendDep,
     agent: AgentDep,
@@ -46,10 +47,12 @@ async def list_messages(
         filters = {"user_id": agent.user_id, "task_id": task_id}
         return page(connection, MESSAGES, filters, limit, cursor)
 
-    return await backend.answer(query)
+    return backend.answer(query)
 
 
-@router.post("", status_code=201, dependencies=[Depends(feature("messages"))])
+@router.post(
+    "", status_code=201, dependencies=[Depends(feature("messages"))], responses=shows(Message, 201)
+)
 async def post_message(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewMessage
 ) -> Response:

@@ -18,6 +18,13 @@ from clasper_worker.reference_backend.access import (
     feature,
     own_tenant,
 )
+from clasper_worker.reference_backend.answers import (
+    Delivered,
+    Deliveries,
+    Notification,
+    Page,
+    shows,
+)
 from clasper_worker.reference_backend.errors import invalid_field
 from clasper_worker.reference_backend.records import (
     NOTIFICATIONS,
@@ -47,18 +54,18 @@ dispatch = APIRouter(
 _Count = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.get("")
+@router.get("", responses=shows(Page[Notification]))
 async def list_notifications(
     backend: BackendDep, agent: AgentDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """The user's notifications, oldest first; those with `delivered_at` have been delivered."""
     filters = {"user_id": agent.user_id}
-    return await backend.answer(
+    return backend.answer(
         lambda connection: page(connection, NOTIFICATIONS, filters, limit, cursor)
     )
 
 
-@router.post("", status_code=201, openapi_extra=EITHER_TOKEN)
+@router.post("", status_code=201, openapi_extra=EITHER_TOKEN, responses=shows(Notification, 201))
 async def create_notification(
     request: Request, backend: BackendDep, caller: EitherDep, body: NewNotification
 ) -> Response:
@@ -87,7 +94,7 @@ async def create_notification(
     return await backend.change_once(request, user_id, body, work)
 
 
-@dispatch.get("/undelivered")
+@dispatch.get("/undelivered", responses=shows(Deliveries))
 async def undelivered(
     backend: BackendDep, limit_users: _Count = 25, limit_notifications: _Count = 25
 ) -> Response:
@@ -95,14 +102,14 @@ async def undelivered(
 
     At most `limit_users` users, and at most `limit_notifications` for each.
     """
-    return await backend.answer(
+    return backend.answer(
         lambda connection: {
             "deliveries": _undelivered(connection, limit_users, limit_notifications)
         }
     )
 
 
-@dispatch.post("/undelivered")
+@dispatch.post("/undelivered", responses=shows(Deliveries))
 async def undelivered_by_post(
     backend: BackendDep,
     limit_users: _Count = 25,
@@ -118,7 +125,7 @@ async def undelivered_by_post(
     )
 
 
-@dispatch.post("/notifications/{notification_id}/deliver")
+@dispatch.post("/notifications/{notification_id}/deliver", responses=shows(Delivered))
 async def deliver(
     backend: BackendDep, notification_id: str, user_id: Annotated[str, Query(min_length=1)]
 ) -> Response:

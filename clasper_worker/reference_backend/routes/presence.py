@@ -16,6 +16,13 @@ from clasper_worker.reference_backend.access import (
     feature,
     own_tenant,
 )
+from clasper_worker.reference_backend.answers import (
+    Heartbeat,
+    Page,
+    RegisteredAgent,
+    Standup,
+    shows,
+)
 from clasper_worker.reference_backend.records import (
     AGENTS,
     DOCUMENTS,
@@ -26,7 +33,7 @@ from clasper_worker.reference_backend.records import (
     page,
 )
 from clasper_worker.reference_backend.routes.notifications import undelivered_of
-from clasper_worker.reference_backend.routes.tasks import CLOSED_STATUSES, titles_by_status
+from clasper_worker.reference_backend.routes.tasks import CLOSED_STATUSES, count_by_status, titles
 from clasper_worker.reference_backend.schemas import AgentEntry, HeartbeatBody, StandupBody
 from clasper_worker.reference_backend.store import Transaction
 
@@ -41,13 +48,13 @@ _SHOWN_NOTIFICATIONS = 20
 _SHOWN_TITLES = 10
 
 
-@agents.get("")
+@agents.get("", responses=shows(Page[RegisteredAgent]))
 async def list_agents(backend: BackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """Who gets heartbeats and standups, over all users."""
-    return await backend.answer(lambda connection: page(connection, AGENTS, {}, limit, cursor))
+    return backend.answer(lambda connection: page(connection, AGENTS, {}, limit, cursor))
 
 
-@agents.post("", status_code=201)
+@agents.post("", status_code=201, responses=shows(RegisteredAgent, 201))
 async def register_agent(backend: BackendDep, body: AgentEntry) -> Response:
     """Add an agent, or replace what is known of it (ours, beyond the contract)."""
 
@@ -64,7 +71,7 @@ async def register_agent(backend: BackendDep, body: AgentEntry) -> Response:
     return await backend.change(work, status=201)
 
 
-@router.post("/heartbeat", dependencies=[Depends(feature("heartbeat"))])
+@router.post("/heartbeat", dependencies=[Depends(feature("heartbeat"))], responses=shows(Heartbeat))
 async def heartbeat(
     request: Request, backend: BackendDep, agent: AgentDep, body: HeartbeatBody
 ) -> Response:
@@ -79,7 +86,7 @@ async def heartbeat(
             "SET last_at = excluded.last_at, total = total + 1 RETURNING total",
             (agent.user_id, agent.agent_role, moment),
         ).fetchone()[0]
-        tasks = titles_by_status(transaction, agent.user_id)
+        counts = count_by_status(transaction, agent.user_id)
         return {
             "status": "ok",
             "user_id": agent.user_id,
@@ -87,9 +94,9 @@ async def heartbeat(
             "recorded_at": moment,
             "heartbeats": total,
             "open_tasks": sum(
-                len(titles) for status, titles in tasks.items() if status not in CLOSED_STATUSES
+                count for status, count in counts.items() if status not in CLOSED_STATUSES
             ),
-            "tasks_by_status": {status: len(titles) for status, titles in tasks.items()},
+            "tasks_by_status": counts,
             "undelivered_notifications": undelivered_of(
                 transaction, agent.user_id, _SHOWN_NOTIFICATIONS
             ),
@@ -98,7 +105,7 @@ async def heartbeat(
     return await backend.change_once(request, agent.user_id, body, work, status=200)
 
 
-@router.post("/standup", dependencies=[Depends(feature("standup"))])
+@router.post("/standup", dependencies=[Depends(feature("standup"))], responses=shows(Standup))
 async def standup(
     request: Request, backend: BackendDep, agent: AgentDep, body: StandupBody
 ) -> Response:
@@ -118,7 +125,7 @@ async def standup(
         if known is not None:
             document = get(transaction, DOCUMENTS, agent.user_id, known["document_id"])
         else:
-            summary = summarise(day, titles_by_status(transaction, agent.user_id))
+            summary = summarise(transaction, agent.user_id, day)
             document = insert(
                 transaction,
                 DOCUMENTS,
@@ -142,15 +149,15 @@ async def standup(
     return await backend.change_once(request, agent.user_id, body, work, status=200)
 
 
-def summarise(day: str, tasks: dict[str, list[str]]) -> str:
+def summarise(transaction: Transaction, user_id: str, day: str) -> str:
     """A standup as plain text: how many tasks, and the first titles of each status."""
-    if not tasks:
+    counts = count_by_status(transaction, user_id)
+    if not counts:
         return f"Standup {day}: no tasks."
-    total = sum(len(titles) for titles in tasks.values())
+    total = sum(counts.values())
     lines = [f"Standup {day}: {total} {'task' if total == 1 else 'tasks'}."]
-    for status, titles in tasks.items():
-        shown = "; ".join(titles[:_SHOWN_TITLES])
-        rest = len(titles) - _SHOWN_TITLES
-        more = f"; and {rest} more" if rest > 0 else ""
-        lines.append(f"{status} ({len(titles)}): {shown}{more}")
+    for status, count in counts.items():
+        shown = "; ".join(titles(transaction, user_id, status, _SHOWN_TITLES))
+        more = f"; and {count - _SHOWN_TITLES} more" if count > _SHOWN_TITLES else ""
+        lines.append(f"{status} ({count}): {shown}{more}")
     return "\n".join(lines)

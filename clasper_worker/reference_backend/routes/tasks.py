@@ -13,6 +13,7 @@ from clasper_worker.reference_backend.access import (
     Limit,
     feature,
 )
+from clasper_worker.reference_backend.answers import Page, Task, shows
 from clasper_worker.reference_backend.records import (
     TASKS,
     JsonItem,
@@ -32,17 +33,17 @@ router = APIRouter(
 CLOSED_STATUSES = frozenset({"done", "completed", "cancelled", "closed", "archived"})
 
 
-@router.get("")
+@router.get("", responses=shows(Page[Task]))
 async def list_tasks(
     backend: BackendDep, agent: AgentDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """The user's tasks, oldest first; follow `next_cursor` for more."""
-    return await backend.answer(
+    return backend.answer(
         lambda connection: page(connection, TASKS, {"user_id": agent.user_id}, limit, cursor)
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=shows(Task, 201))
 async def create_task(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewTask
 ) -> Response:
@@ -67,7 +68,7 @@ async def create_task(
     return await backend.change_once(request, agent.user_id, body, work)
 
 
-@router.patch("/{task_id}")
+@router.patch("/{task_id}", responses=shows(Task))
 async def change_task(
     backend: BackendDep, agent: AgentDep, task_id: str, body: TaskChange
 ) -> Response:
@@ -89,14 +90,21 @@ def change(
     return update(transaction, TASKS, user_id, task_id, {**changes, "updated_at": now()})
 
 
-def titles_by_status(
-    source: sqlite3.Connection | Transaction, user_id: str
-) -> dict[str, list[str]]:
-    """The titles of all of a tenant's tasks, oldest first, by status in alphabetical order."""
+def count_by_status(source: sqlite3.Connection | Transaction, user_id: str) -> dict[str, int]:
+    """How many tasks a tenant has in each status, by status in alphabetical order."""
     rows = source.execute(
-        "SELECT status, title FROM tasks WHERE user_id = ? ORDER BY status, seq", (user_id,)
+        "SELECT status, count(*) FROM tasks WHERE user_id = ? GROUP BY status ORDER BY status",
+        (user_id,),
     )
-    grouped: dict[str, list[str]] = {}
-    for status, title in rows:
-        grouped.setdefault(status, []).append(title)
-    return grouped
+    return dict(rows.fetchall())
+
+
+def titles(
+    source: sqlite3.Connection | Transaction, user_id: str, status: str, limit: int
+) -> list[str]:
+    """The titles of a tenant's first tasks in one status, oldest first."""
+    rows = source.execute(
+        "SELECT title FROM tasks WHERE user_id = ? AND status = ? ORDER BY seq LIMIT ?",
+        (user_id, status, limit),
+    )
+    return [title for (title,) in rows]

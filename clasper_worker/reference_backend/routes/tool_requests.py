@@ -19,6 +19,7 @@ from clasper_worker.reference_backend.access import (
     Limit,
     feature,
 )
+from clasper_worker.reference_backend.answers import Page, ToolRequest, shows
 from clasper_worker.reference_backend.errors import ApiError
 from clasper_worker.reference_backend.records import (
     TASKS,
@@ -44,7 +45,7 @@ _Status = Annotated[
 ]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=shows(ToolRequest, 201))
 async def ask(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewToolRequest
 ) -> Response:
@@ -64,7 +65,7 @@ async def ask(
     return await backend.change_once(request, agent.user_id, body, work)
 
 
-@router.get("")
+@router.get("", responses=shows(Page[ToolRequest]))
 async def list_requests(
     backend: BackendDep,
     agent: AgentDep,
@@ -74,20 +75,20 @@ async def list_requests(
 ) -> Response:
     """The user's tool requests, oldest first."""
     filters = {"user_id": agent.user_id, "status": status}
-    return await backend.answer(
+    return backend.answer(
         lambda connection: page(connection, TOOL_REQUESTS, filters, limit, cursor)
     )
 
 
-@router.get("/{request_id}")
+@router.get("/{request_id}", responses=shows(ToolRequest))
 async def read_request(backend: BackendDep, agent: AgentDep, request_id: str) -> Response:
     """One tool request."""
-    return await backend.answer(
+    return backend.answer(
         lambda connection: get(connection, TOOL_REQUESTS, agent.user_id, request_id)
     )
 
 
-@router.patch("/{request_id}", openapi_extra=EITHER_TOKEN)
+@router.patch("/{request_id}", openapi_extra=EITHER_TOKEN, responses=shows(ToolRequest))
 async def decide(
     backend: BackendDep, caller: EitherDep, request_id: str, body: Decision
 ) -> Response:

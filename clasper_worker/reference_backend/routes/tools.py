@@ -11,9 +11,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clasper_worker.reference_backend.access import AgentDep, BackendDep, feature
+from clasper_worker.reference_backend.answers import Page, ToolListing, ToolResult, shows
 from clasper_worker.reference_backend.errors import ApiError, describe, invalid_fields
 from clasper_worker.reference_backend.records import JsonItem
-from clasper_worker.reference_backend.routes.tasks import change, titles_by_status
+from clasper_worker.reference_backend.routes.tasks import change, count_by_status
 from clasper_worker.reference_backend.schemas import Name, TaskStatus, ToolCall
 from clasper_worker.reference_backend.store import Transaction
 
@@ -62,9 +63,7 @@ class Tool:
 
 def _count(transaction: Transaction, user_id: str, arguments: _NoArguments) -> JsonItem:
     del arguments
-    counts = {
-        status: len(titles) for status, titles in titles_by_status(transaction, user_id).items()
-    }
+    counts = count_by_status(transaction, user_id)
     return {"counts": counts, "total": sum(counts.values())}
 
 
@@ -94,14 +93,14 @@ TOOLS = {
 _LISTING = [tool.listing() for tool in TOOLS.values()]
 
 
-@router.get("")
+@router.get("", responses=shows(Page[ToolListing]))
 async def list_tools(agent: AgentDep) -> Response:
     """The tools that agents may call."""
     del agent
     return JSONResponse({"items": _LISTING})
 
 
-@router.post("/{name}")
+@router.post("/{name}", responses=shows(ToolResult))
 async def call_tool(
     request: Request, backend: BackendDep, agent: AgentDep, name: str, body: ToolCall
 ) -> Response:

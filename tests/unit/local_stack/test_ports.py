@@ -1,6 +1,7 @@
 """Choosing and holding ports."""
 
 import socket
+import sys
 
 import pytest
 
@@ -56,6 +57,16 @@ def test_one_port_is_never_given_out_twice() -> None:
         first = ports.choose(0)
 
         assert ports.choose(first) != first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ports can be held on Linux alone")
+def test_two_stacks_that_start_at_once_get_different_ports() -> None:
+    with PortReservations() as one, PortReservations() as other:
+        first = one.choose(0)
+
+        assert other.choose(first) != first
+        with pytest.raises(StackError, match="in use"):
+            other.choose(first, required=True)
 
 
 def test_held_ports_differ_from_each_other() -> None:

