@@ -21,12 +21,25 @@ from clasper_worker.settings import load_settings
 _PORT = click.IntRange(0, 65_535)
 
 
-@click.command("up")
-@click.option("--port", type=_PORT, help="Port of the HTTP shim (CLASPER_PORT, else 8081).")
-@click.option("--broker-port", type=_PORT, help="Port of the stack's own Redis (6379).")
-@click.option("--backend-port", type=_PORT, help="Port of the reference backend (9001).")
-@click.option("--model-port", type=_PORT, help="Port of the offline model (9100).")
-@click.option("--flower-port", type=_PORT, help="Port of Flower (5555).")
+@click.command(
+    "up",
+    epilog="""\b
+Example:
+  clasper up
+  clasper send --user u1 "Hello"      (in another terminal)
+""",
+)
+@click.option(
+    "--port", type=_PORT, metavar="PORT", help="Port of the HTTP shim (CLASPER_PORT, else 8081)."
+)
+@click.option(
+    "--broker-port", type=_PORT, metavar="PORT", help="Port of the stack's own Redis (6379)."
+)
+@click.option(
+    "--backend-port", type=_PORT, metavar="PORT", help="Port of the reference backend (9001)."
+)
+@click.option("--model-port", type=_PORT, metavar="PORT", help="Port of the offline model (9100).")
+@click.option("--flower-port", type=_PORT, metavar="PORT", help="Port of Flower (5555).")
 @click.option("--no-flower", is_flag=True, help="Run without Flower.")
 @click.option("--no-beat", is_flag=True, help="Run without Beat: nothing happens on a schedule.")
 @click.option("--concurrency", type=click.IntRange(1), help="Turns that the worker runs at once.")
@@ -47,17 +60,12 @@ def command(  # noqa: PLR0913 - click passes one argument an option
     ephemeral: bool,
     as_json: bool,
 ) -> None:
-    r"""Run everything on this machine, in the foreground; Ctrl-C stops it.
+    """Run everything on this machine, in the foreground; Ctrl-C stops it.
 
     Redis, the worker, Beat, the HTTP shim and Flower; also the reference backend while BACKEND_URL
     is unset, and the offline model while no model is configured (OPENAI_API_KEY or
     OPENAI_BASE_URL). A usual port that is taken is replaced by a free one; a port that you ask for
     is not, and 0 is any free one. Other commands in this folder find the stack by themselves.
-
-    \b
-    Example:
-      clasper up
-      clasper send --user u1 "Hello"      (in another terminal)
     """
     state_dir = load_settings().clasper_state_dir
     prepare_state_dir(state_dir)

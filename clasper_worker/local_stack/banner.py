@@ -40,7 +40,8 @@ def banner(
     title = Text.assemble(
         (f"Clasper Worker {__version__} is up.", "bold green"), " Ctrl-C stops it."
     )
-    hint = Text.assemble("Try it:  ", (first_command(), "bold"))
+    # Not broken into lines: it is there to be copied.
+    hint = Text.assemble("Try it:  ", (first_command(), "bold"), no_wrap=True, overflow="ignore")
     return Group("", title, "", Padding(table, (0, 0, 0, 2)), "", hint, "")
 
 

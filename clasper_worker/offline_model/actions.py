@@ -9,12 +9,12 @@ from typing import Any
 from clasper_worker.offline_model import drafts
 from clasper_worker.offline_model.arguments import action_arguments, spoken_arguments, takes
 from clasper_worker.offline_model.asks import Ask, find_asks
+from clasper_worker.offline_model.background import background
 from clasper_worker.offline_model.conversation import Conversation
 from clasper_worker.offline_model.heads import Kind
 from clasper_worker.offline_model.phrases import (
     capitalised,
     content_words,
-    most_relevant,
     sentences,
     shortened,
 )
@@ -26,8 +26,6 @@ _NO_TOOLS = re.compile(
     r"\b(?:don't|do not|without|no)\s+(?:use|using|call|calling)?\s*(?:any\s+|the\s+)?tools?\b",
     re.IGNORECASE,
 )
-_WRAPPED = re.compile(r"(?<=\S)\n(?=[ \t]*[^\s\-*•#<\d|>])")
-_CONDUCT = re.compile(r"#+\s+(?:safety|your reply|this agent|skills|tools)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +88,6 @@ def forced_action(tool: FunctionSpec, talk: Conversation) -> Action:
     }
     arguments = action_arguments(tool, values, talk.words, _sources(talk))
     return Action(kind, talk.words, tool, arguments)
-
-
-def background(subject: str, talk: Conversation) -> tuple[str, ...]:
-    """Lines of the conversation and the instructions that bear on a subject, the nearest first."""
-    earlier = tuple(line for text in reversed(talk.said_before) for line in sentences(text))
-    lines = (most_relevant(subject, earlier), most_relevant(subject, prose(talk.system)))
-    return tuple(line for line in lines if line and line != subject)
-
-
-def prose(system: str) -> tuple[str, ...]:
-    """The sentences of a prompt that may hold facts: no headings, markup or rules of conduct."""
-    kept: list[str] = []
-    for section in re.split(r"^(?=#{1,6}\s)", system, flags=re.MULTILINE):
-        if not _CONDUCT.match(section):
-            kept += sentences(_WRAPPED.sub(" ", section))
-    plain = (re.sub(r"\*\*|`", "", line).strip(" -*>\t") for line in kept if line[0] not in "#<")
-    return tuple(line for line in plain if len(line.split()) > 3)
 
 
 def _action(

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
-from clasper_worker.offline_model.actions import Action, background
+from clasper_worker.offline_model.actions import Action
+from clasper_worker.offline_model.background import background
 from clasper_worker.offline_model.conversation import LABEL, Conversation
 from clasper_worker.offline_model.heads import Kind
+from clasper_worker.offline_model.introduction import examples, introduction, related_tool, standing
 from clasper_worker.offline_model.kickoff import Kickoff, plan_answer, planned
-from clasper_worker.offline_model.persona import Persona, read_persona
 from clasper_worker.offline_model.phrases import (
-    capitalised,
     content_words,
     counted,
     key_phrases,
@@ -24,7 +24,6 @@ from clasper_worker.offline_model.phrases import (
 from clasper_worker.offline_model.quiet import quiet_signal
 from clasper_worker.offline_model.recall import recalled, summarised
 from clasper_worker.offline_model.results import failure, told
-from clasper_worker.offline_model.toolbox import related_to, tool_for
 
 _CLOCK = re.compile(
     r"\bwhat(?:'s| is)?\s+(?:the\s+)?(?:current\s+|exact\s+|local\s+)?(?:time|date|day)(?:\s+and\s+"
@@ -45,17 +44,6 @@ _LITERAL = re.compile(
     r"|word|words|phrase|text|sentence|this|following|back))*)\s*:?\s+(?P<value>[^\n]{1,400})",
     re.IGNORECASE,
 )
-_GREETING = re.compile(
-    r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day))\b",
-    re.IGNORECASE,
-)
-_ABOUT_YOU = re.compile(
-    r"\bwhat (?:can|could|do|will) you (?:do|help|offer)|\bhow can you help|\bwho are you\b"
-    r"|\bwhat are you\b|\bwhat(?:'s| is| are) your (?:name|role|job|skills?|tools?|purpose"
-    r"|instructions)\b|\b(?:which|what) (?:tools|skills)\b|\bintroduce yourself\b|^\W*help\W*$"
-    r"|\babout yourself\b|\byour capabilities\b|\bare you (?:there|a (?:bot|human|real)|an? ai)\b",
-    re.IGNORECASE,
-)
 _THANKS = re.compile(
     r"^\W*(?:many )?(?:thanks|thank you|thx|cheers|great|perfect|nice|ok(?:ay)?|got it|bye|goodbye"
     r"|see you)\b[^?]{0,60}$",
@@ -67,13 +55,6 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _FAVOUR = re.compile(r"^\W*(?:please\s+)?(?:can|could|would|will) (?:you|we|i)\b", re.IGNORECASE)
-_EXAMPLES = {
-    Kind.CREATE_TASK: "create a task called 'Review the draft'",
-    Kind.LIST_TASKS: "list my tasks",
-    Kind.CREATE_DOCUMENT: "write a plan for the launch",
-    Kind.GET_NOTIFICATIONS: "any notifications?",
-    Kind.POST_MESSAGE: "post a message saying 'The draft is ready'",
-}
 
 
 def compose(talk: Conversation, actions: tuple[Action, ...], plan: Kickoff | None) -> str:
@@ -142,7 +123,7 @@ def _no_tool(talk: Conversation) -> str:
 
 
 def _answers(talk: Conversation, actions: tuple[Action, ...], *, acted: bool) -> list[str]:
-    """Answers to what the words ask besides actions; the first that fits, but a plan and the time."""
+    """Answers to what the words ask besides actions: the time, and the first other that fits."""
     earlier = talk.said_before[-1] if talk.said_before else ""
     documents = any(action.kind is Kind.CREATE_DOCUMENT for action in actions)
     clock = _clock(talk)
@@ -151,7 +132,7 @@ def _answers(talk: Conversation, actions: tuple[Action, ...], *, acted: bool) ->
     if not answer and not documents and not acted:
         answer = plan_answer(talk.asked, earlier)
     if not answer and not acted and not clock:
-        answer = _literal(talk) or _introduction(talk) or _courtesy(talk)
+        answer = _literal(talk) or introduction(talk) or _courtesy(talk)
     return [*parts, answer] if answer else parts
 
 
@@ -182,34 +163,6 @@ def _literal(talk: Conversation) -> str | None:
     return None if vague and not match.group("exact").strip() else value
 
 
-def _introduction(talk: Conversation) -> str | None:
-    greeted, asked = _GREETING.search(talk.asked), _ABOUT_YOU.search(talk.asked)
-    if not asked and not (greeted and len(content_words(talk.words)) <= 4):
-        return None
-    persona = read_persona(talk.system)
-    who = f"as **{persona.called}**" if persona.called else "for your agent"
-    hello = "Hello! " if greeted else ""
-    parts = [
-        f"{hello}I answer {who} while no language model is connected: I follow rules, so expect "
-        "plain answers, real tool calls, and no guesses."
-    ]
-    if talk.tools:
-        lines = (
-            f"- `{tool.name}`{f': {shortened(tool.description, 120)}' if tool.description else ''}"
-            for tool in talk.tools[:20]
-        )
-        parts.append("\n".join([f"I was given {counted(len(talk.tools), 'tool')}:", *lines]))
-    else:
-        parts.append("I was given no tools, so I can only write back.")
-    if persona.skills:
-        names = listed(persona.skills[:10])
-        parts.append(f"My instructions list {counted(len(persona.skills), 'skill')}: {names}.")
-    examples = _examples(talk)
-    if examples:
-        parts.append(f"For example, say {examples}.")
-    return "\n\n".join(parts)
-
-
 def _courtesy(talk: Conversation) -> str | None:
     if not _THANKS.search(talk.asked) or len(content_words(talk.words)) > 3:
         return None
@@ -220,22 +173,19 @@ def _courtesy(talk: Conversation) -> str | None:
 
 def _echo(talk: Conversation) -> str:
     """What is left to say about words that no rule fits: what they say, and what bears on them."""
-    persona = read_persona(talk.system)
     question = bool(_QUESTION.search(talk.asked))
     lead = f"{'You asked' if question else 'You wrote'}: {quoted(talk.words)}"
     known = background(talk.words, talk)
     points = tuple(f"“{point}”" for point in key_phrases(talk.words, 5))
     parts = [lead]
-    related = _related_tool(talk)
+    related = related_tool(talk)
     if related:
         parts.append(related)
     if known:
         facts = "\n".join(f"- {shortened(line, 300)}" for line in known)
         parts.append(f"This is what I was given that bears on it:\n\n{facts}")
     elif _FAVOUR.search(talk.asked):
-        parts.append(
-            "That takes a language model, or a tool that I was not given, so I leave it be."
-        )
+        parts.append("That takes a language model, or a tool that I was not given.")
     elif question and not related:
         parts.append(
             "Nothing in my instructions or in this conversation answers that, and without a "
@@ -243,31 +193,7 @@ def _echo(talk: Conversation) -> str:
         )
     if points and not question:
         parts.append(f"The points that I take from it: {listed(points)}.")
-    parts.append(_standing(talk, persona))
-    examples = _examples(talk)
-    if examples:
-        parts.append(f"What I can do here: {examples}.")
+    parts.append(standing(talk))
+    if able := examples(talk):
+        parts.append(f"What I can do here: {able}.")
     return "\n\n".join(parts)
-
-
-def _related_tool(talk: Conversation) -> str:
-    """A tool whose name shares a word with what was written, and how to have it called."""
-    tool = related_to(talk.words, talk.tools)
-    if tool is None:
-        return ""
-    about = f" ({shortened(tool.description, 200).rstrip('.')})" if tool.description else ""
-    return f"The tool `{tool.name}`{about} may help: tell me to use it by its name, and for what."
-
-
-def _standing(talk: Conversation, persona: Persona) -> str:
-    given = [f"{counted(len(talk.tools), 'tool')}"]
-    if persona.skills:
-        given.append(counted(len(persona.skills), "skill"))
-    given.append(f"{counted(len(talk.history), 'earlier message')}")
-    who = f"as **{persona.called}**" if persona.called else "in place of a language model"
-    return f"I answer {who} by rules, with {listed(tuple(given))} at hand."
-
-
-def _examples(talk: Conversation) -> str:
-    from_tools = (kind for kind in _EXAMPLES if tool_for(kind, talk.tools))
-    return listed(tuple(f"“{capitalised(_EXAMPLES[kind])}”" for kind in from_tools)[:3], "or")

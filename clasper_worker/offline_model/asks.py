@@ -83,9 +83,9 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _BARE_TITLE = re.compile(
-    rf"\s*{QUOTE}"
-    r"|[ \t]+(?!(?:in|on|at|under|that|which|who|when|if|and|or|now|please|as|by|from|for|into|via|with|using|then|list|here|so|but|is|are|today|again|too|i|you|we|instead|about|to"
-    r"|called|tomorrow|due|assigned)\b)\w",
+    rf"\s*{QUOTE}|[ \t]+(?!(?:in|on|at|under|that|which|who|when|if|and|or|now|please|as|by|from"
+    r"|for|into|via|with|using|then|list|here|so|but|is|are|today|again|too|i|you|we|instead|about"
+    r"|to|called|tomorrow|due|assigned)\b)\w",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.MULTILINE)

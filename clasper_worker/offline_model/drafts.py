@@ -23,14 +23,14 @@ _STEP_COUNT = re.compile(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.MULTILINE)
 _OPENERS = re.compile(
-    r"^(?:(?:hi|hello|hey|ok|okay|so|and|then|also|please|kindly|can you|could you|would you|"
-    r"(?:we|i) (?:need|want|have|would like|plan|'d like) to|(?:i|we)'d like to|let's|help me(?: to)?)\b"
-    r"[\s,]*)+",
+    r"^(?:(?:hi|hello|hey|ok|okay|so|and|then|also|please|kindly|can you|could you|would you"
+    r"|(?:we|i) (?:need|want|have|would like|plan|'d like) to|(?:i|we)'d like to|let's"
+    r"|help me(?: to)?)\b[\s,]*)+",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
-    r";\s*|,?\s+(?:and then|then)\s+|,\s+and\s+|,\s+|\s+and\s+(?=(?:add|agree|announce|ask|book|build"
-    r"|buy|call|check|choose|clean|collect|compare|confirm|create|decide|design|draft|email|file|find"
+    r";\s*|,?\s+(?:and then|then)\s+|,\s+and\s+|,\s+|\s+and\s+(?=(?:add|agree|announce|ask|book"
+    r"|build|buy|call|check|choose|clean|collect|compare|confirm|create|decide|design|draft|email|file|find"
     r"|finish|fix|get|give|hire|inform|install|interview|invite|launch|learn|list|make|measure|meet"
     r"|migrate|move|notify|open|order|organi[sz]e|pay|pick|plan|prepare|present|print|publish|read"
     r"|record|release|remove|renew|replace|report|review|run|schedule|sell|send|set|share|ship|sign"
@@ -69,7 +69,7 @@ def wanted_steps(words: str) -> int | None:
 
 
 def goal_of(text: str, limit: int = 120) -> str:
-    """What a text is after, as a short phrase: its first sentence without its opening courtesies."""
+    """What a text is after: its first sentence, short and without courtesies."""
     first = next(iter(sentences(text)), "")
     head, colon, _ = first.partition(": ")
     first = head if colon and len(head.split()) > 1 else first

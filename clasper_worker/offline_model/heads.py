@@ -52,24 +52,33 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (
         Kind.CREATE_TASK,
         (
-            rf"(?:create|add|make|file|log|register|raise|set up|put in)\s+{_ME}{_ANY}{_WORDS}"
-            rf"{_QUOTED}{TASK}\b(?!\s+(?:list|manager|board|force)\b)",
+            (
+                rf"(?:create|add|make|file|log|register|raise|set up|put in)\s+{_ME}{_ANY}{_WORDS}"
+                rf"{_QUOTED}{TASK}\b(?!\s+(?:list|manager|board|force)\b)"
+            ),
             rf"(?:open|start|track|need|want)\s+{_ME}{_A}{_WORDS}{_QUOTED}{TASK}\b(?!\s+force\b)",
             rf"new\s+{TASK}\b",
             r"another(?:\s+one|\s+task)?(?=\s+(?:called|named|titled|to|for)\b|:)",
-            rf"(?:add|put)\s+(?P<item>[^.!?;\n]{{1,200}}?)\s+(?:as an?\s+(?:new\s+)?{TASK}"
-            rf"|(?:to|on|onto)\s+(?:my|the|our)\s+(?:{TASK}(?:\s+list)?|list of {TASK}|board))\b",
+            (
+                rf"(?:add|put)\s+(?P<item>[^.!?;\n]{{1,200}}?)\s+(?:as an?\s+(?:new\s+)?{TASK}"
+                r"|(?:to|on|onto)\s+(?:my|the|our)\s+"
+                rf"(?:{TASK}(?:\s+list)?|list of {TASK}|board))\b"
+            ),
         ),
     ),
     (
         Kind.LIST_TASKS,
         (
-            rf"{_SHOW}(?:what\s+|which\s+|about\s+|out\s+)?{FEW}(?:list of {TASK}|task list|{TASK})\b",
+            rf"{_SHOW}(?:(?:what|which|about|out)\s+)?{FEW}(?:list of {TASK}|task list|{TASK})\b",
             rf"(?:what|which)(?:'s| is| are)?\s+{FEW}{TASK}\b",
-            r"what(?:'s| is| are)?\s+(?:(?:still|currently|all)\s+)?"
-            r"(?:open|outstanding|left to do|pending|on my (?:plate|list|board))\b",
-            rf"(?:{_HAVE_I}|how many\s+|is there (?:already |still )?an?\s+"
-            rf"|do (?:i|we) (?:already |still )?have an?\s+)(?:[\w-]+\s+){{0,2}}?{TASK}\b",
+            (
+                r"what(?:'s| is| are)?\s+(?:(?:still|currently|all)\s+)?"
+                r"(?:open|outstanding|left to do|pending|on my (?:plate|list|board))\b"
+            ),
+            (
+                rf"(?:{_HAVE_I}|how many\s+|is there (?:already |still )?an?\s+"
+                rf"|do (?:i|we) (?:already |still )?have an?\s+)(?:[\w-]+\s+){{0,2}}?{TASK}\b"
+            ),
             rf"status of\s+{FEW}{TASK}\b",
             r"my (?:open |current )?tasks(?=\s*\?)",
             r"what (?:do|should) (?:i|we) (?:have|need) to do(?=\W*$)",
@@ -79,27 +88,36 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (
         Kind.CREATE_DOCUMENT,
         (
-            r"(?:write up|write|draft|create|prepare|produce|compose|generate|put together|author"
-            rf"|draw up)\s+{_ME}{_ANY}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})",
+            (
+                r"(?:write up|write|draft|create|prepare|produce|compose|generate|put together|author"
+                rf"|draw up)\s+{_ME}{_ANY}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})"
+            ),
             rf"(?:make|add|save|need|want)\s+{_ME}{_A}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})",
-            r"(?:save|store|keep|file|turn|put)\s+(?P<kept>(?:that|this|it|your\s+(?:last\s+)?\w+)\s+"
-            rf"(?:down\s+)?(?:as|in|into|to))\s+(?:an?\s+|my\s+)?(?:new\s+)?{_QUOTED}{_DOC}",
+            (
+                r"(?:save|store|keep|file|turn|put)\s+"
+                r"(?P<kept>(?:that|this|it|your\s+(?:last\s+)?\w+)\s+"
+                rf"(?:down\s+)?(?:as|in|into|to))\s+(?:an?\s+|my\s+)?(?:new\s+)?{_QUOTED}{_DOC}"
+            ),
         ),
     ),
     (
         Kind.GET_NOTIFICATIONS,
         (
             rf"{_SHOW}(?:what\s+|if i have\s+|whether i have\s+)?{FEW}(?:notifications?|alerts)\b",
-            rf"(?:{_HAVE_I}|have (?:i|we)(?: got)?(?: any)?\s+|what(?:'s| are)?\s+|got\s+)"
-            rf"{FEW}(?:notifications?|alerts)\b",
+            (
+                rf"(?:{_HAVE_I}|have (?:i|we)(?: got)?(?: any)?\s+|what(?:'s| are)?\s+|got\s+)"
+                rf"{FEW}(?:notifications?|alerts)\b"
+            ),
             r"(?:notifications?|alerts)\b",
         ),
     ),
     (
         Kind.POST_MESSAGE,
         (
-            rf"(?:post|send|leave|add|write|drop|publish)\s+{_ME}(?:the\s+\w+\s+)?{_ANY}{_WORDS}"
-            r"(?:message|comment|update|reply)s?\b(?!\s+to\s+me\b)",
+            (
+                rf"(?:post|send|leave|add|write|drop|publish)\s+{_ME}(?:the\s+\w+\s+)?{_ANY}{_WORDS}"
+                r"(?:message|comment|update|reply)s?\b(?!\s+to\s+me\b)"
+            ),
             rf"post\s+(?={QUOTE})",
         ),
     ),
@@ -107,8 +125,10 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         # Nothing that a tool does, but it ends the ask before it.
         Kind.OTHER,
         (
-            r"(?:tell|show|give|explain|let|summari[sz]e|say|confirm|remind|describe|reply|answer"
-            r"|what|how|when|who|why|which|are there|is there|do you|report back)\b",
+            (
+                r"(?:tell|show|give|explain|let|summari[sz]e|say|confirm|remind|describe|reply|answer"
+                r"|what|how|when|who|why|which|are there|is there|do you|report back)\b"
+            ),
         ),
     ),
 )

@@ -16,8 +16,8 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 _POINTS_ON = re.compile(
-    r"[\s,]*(?:(?:based on|from|for|of|to|about|on)\s+)?(?:(?:the|this|that|my|their|following|user's)\s+"
-    r"(?:\w+(?:'s)?\s+)?(?:request|message|task|ask|following|text|below|goal|brief)\b|below\b"
+    r"[\s,]*(?:(?:based on|from|for|of|to|about|on)\s+)?"
+    r"(?:(?:the|this|that|my|their|following|user's)\s+(?:\w+(?:'s)?\s+)?(?:request|message|task|ask|following|text|below|goal|brief)\b|below\b"
     r"|(?:following\b|this|it)(?=\W|$))",
     re.IGNORECASE,
 )

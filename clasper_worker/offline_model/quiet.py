@@ -1,4 +1,7 @@
-"""The signal that nothing needs attention, where a message asks for one (“… reply with exactly: X”)."""
+"""The signal that nothing needs attention, where a message asks for one.
+
+As in “If nothing needs attention, reply with exactly: X”.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from clasper_worker.offline_model.results import failure, is_empty
 from clasper_worker.offline_model.toolbox import kind_of
 
 _SIGNAL = re.compile(
-    r"\b(?:if|when) (?:there is |there's )?(?:nothing|no\b)[^.\n]{0,80}?\b(?:reply|respond|answer)\s+(?:only\s+"
-    r"|just\s+)?(?:with\s+)?(?:exactly|only|just)?\s*:?\s*[\"'`]?(?P<signal>[A-Z][A-Z0-9_]{2,60})\b"
+    r"\b(?:[Ii]f|[Ww]hen) (?:there is |there's )?(?:nothing|no\b)[^.\n]{0,80}?"
+    r"\b(?:reply|respond|answer)\s+(?:only\s+|just\s+)?(?:with\s+)?(?:exactly|only|just)?\s*:?\s*"
+    r"[\"'`]?(?P<signal>[A-Z][A-Z0-9_]{2,60})\b"
 )
 
 

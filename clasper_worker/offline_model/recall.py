@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from clasper_worker.offline_model.background import prose
 from clasper_worker.offline_model.conversation import Conversation
 from clasper_worker.offline_model.phrases import (
     counted,
@@ -20,14 +21,18 @@ _YOU_SAID = re.compile(
     re.IGNORECASE,
 )
 _I_SAID = re.compile(
-    r"\bwhat (?:did|have|had|was it) (?:i|we)(?: that i)? (?:\w+ ){0,2}?(?:say|said|ask|asked|tell|told|write"
-    r"|written|wrote|mention|mentioned|request|requested|want|wanted|talk|discuss|discussed|talked)\b"
+    r"\bwhat (?:did|have|had|was it) (?:i|we)(?: that i)? (?:\w+ ){0,2}?(?:say|said|ask|asked|tell"
+    r"|told|write|written|wrote|mention|mentioned|request|requested|want|wanted|talk|talked|discuss"
+    r"|discussed)\b"
     r"|\bmy (?:last|previous|first|earlier|original) (?:message|question|request|words)\b"
     r"|\bwhat (?:i|we) (?:just |first |last )?(?:said|asked|told|wrote|mentioned|discussed)\b"
-    r"|\b(?:do|can|did|will) you (?:still )?(?:remember|recall)\b|\bremind me (?:what|of|who|when|where)\b"
-    r"|\bwhat do you (?:remember|know) about (?:me|us|our|my)\b|\bhave (?:i|we) (?:told|talked|spoken)\b"
-    r"|\bwhat (?:happened|was said) (?:so far|before|earlier)\b|\bour (?:conversation|chat)\b.*\bso far\b"
-    r"|\bwhat(?:'s| is| was) my (?:\w+ ){0,3}?\w+\??\s*$|\bwho am i\b",
+    r"|\b(?:do|can|did|will) you (?:still )?(?:remember|recall)\b"
+    r"|\bremind me (?:what|of|who|when|where)\b"
+    r"|\bwhat do you (?:remember|know) about (?:me|us|our|my)\b"
+    r"|\bhave (?:i|we) (?:told|talked|spoken)\b"
+    r"|\bwhat (?:happened|was said) (?:so far|before|earlier)\b"
+    r"|\bour (?:conversation|chat)\b.{0,80}\bso far\b"
+    r"|\b(?:what|who|when|where)(?:'s| is| was| are) my (?:\w+ ){0,3}?\w+\??\s*$|\bwho am i\b",
     re.IGNORECASE,
 )
 _FIRST = re.compile(r"\b(?:first|begin|beginning|start|originally|original)\b", re.IGNORECASE)
@@ -35,6 +40,7 @@ _LATEST = re.compile(r"\b(?:just|last|previous|previously|a moment ago)\b", re.I
 _OVERALL = re.compile(
     r"\b(?:so far|discuss\w*|talked?|conversation|anything|everything)\b", re.IGNORECASE
 )
+_SAID = re.compile(r"\b(?:say|said|ask|asked|tell|told|write|wrote|mentioned)\b", re.IGNORECASE)
 _SUMMARY = re.compile(
     r"\b(?:summari[sz]e|sum up|recap|tl;?dr|condense|compact|shorten|(?:give|write|make|need|want)"
     r"\b[^.\n]{0,30}\bsummary)\b",
@@ -44,29 +50,36 @@ _MOST_LINES = 12
 
 
 def recalled(talk: Conversation) -> str | None:
-    """The answer to a question about what was said before, or None where it is no such question."""
+    """The answer to a question about what was said before; None where it is no such question."""
     if _YOU_SAID.search(talk.asked):
-        replies = [item.unlabelled for item in talk.history if item.role == "assistant"]
-        if not replies:
-            return "I have not said anything yet in the history that I was given."
-        which = replies[0] if _FIRST.search(talk.asked) else replies[-1]
-        return f"{_place(talk.words, 'I')} {quoted(which)}"
-    if not _I_SAID.search(talk.asked):
-        return None
-    if not talk.said_before:
-        return "This is the first message that I was given: the history before it is empty."
+        return _own_reply(talk)
+    return _persons_words(talk) if _I_SAID.search(talk.asked) else None
+
+
+def _own_reply(talk: Conversation) -> str:
+    replies = [item.unlabelled for item in talk.history if item.role == "assistant"]
+    if not replies:
+        return "I have not said anything yet in the history that I was given."
     if _FIRST.search(talk.asked):
-        return f"Your first message was {quoted(talk.said_before[0])}"
-    near = most_relevant(talk.words, _lines(talk))
-    if near and not _LATEST.search(talk.asked):
-        return f"From what you told me before: {quoted(near)}"
-    if _OVERALL.search(talk.asked):
+        return f"My first reply was {quoted(replies[0])}"
+    return f"My last reply was {quoted(replies[-1])}"
+
+
+def _persons_words(talk: Conversation) -> str:
+    said = talk.said_before
+    if said and _FIRST.search(talk.asked):
+        return f"Your first message was {quoted(said[0])}"
+    if said and _LATEST.search(talk.asked):
+        return f"Your message before this one was {quoted(said[-1])}"
+    sources = {"you told me before": _lines(talk), "I was given about it": prose(talk.system)}
+    for where, lines in sources.items():
+        if near := most_relevant(talk.asked, lines):
+            return f"From what {where}: {quoted(near)}"
+    if said and (_OVERALL.search(talk.asked) or _SAID.search(talk.asked)):
         return f"So far, in {counted(len(talk.history), 'message')}:\n\n{_told(talk)}"
-    which = f"Your message before this one was {quoted(talk.said_before[-1])}"
-    known = _LATEST.search(talk.asked) or re.search(
-        r"\b(?:say|said|ask|asked|tell|told)\b", talk.words
-    )
-    return which if known else f"I find nothing about that in the history. {which}"
+    if said:
+        return f"None of the {counted(len(talk.history), 'message')} before this says that."
+    return "This is the first message that I was given: the history before it is empty."
 
 
 def summarised(talk: Conversation) -> str | None:
@@ -113,7 +126,3 @@ def _spread(lines: tuple[str, ...], most: int = 6) -> tuple[str, ...]:
     if len(lines) <= most:
         return lines
     return tuple(lines[round(index * (len(lines) - 1) / (most - 1))] for index in range(most))
-
-
-def _place(words: str, who: str) -> str:
-    return f"{'First' if _FIRST.search(words) else 'Last'}, {who} said:"

@@ -1,4 +1,4 @@
-"""Which of the tools at hand does what: by the names that such tools have, or as a person says it."""
+"""Which of the tools at hand does what, by its name or as a person names it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ _NAMES = {
     Kind.POST_MESSAGE: ("post_message", "send_message", "create_message", "add_comment"),
 }
 _ARTICLES = r"(?:(?:the|a|an|my|our|your|all|some)[\s_-]+)?"
+_TOLD = re.compile(
+    r"\b(?:use|using|call|calling|run|invoke|execute|try)\s+(?:(?:the|your)\s+)?"
+    r"(?:(?:tool|function)\s+)?$",
+    re.IGNORECASE,
+)
+_MENTION = re.compile(
+    r"\b(?:don't|do not|never|not|without|avoid|what (?:does|is)|what's|how (?:does|do|to|can)|why"
+    r"|did you|have you|explain|describe|about)(?:\W+\w+){0,2}\W*$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,7 @@ def _place(name: str, text: str) -> re.Match[str] | None:
     pattern = rf"{literal}|\b{spoken}\b"
     for match in re.finditer(pattern, text, re.IGNORECASE):
         before, after = text[max(0, match.start() - 60) : match.start()], text[match.end() :]
-        told = re.search(
-            r"\b(?:use|using|call|calling|run|invoke|execute|try)\s+(?:the\s+|your\s+)?(?:tool\s+"
-            r"|function\s+)?$",
-            before,
-            re.IGNORECASE,
-        )
+        told = _TOLD.search(before)
         tool_word = re.match(r"\s+(?:tool|function)\b", after, re.IGNORECASE)
         start = match.start() - len(told.group()) if told else match.start()
         if (told or tool_word or len(words) > 1 or is_asked(text, start)) and not _only_mentioned(
@@ -111,15 +116,7 @@ def _place(name: str, text: str) -> re.Match[str] | None:
 
 
 def _only_mentioned(text: str, start: int) -> bool:
-    before = text[max(0, start - 60) : start]
-    return bool(
-        re.search(
-            r"\b(?:don't|do not|never|not|without|avoid|what (?:does|is)|what's|how (?:does|do|to|can)"
-            r"|why|did you|have you|explain|describe|about)(?:\W+\w+){0,2}\W*$",
-            before,
-            re.IGNORECASE,
-        )
-    )
+    return _MENTION.search(text[max(0, start - 60) : start]) is not None
 
 
 def _words_of(name: str) -> tuple[str, ...]:

@@ -56,11 +56,9 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-            + ["--appendonly", "yes", "--dir", str(self._folder), "--loglevel", "warning"],
-            stdout=subprocess.DEVNULL,
-        )
+        command = [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--appendonly", "yes", "--dir", str(self._folder), "--loglevel", "warning"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         until(self._answers, "Redis answers")
 
     def _answers(self) -> bool:
@@ -129,7 +127,6 @@ class Receiver(EventReceiver):  # type: ignore[misc]
         self.is_listening = threading.Event()
 
     def on_consume_ready(self, *args: Any, **kwargs: Any) -> None:
-        super().on_consume_ready(*args, wakeup=False, **kwargs)
         self.is_listening.set()
 
 

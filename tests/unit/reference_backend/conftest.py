@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -154,24 +154,37 @@ class Harness:
         self.app.state.backend.store.close()
 
 
+def _harness(**settings: Any) -> Harness:
+    defaults = {"agent_jwt_secret": SECRET, "internal_api_token": INTERNAL}
+    return Harness(BackendConfig(**{**defaults, **settings}))
+
+
 @pytest.fixture
 async def make_backend() -> AsyncIterator[Callable[..., Harness]]:
     """Make backends; each starts empty, in memory, unless told otherwise."""
     made: list[Harness] = []
 
     def make(**settings: Any) -> Harness:
-        settings = {
-            "agent_jwt_secret": SECRET,
-            "internal_api_token": INTERNAL,
-            "disabled_features": frozenset(),
-            **settings,
-        }
-        made.append(Harness(BackendConfig(**settings)))
+        made.append(_harness(**settings))
         return made[-1]
 
     yield make
     for harness in made:
         await harness.close()
+
+
+@pytest.fixture
+def make_harness() -> Iterator[Callable[..., Harness]]:
+    """The same for tests that run event loops of their own, and close their clients."""
+    made: list[Harness] = []
+
+    def make(**settings: Any) -> Harness:
+        made.append(_harness(**settings))
+        return made[-1]
+
+    yield make
+    for harness in made:
+        harness.app.state.backend.store.close()
 
 
 @pytest.fixture

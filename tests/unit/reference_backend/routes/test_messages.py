@@ -77,7 +77,7 @@ async def test_refuses_bad_messages(
     agent: httpx2.AsyncClient, task_id: str, change: dict[str, Any], field: str
 ) -> None:
     """400 names the field; an empty message is never posted."""
-    answer = await agent.post(PATH, json=message(task_id, **change))
+    answer = await agent.post(PATH, json={**message(task_id), **change})
     assert answer.status_code == 400
     assert [item["field"] for item in answer.json()["details"]["fields"]] == [field]
     assert (await agent.get(PATH)).json() == {"items": []}

@@ -1,0 +1,192 @@
+"""The shim's routes, over an in-memory broker and a fake Redis."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import fakeredis
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from clasper_worker.client import ClasperClient
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.settings import Settings
+from clasper_worker.shim.app import create_app
+from clasper_worker.shim.auth import is_loopback, refuse_open_door
+
+REQUEST = {"user_id": "u1", "message": "Hello"}
+
+
+@pytest.fixture
+def make_client(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> Callable[..., httpx2.AsyncClient]:
+    server = fakeredis.FakeServer()
+    monkeypatch.setattr(
+        "clasper_worker.shim.jobs.redis.Redis.from_url",
+        lambda *_, **__: fakeredis.FakeAsyncRedis(server=server, decode_responses=True),
+    )
+
+    def make(**settings: Any) -> httpx2.AsyncClient:
+        app: FastAPI = create_app(
+            settings_of(
+                celery_broker_url="memory://", celery_result_backend="cache+memory://", **settings
+            )
+        )
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        return httpx2.AsyncClient(transport=transport, base_url="http://shim.test")
+
+    return make
+
+
+@pytest.fixture
+async def client(
+    make_client: Callable[..., httpx2.AsyncClient],
+) -> AsyncIterator[httpx2.AsyncClient]:
+    async with make_client() as made:
+        yield made
+
+
+async def test_a_turn_is_queued_with_its_ids_and_where_to_follow_it(
+    client: httpx2.AsyncClient,
+) -> None:
+    answer = await client.post("/api/agents/send", json=REQUEST)
+    body = answer.json()
+    assert answer.status_code == 202
+    assert body["status"] == "queued"
+    assert body["turn_id"] == body["job_id"]
+    assert answer.headers["location"] == body["status_url"] == f"/api/jobs/{body['job_id']}"
+    status = await client.get(body["status_url"])
+    assert status.json() == {
+        "job_id": body["job_id"],
+        "turn_id": body["turn_id"],
+        "status": "queued",
+        "state": "PENDING",
+    }
+
+
+async def test_the_same_idempotency_key_is_the_same_turn_by_another_job(
+    client: httpx2.AsyncClient,
+) -> None:
+    request = {**REQUEST, "idempotency_key": "k"}
+    one, two = [(await client.post("/api/agents/send", json=request)).json() for _ in range(2)]
+    assert one["turn_id"] == two["turn_id"]
+    assert one["job_id"] != two["job_id"]
+
+
+@pytest.mark.parametrize("asked", [{"params": {"wait": "0.05"}}, {"headers": {"prefer": "wait=0"}}])
+async def test_a_turn_that_does_not_end_in_time_is_answered_as_queued(
+    client: httpx2.AsyncClient, asked: dict[str, Any]
+) -> None:
+    answer = await client.post("/api/agents/send", json=REQUEST, **asked)
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"message": "Hi"}, "user_id"),
+        ({**REQUEST, "message": ""}, "message"),
+        ({**REQUEST, "agent_role": "../x"}, "agent_role"),
+        ({**REQUEST, "session_key": "user:other:writer"}, "session_key"),
+        ({**REQUEST, "surprise": 1}, "surprise"),
+    ],
+)
+async def test_a_bad_request_names_its_field(
+    client: httpx2.AsyncClient, body: dict[str, Any], field: str
+) -> None:
+    answer = await client.post("/api/agents/send", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_request"
+    assert [item["field"] for item in answer.json()["details"]["fields"]] == [field]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"\xff"])
+async def test_a_body_that_is_no_json_object_is_refused(
+    client: httpx2.AsyncClient, content: bytes
+) -> None:
+    headers = {"content-type": "application/json; charset=utf-8"}
+    answer = await client.post("/api/agents/send", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_another_content_type_is_refused(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/api/agents/send", data={"user_id": "u1"})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("wait", ["-1", "601", "soon", "nan"])
+async def test_a_wait_that_is_no_sensible_number_is_refused(
+    client: httpx2.AsyncClient, wait: str
+) -> None:
+    answer = await client.post("/api/agents/send", params={"wait": wait}, json=REQUEST)
+    assert answer.status_code == 400
+
+
+async def test_an_unknown_job_is_not_found(client: httpx2.AsyncClient) -> None:
+    for path in ("/api/jobs/nope", "/api/jobs/nope/events"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+
+async def test_health_needs_no_key_and_deep_health_tells_what_is_missing(
+    make_client: Callable[..., httpx2.AsyncClient],
+) -> None:
+    async with make_client(agent_daemon_api_key="k") as client:
+        assert (await client.get("/health")).json()["status"] == "ok"
+        deep = (await client.get("/health", params={"deep": "true"})).json()
+    assert deep["status"] == "degraded"
+    assert deep["checks"] == {"redis": True, "backend": False}
+
+
+@pytest.mark.parametrize("header", ["X-Agent-Daemon-Key", "X-Daemon-Key"])
+async def test_either_header_with_any_of_the_keys_opens(
+    make_client: Callable[..., httpx2.AsyncClient], header: str
+) -> None:
+    async with make_client(agent_daemon_api_key="old, new") as client:
+        for key, status in (("old", 202), ("new", 202), ("neither", 401), ("", 401)):
+            answer = await client.post("/api/agents/send", json=REQUEST, headers={header: key})
+            assert answer.status_code == status
+        assert (await client.get("/api/jobs/x")).status_code == 401
+
+
+def test_without_a_key_only_loopback_may_be_bound(settings_of: Callable[..., Settings]) -> None:
+    refuse_open_door(settings_of(clasper_host="127.0.0.1"))
+    refuse_open_door(settings_of(clasper_host="0.0.0.0", agent_daemon_api_key="k"))
+    with pytest.raises(ConfigurationError, match="AGENT_DAEMON_API_KEY"):
+        refuse_open_door(settings_of(clasper_host="0.0.0.0"))
+
+
+def test_loopback_is_told_from_other_addresses() -> None:
+    hosts = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "10.0.0.1", "example.com")
+    assert [is_loopback(host) for host in hosts] == [True, True, True, False, False, False]
+
+
+async def test_an_unreachable_broker_is_a_503(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kombu.exceptions import OperationalError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OperationalError("redis://:password@host")
+
+    monkeypatch.setattr("celery.Celery.send_task", refuse)
+    answer = await client.post("/api/agents/send", json=REQUEST)
+    assert (answer.status_code, answer.json()["code"]) == (503, "state_unavailable")
+    assert "password" not in answer.text
+
+
+async def test_the_api_describes_the_send_request_for_client_generators(
+    client: httpx2.AsyncClient,
+) -> None:
+    spec = (await client.get("/openapi.json")).json()
+    body = spec["paths"]["/api/agents/send"]["post"]["requestBody"]
+    assert "idempotency_key" in body["content"]["application/json"]["schema"]["properties"]
+
+
+def test_the_client_checks_before_it_sends(settings_of: Callable[..., Settings]) -> None:
+    client = ClasperClient("memory://", "cache+memory://")
+    from clasper_worker.errors import InvalidRequestError
+
+    with pytest.raises(InvalidRequestError):
+        client.send({"user_id": "u1"})
