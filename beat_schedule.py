@@ -4,6 +4,8 @@ Nothing is scheduled yet: the periodic jobs (dispatcher, heartbeats, standups) a
 they arrive.
 """
 
-from clasper_worker.celery import app as app  # Celery's -A looks for it here
+from clasper_worker.celery import app
+
+__all__ = ["app"]  # Celery's -A looks for it here
 
 app.conf.beat_schedule = {}

@@ -69,6 +69,8 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
         async with SoftLimitScope():
             result = await run_turn(request, turn, runtime.turns)
         log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
+        if settings.clasper_log_content:
+            log.info("turn.content", message=request.message, response=result.response)
         return result
 
 

@@ -24,7 +24,7 @@ def banner(
     options: StackOptions,
     plan: StackPlan,
 ) -> RenderableType:
-    """The addresses, what runs offline or is missing, and a first command. No secrets."""
+    """The addresses, and what runs offline or in memory. No secrets."""
     notes = {
         "shim": "HTTP API, explained at /docs",
         "backend": _backend_note(needs, provisions, options),
@@ -40,9 +40,12 @@ def banner(
     title = Text.assemble(
         (f"Clasper Worker {__version__} is up.", "bold green"), " Ctrl-C stops it."
     )
-    # Not broken into lines: it is there to be copied.
-    hint = Text.assemble("Try it:  ", (first_command(), "bold"), no_wrap=True, overflow="ignore")
-    return Group("", title, "", Padding(table, (0, 0, 0, 2)), "", hint, "")
+    return Group("", title, "", Padding(table, (0, 0, 0, 2)), "")
+
+
+def first_try() -> RenderableType:
+    """A first command, to be copied: show it without breaking its line."""
+    return Text.assemble("Try it:  ", (first_command(), "bold"), "\n")
 
 
 def first_command() -> str:

@@ -42,12 +42,12 @@ class StackConsole:
         """One line of the stack itself."""
         self._write(self._prefixed(STACK_NAME, text, "bright_white", bold=True))
 
-    def show(self, renderable: RenderableType) -> None:
-        """Something that rich can draw, such as the banner."""
+    def show(self, renderable: RenderableType, *, wrap: bool = True) -> None:
+        """Something that rich can draw, such as the banner; ``wrap``: fitted to the terminal."""
         drawn = StringIO()
         width = None if self._colour else _FILE_WIDTH
         console = Console(file=drawn, force_terminal=self._colour, width=width, highlight=False)
-        console.print(renderable)
+        console.print(renderable, soft_wrap=not wrap)
         lines = (line.rstrip() for line in drawn.getvalue().splitlines())
         self._write("\n".join(lines) + "\n")
 

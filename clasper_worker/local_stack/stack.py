@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clasper_worker.errors import StackError
-from clasper_worker.local_stack.banner import banner
+from clasper_worker.local_stack.banner import banner, first_try
 from clasper_worker.local_stack.broker_check import check_broker
 from clasper_worker.local_stack.console import StackConsole
 from clasper_worker.local_stack.guard import Guard
@@ -137,6 +137,7 @@ async def run_stack(
             console.show(
                 banner(stack.settings, stack.needs, stack.provisions, stack.options, stack.plan)
             )
+            console.show(first_try(), wrap=False)
 
         await supervisor.run(ready)
     console.say("stopped")

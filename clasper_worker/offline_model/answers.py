@@ -29,7 +29,8 @@ _CLOCK = re.compile(
     r"\bwhat(?:'s| is)?\s+(?:the\s+)?(?:current\s+|exact\s+|local\s+)?(?:time|date|day)(?:\s+and\s+"
     r"(?:time|date|day))?\s*(?:is it|now|today|is today|\?|$|in\b)|\btoday's date\b|\btime is it\b"
     r"|\b(?:which|what) (?:day|date|weekday|month|year) (?:is|are) (?:it|today|we)\b"
-    r"|\b(?:current|local) (?:time|date)\b|\bwhat(?:'s| is) (?:the )?(?:time|date|day)\b"
+    r"|\b(?:current|local) (?:time|date)\b"
+    r"|\bwhat(?:'s| is) (?:the )?(?:time|date|day)\b(?! (?:of|for|when|that|by|to)\b)"
     r"|\bknow the (?:time|date)\b",
     re.IGNORECASE,
 )
@@ -71,8 +72,9 @@ def compose(talk: Conversation, actions: tuple[Action, ...], plan: Kickoff | Non
     parts += _answers(talk, actions, acted=bool(parts))
     if not parts:
         return f"{LABEL} {_echo(talk)}"
-    if not any(talk.words in part for part in parts):
-        parts.append(f"You wrote: {quoted(talk.words)}")
+    wrote = quoted(talk.words)
+    if not any(talk.words in part or wrote in part for part in parts):
+        parts.append(f"You wrote: {wrote}")
     return f"{LABEL} " + "\n\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from clasper_worker.offline_model.conversation import Conversation
 from clasper_worker.offline_model.phrases import most_relevant, sentences
@@ -19,6 +20,7 @@ def background(subject: str, talk: Conversation) -> tuple[str, ...]:
     return tuple(line for line in lines if line and line != subject)
 
 
+@lru_cache(maxsize=32)  # the same instructions come with each request
 def prose(system: str) -> tuple[str, ...]:
     """The sentences of a prompt that may hold facts: no headings, markup or rules of conduct."""
     kept: list[str] = []

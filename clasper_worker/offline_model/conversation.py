@@ -16,6 +16,7 @@ from clasper_worker.offline_model.protocol import ChatRequest, FunctionSpec, Mes
 LABEL = "[offline model]"
 """How every reply begins; only replies that a program reads (JSON, a sentinel) go without it."""
 
+_READ_CHARS = 20_000
 _DATA = re.compile(r"<data\b[^>]*>.*?(?:</data>|\Z)", re.DOTALL | re.IGNORECASE)
 _TURN_CONTEXT = re.compile(r"\A\s*<turn_context>(.*?)</turn_context>\s*", re.DOTALL)
 
@@ -65,8 +66,11 @@ class Conversation:
 
     @property
     def asked(self) -> str:
-        """The words without ``<data>`` blocks: what came from outside asks for nothing."""
-        return _DATA.sub(" ", self.words).strip()
+        """The words that may ask for something: without ``<data>`` blocks, which are others' text.
+
+        Of a very long message only the beginning is read, to keep a reply fast.
+        """
+        return _DATA.sub(" ", self.words[:_READ_CHARS]).strip()
 
     @property
     def said_before(self) -> tuple[str, ...]:

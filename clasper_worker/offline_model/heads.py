@@ -89,8 +89,8 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         Kind.CREATE_DOCUMENT,
         (
             (
-                r"(?:write up|write|draft|create|prepare|produce|compose|generate|put together|author"
-                rf"|draw up)\s+{_ME}{_ANY}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})"
+                r"(?:write up|write|draft|create|prepare|produce|compose|generate|put together"
+                rf"|author|draw up)\s+{_ME}{_ANY}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})"
             ),
             rf"(?:make|add|save|need|want)\s+{_ME}{_A}{_WORDS}{_QUOTED}{_DOC}(?!\s+{TASK})",
             (

@@ -46,8 +46,8 @@ def introduction(talk: Conversation) -> str | None:
     hello = "Hello! " if greeted else ""
     parts = [
         (
-            f"{hello}I answer {who} while no language model is connected: I follow rules, so expect "
-            "plain answers, real tool calls, and no guesses."
+            f"{hello}I answer {who} while no language model is connected: I follow rules, so "
+            "expect plain answers, real tool calls, and no guesses."
         )
     ]
     if talk.tools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clasper_worker.offline_model.phrases import shortened
 
@@ -54,6 +55,7 @@ class Persona:
         return ", ".join([*parts, self.role] if self.role else parts)
 
 
+@lru_cache(maxsize=32)  # the same prompt comes with each request
 def read_persona(system: str) -> Persona:
     """Read name, role and skills from a system prompt."""
     system = system[:_SCANNED_CHARS]

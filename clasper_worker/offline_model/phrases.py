@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _COMMON = """
     a about above after again all also am an and any are as ask asked at be because been before
@@ -34,6 +35,7 @@ _DEADLINE = re.compile(
     r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?:\s+\d{1,2})?)\b",
     re.IGNORECASE,
 )
+_KEPT_TEXTS = 32
 _LONGEST_PHRASE = 60
 _SCANNED_CHARS = 20_000  # enough for any prompt of sense, and keeps a reply fast
 
@@ -95,11 +97,11 @@ def deadlines(text: str) -> tuple[str, ...]:
 
 def most_relevant(question: str, lines: tuple[str, ...]) -> str:
     """The line that shares most of the question's meaningful words, or "" where none is close."""
-    asked = {_stem(word) for word in content_words(question)}
+    asked = _stems(question)
     needed = min(2, len(asked))
     best, best_score = "", 0
-    for line in lines:
-        score = len(asked & {_stem(word) for word in content_words(line)})
+    for line, stems in zip(lines, _stems_of_all(lines), strict=True):
+        score = len(asked & stems)
         if score > best_score:
             best, best_score = line, score
     return best if needed and best_score >= needed else ""
@@ -138,6 +140,16 @@ def counted(number: int, noun: str) -> str:
 def capitalised(text: str) -> str:
     """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
+
+
+@lru_cache(maxsize=_KEPT_TEXTS)
+def _stems_of_all(lines: tuple[str, ...]) -> tuple[frozenset[str], ...]:
+    """The lines' stems; kept, since the same instructions come with each request."""
+    return tuple(_stems(line) for line in lines)
+
+
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(_stem(word) for word in content_words(text))
 
 
 def _stem(word: str) -> str:

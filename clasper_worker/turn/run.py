@@ -131,6 +131,8 @@ def _opening(
             forced_skills=request.metadata.forceIncludeSkills,
         ),
     )
+    for warning in prompt.warnings:
+        log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
     newest = request.instruction
     if prompt.turn_context:
         newest = f"{prompt.turn_context}\n\n{newest}"

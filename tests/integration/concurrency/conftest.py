@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -14,7 +13,6 @@ import pytest
 from celery import Celery
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[2]
 sys.path.insert(0, str(HERE))  # for pool_harness, which tests and fixtures share
 
 from pool_harness import (  # noqa: E402
@@ -25,6 +23,7 @@ from pool_harness import (  # noqa: E402
     RedisServer,
     StartWorker,
     Worker,
+    celery_environment,
     redis_executable,
     until,
 )
@@ -70,18 +69,11 @@ def start_worker(
         command = [sys.executable, "-W", "error::ResourceWarning", "-m", "celery", "-A"]
         command += ["probe_app", "worker", "-n", name, "-l", "INFO", "-Q", queue]
         command += ["--without-gossip", "--without-mingle", *options]
-        python_path = os.pathsep.join([str(REPOSITORY), str(HERE)])
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 command,
                 cwd=HERE,
-                env={
-                    **os.environ,
-                    "PROBE_REDIS_URL": server.url,
-                    "PYTHONPATH": python_path,
-                    "PYTHONUNBUFFERED": "1",
-                    **environment,
-                },
+                env={**celery_environment(server), **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -132,3 +134,27 @@ class Receiver(EventReceiver):  # type: ignore[misc]
 
 StartWorker = Callable[..., Any]
 Notes = Callable[[str], list[str]]
+
+
+def celery_environment(server: RedisServer) -> dict[str, str]:
+    """What a ``celery`` process needs to find the probe app and its Redis."""
+    python_path = os.pathsep.join([str(REPOSITORY), str(HERE)])
+    return {
+        **os.environ,
+        "PROBE_REDIS_URL": server.url,
+        "PYTHONPATH": python_path,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def run_celery(server: RedisServer, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a ``celery`` command of the probe app to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "probe_app", *options],
+        cwd=HERE,
+        env=celery_environment(server),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )

@@ -134,7 +134,7 @@ def test_retries_are_celerys(
 ) -> None:
     result = celery_client.send_task(task, args=[2])
     assert result.get(timeout=DEADLINE) == 2
-    assert "task-retried" in events.of(result.id)
+    assert events.wait_for(result.id, "task-retried")
 
 
 def test_a_rejected_task_ends_in_failure(worker: Worker, celery_client: Celery) -> None:
@@ -168,7 +168,7 @@ def test_the_hard_limit_bounds_what_a_coroutine_does_after_the_soft_one(
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=DEADLINE)
     assert notes(key) == ["goodbye 0.2"]
-    assert "TimeLimitExceeded" in events.wait_for(result.id, "task-failed")["exception"]
+    assert "TimeLimitExceeded" in events.wait_for(result.id, "task-failed")["traceback"]
 
 
 def test_the_hard_limit_cancels(
@@ -291,3 +291,33 @@ def test_a_task_of_another_pools_habits_is_acknowledged_early(
     until(lambda: not _is_unacknowledged(server, result.id), "it is acknowledged")
     assert result.state == "STARTED"
     assert result.get(timeout=DEADLINE) == "finished"
+
+
+def test_no_more_than_c_are_in_flight_and_prefetched(
+    start_worker: StartWorker, celery_client: Celery, server: RedisServer
+) -> None:
+    with start_worker("-c", "10", queue="narrow") as worker:
+        results = [
+            celery_client.send_task("probe.count", args=[0.4], queue="narrow") for _ in range(40)
+        ]
+        until(lambda: _in_flight(worker) == 10, "all slots are taken")
+        stats = worker.ask("stats")
+        assert stats["prefetch_count"] == 10
+        assert stats["pool"]["waiting"] == 0
+        delivered = [m for m in server.client.hvals("unacked") if "narrow" in m]
+        assert len(delivered) <= 10
+        assert max(result.get(timeout=DEADLINE) for result in results) == 10
+
+
+def test_the_pool_grows_and_shrinks_by_remote_control(
+    start_worker: StartWorker, celery_client: Celery
+) -> None:
+    with start_worker("-c", "2", queue="elastic") as worker:
+        worker.ask("pool_grow", n=3)
+        met = [
+            celery_client.send_task("probe.meet", args=["five", 5], queue="elastic")
+            for _ in range(5)
+        ]
+        assert [result.get(timeout=DEADLINE) for result in met] == [5] * 5
+        worker.ask("pool_shrink", n=4)
+        assert worker.ask("stats")["pool"]["max-concurrency"] == 1

@@ -14,6 +14,7 @@ import redis
 from clasper_worker.errors import StackError
 from clasper_worker.local_stack.broker_check import check_broker
 from clasper_worker.local_stack.ports import PortReservations, is_listening
+from clasper_worker.local_stack.probes import WorkerAnswers
 from clasper_worker.local_stack.redis_binary import RedisBinary, find_redis
 from clasper_worker.local_stack.redis_server import RunningRedis, answers_ping, start_redis
 
@@ -123,6 +124,11 @@ def test_another_server_on_the_port_is_not_taken_for_ours() -> None:
 def test_a_reachable_broker_passes_the_check() -> None:
     with start_redis() as server:
         check_broker(server.url)
+
+
+async def test_a_worker_that_is_not_there_is_not_ready() -> None:
+    with start_redis() as server:
+        assert not await WorkerAnswers(server.url, "nobody@nowhere")(1)
 
 
 def test_a_broker_that_wants_another_password_is_refused_without_showing_it() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.local_stack.banner import banner, first_command
+from clasper_worker.local_stack.banner import banner, first_command, first_try
 from clasper_worker.local_stack.console import StackConsole
 from clasper_worker.local_stack.local_secrets import LocalSecrets
 from clasper_worker.local_stack.plan import Provisions, StackOptions, needs_of, plan_stack
@@ -30,7 +30,9 @@ def shown(
     )
     plan = plan_stack(settings, needs, provisions, options)
     out = StringIO()
-    StackConsole(out, ["shim"]).show(banner(settings, needs, provisions, options, plan))
+    console = StackConsole(out, ["shim"])
+    console.show(banner(settings, needs, provisions, options, plan))
+    console.show(first_try(), wrap=False)
     return out.getvalue()
 
 

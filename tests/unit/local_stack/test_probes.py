@@ -53,7 +53,6 @@ async def test_nothing_is_ready_where_nobody_listens() -> None:
         assert not await HttpAnswers(f"http://{LOOPBACK}:{port}/health")(1)
         assert not await PortListens(port)(1)
         assert not await RedisAnswers(port)(1)
-        assert not await WorkerAnswers(f"redis://{LOOPBACK}:{port}/0", "worker@host")(1)
 
 
 async def test_a_port_is_ready_when_it_accepts_connections() -> None:

@@ -16,7 +16,9 @@ REPLAYED = "Idempotent-Replayed"
 
 
 async def titles(client: httpx2.AsyncClient) -> list[str]:
-    return [item["title"] for item in (await client.get(TASKS, params={"limit": 200})).json()["items"]]
+    return [
+        item["title"] for item in (await client.get(TASKS, params={"limit": 200})).json()["items"]
+    ]
 
 
 async def test_a_repetition_gets_the_original_answer(agent: httpx2.AsyncClient) -> None:

@@ -1,0 +1,51 @@
+"""The Celery app's configuration."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from celery import current_app
+
+from clasper_worker.celery import QUEUES, app, celery_configuration
+from clasper_worker.settings import Settings
+
+
+def test_importing_the_app_leaves_the_current_app_alone() -> None:
+    assert current_app._get_current_object() is not app
+
+
+def test_importing_the_app_reads_no_setting_and_connects_to_nothing() -> None:
+    program = "import clasper_worker.celery as c; assert not c.app.configured; print('ok')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"CLASPER_PORT": "not a port", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_each_queue_is_bound_to_its_own_key_alone(settings_of: Callable[..., Settings]) -> None:
+    queues = celery_configuration(settings_of())["task_queues"]
+    assert [queue.name for queue in queues] == list(QUEUES)
+    assert [queue.routing_key for queue in queues] == list(QUEUES)
+    assert len({queue.exchange.name for queue in queues}) == len(QUEUES)
+
+
+def test_work_is_acknowledged_late_and_redelivered_only_after_the_longest_turn(
+    settings_of: Callable[..., Settings],
+) -> None:
+    conf = celery_configuration(settings_of(clasper_turn_hard_limit_sec=1000))
+    assert conf["task_acks_late"] is True
+    assert conf["broker_transport_options"]["visibility_timeout"] > 1000
+    assert conf["task_annotations"]["clasper.send"]["time_limit"] == 1000
+
+
+def test_only_json_is_accepted(settings_of: Callable[..., Settings]) -> None:
+    assert celery_configuration(settings_of())["accept_content"] == ["json"]
+
+
+def test_redis_options_stay_away_from_another_broker(settings_of: Callable[..., Settings]) -> None:
+    conf = celery_configuration(settings_of(celery_broker_url="amqp://localhost"))
+    assert conf["broker_transport_options"] == {}

@@ -1,0 +1,88 @@
+"""Settings: where they come from, and which source wins."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.settings import Settings, load_settings, read_running_stack
+
+REPO = Path(__file__).parents[2]
+
+
+def write_stack(folder: Path, pid: int, **environment: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "stack.json").write_text(json.dumps({"pid": pid, "environment": environment}))
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_environment_wins_over_env_file_over_running_stack_over_default(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().llm_model_default == "gpt-4o-mini"
+    write_stack(cwd / ".clasper", os.getpid(), LLM_MODEL_DEFAULT="stack", USER_ID="stack")
+    assert load_settings().llm_model_default == "stack"
+    (cwd / ".env").write_text("LLM_MODEL_DEFAULT=file\n")
+    assert load_settings().llm_model_default == "file"
+    monkeypatch.setenv("LLM_MODEL_DEFAULT", "environment")
+    assert load_settings().llm_model_default == "environment"
+    assert load_settings().user_id == "stack"
+
+
+def test_a_stack_that_is_gone_is_ignored(cwd: Path) -> None:
+    write_stack(cwd / ".clasper", 2**22 + 1, USER_ID="stack")
+    assert load_settings().user_id is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": null}'])
+def test_a_broken_state_file_is_ignored(cwd: Path, text: str) -> None:
+    (cwd / "stack.json").write_text(text)
+    assert read_running_stack(cwd) is None
+
+
+def test_an_empty_variable_is_as_if_unset(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLASPER_PORT", "")
+    assert load_settings().clasper_port == 8081
+
+
+def test_a_bad_value_names_its_variable_and_does_not_show_it(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_PORT", "hunter2")
+    monkeypatch.setenv("BACKEND_URL", "localhost:8000")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert "CLASPER_PORT" in str(caught.value)
+    assert "BACKEND_URL: " in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_do_not_show(cwd: Path) -> None:
+    names = ("agent_jwt_secret", "openai_api_key", "internal_api_token", "agent_daemon_api_key")
+    settings = load_settings(**dict.fromkeys(names, "hunter2"))
+    assert "hunter2" not in repr(settings)
+
+
+def test_redis_urls_default_to_the_brokers(cwd: Path) -> None:
+    settings = load_settings(celery_broker_url="redis://r:1/2")
+    assert settings.result_backend_url == settings.redis_url == "redis://r:1/2"
+    on_rabbit = load_settings(celery_broker_url="amqp://r", celery_result_backend="redis://s")
+    assert on_rabbit.redis_url == "redis://s"
+
+
+def test_the_env_example_explains_every_variable_and_no_other() -> None:
+    lines = (REPO / ".env.example").read_text("utf-8").splitlines()
+    named = {line.partition("=")[0] for line in lines if line and not line.startswith("#")}
+    assert named == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_env_example_holds_the_defaults(cwd: Path) -> None:
+    (cwd / ".env").write_text((REPO / ".env.example").read_text("utf-8"))
+    assert load_settings() == Settings(_env_file=None)

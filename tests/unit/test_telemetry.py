@@ -1,0 +1,57 @@
+"""Logs."""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from clasper_worker.settings import Settings
+from clasper_worker.telemetry import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, level: int | None = None
+) -> list[str]:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings, level=level)
+    with structlog.contextvars.bound_contextvars(turn_id="t1"):
+        structlog.get_logger("ours").info("turn.completed", tool_calls=2)
+        logging.getLogger("theirs").warning("plain %s", "line")
+        logging.getLogger("httpx2").info("GET http://secret")
+    return output.getvalue().splitlines()
+
+
+def test_json_lines_carry_the_event_its_fields_and_the_turn(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    ours, theirs = map(json.loads, lines(monkeypatch, settings_of(clasper_log_format="json")))
+    assert (ours["event"], ours["tool_calls"], ours["turn_id"]) == ("turn.completed", 2, "t1")
+    assert (theirs["event"], theirs["level"]) == ("plain line", "warning")
+
+
+def test_console_lines_are_for_people(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    ours, _ = lines(monkeypatch, settings_of(clasper_log_format="console"))
+    assert "turn.completed" in ours
+    assert not ours.startswith("{")
+
+
+def test_a_given_level_wins_over_the_setting(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    assert len(lines(monkeypatch, settings_of(), level=logging.WARNING)) == 1
