@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celery.worker.request import Request
-
+from clasper_worker.concurrency.request import CoroutineRequest
 from clasper_worker.redaction import redacted
 
 
-class RedactedRequest(Request):
+class RedactedRequest(CoroutineRequest):
     """A task request whose shown arguments are redacted, whatever the sender's headers say."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -8,20 +8,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry
 
 from clasper_worker.celery import app
-from clasper_worker.concurrency.context import current_job
-from clasper_worker.concurrency.interrupt import SoftLimitScope
 from clasper_worker.concurrency.resources import LoopLocal
 from clasper_worker.concurrency.task import CoroutineTask
-from clasper_worker.errors import ClasperError, TurnTimeoutError, UnexpectedError
+from clasper_worker.errors import ClasperError, UnexpectedError
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
+from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
 from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.run import run_turn
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +64,7 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
         turn = identify_turn(request.user_id, request.idempotency_key, self.request.id)
         structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
         runtime = await RUNTIME.get()
-        async with SoftLimitScope():
-            result = await run_turn(request, turn, runtime.turns)
+        result = await run_within_limits(request, turn, runtime.turns)
         log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
         if settings.clasper_log_content:
             log.info("turn.content", message=request.message, response=result.response)
@@ -95,13 +92,6 @@ async def _typed_errors() -> AsyncIterator[None]:
     except ClasperError as exc:
         log.warning("turn.failed", error=exc.code, reason=str(exc))
         raise exc.with_traceback(None) from None
-    except SoftTimeLimitExceeded:
-        limit = getattr(current_job(), "soft_limit", None)
-        log.warning("turn.timed_out", soft_limit_sec=limit)
-        raise TurnTimeoutError(
-            "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)",
-            {"soft_limit_sec": limit},
-        ) from None
     except (Retry, Ignore, Reject):
         raise
     except Exception as exc:  # noqa: BLE001 - a fault must not carry private text out

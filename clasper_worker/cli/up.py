@@ -42,7 +42,10 @@ Example:
 @click.option("--flower-port", type=_PORT, metavar="PORT", help="Port of Flower (5555).")
 @click.option("--no-flower", is_flag=True, help="Run without Flower.")
 @click.option("--no-beat", is_flag=True, help="Run without Beat: nothing happens on a schedule.")
-@click.option("--concurrency", type=click.IntRange(1), help="Turns that the worker runs at once.")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, help="Worker processes; one unless given."
+)
+@click.option("--concurrency", type=click.IntRange(1), help="Turns at a time in each of them.")
 @click.option("--ephemeral", is_flag=True, help="Keep nothing: all data goes when it stops.")
 @click.option(
     "--json", "as_json", is_flag=True, help="When ready, print the URLs as one JSON line."
@@ -56,6 +59,7 @@ def command(  # noqa: PLR0913 - click passes one argument an option
     flower_port: int | None,
     no_flower: bool,
     no_beat: bool,
+    processes: int,
     concurrency: int | None,
     ephemeral: bool,
     as_json: bool,
@@ -77,7 +81,7 @@ def command(  # noqa: PLR0913 - click passes one argument an option
             data_dir = Path(exits.enter_context(folder))
         stack = prepare_stack(
             load_settings(),  # again: what a killed stack left behind is gone only now
-            StackOptions(not no_flower, not no_beat, concurrency, ephemeral),
+            StackOptions(not no_flower, not no_beat, processes, concurrency, ephemeral),
             PortWishes(broker_port, backend_port, model_port, port, flower_port),
             data_dir,
         )

@@ -1,6 +1,10 @@
-"""``clasper worker``: Celery's worker with our defaults."""
+"""``clasper worker``: Celery's worker with our defaults, in one process or several."""
 
 from __future__ import annotations
+
+import asyncio
+import os
+import sys
 
 import click
 
@@ -10,12 +14,46 @@ from clasper_worker.settings import get_settings
 @click.command(
     name="worker",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    epilog="Example: clasper worker -c 200 -n agents@%h",
+    epilog="Example: clasper worker --processes 2 -c 1000 -n agents@%h",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="Worker processes, supervised as one; the number of cores when omitted.",
 )
 @click.pass_context
-def command(ctx: click.Context) -> None:
-    """Run a Celery worker: `celery -A clasper_worker worker -E`, plus any of its options."""
-    from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
+def command(ctx: click.Context, processes: int | None) -> None:
+    """Run workers: `celery -A clasper_worker worker -E`, plus any of its options.
 
+    Each process holds -c turns in flight (500 unless given) on an event loop of its own. SIGTERM
+    or Ctrl-C lets running turns finish; a second one, or SIGQUIT, does not.
+    """
+    count = processes or os.cpu_count() or 1
+    if count == 1:
+        _run_here(ctx.args)
+    else:
+        sys.exit(_run_group(count, ctx.args))
+
+
+def _run_here(options: list[str]) -> None:
+    from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
+    from clasper_worker.worker_group.commands import split_node  # noqa: PLC0415 - likewise
+
+    node, rest = split_node(options)
     level = ["--loglevel", get_settings().clasper_log_level]
-    app.worker_main(["worker", "-E", *level, *ctx.args])
+    app.worker_main(["worker", "-E", "-n", node, *level, *rest])
+
+
+def _run_group(count: int, options: list[str]) -> int:
+    from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - as above
+    from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - as above
+        turns_in_flight,
+        worker_commands,
+    )
+    from clasper_worker.worker_group.group import WorkerGroup  # noqa: PLC0415 - as above
+
+    configure_logging(get_settings())
+    each = turns_in_flight(options)
+    total = f": {each} turns at a time in each, {count * each} in all" if each else ""
+    click.echo(f"{count} worker processes, supervised as one{total}", err=True)
+    return asyncio.run(WorkerGroup(worker_commands(count, options)).run())

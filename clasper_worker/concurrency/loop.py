@@ -82,27 +82,39 @@ class LoopThread:
         closing.add_done_callback(lambda _: self.loop.stop())
 
     async def _wind_up(self, budget: float) -> None:
-        this = asyncio.current_task()
-        await self._cancel([task for task in asyncio.all_tasks() if task is not this], budget / 2)
-        await close_resources(budget / 4)
+        # What has been cancelled before is cleaning up: a second cancellation would cut that off.
+        await self._wait_for([task for task in _others() if task.cancelling()], budget * 0.4)
+        await self._cancel(_others(), budget * 0.2)
+        await close_resources(budget * 0.2)
         # Closing resources may have left tasks of its own.
-        await self._cancel([task for task in asyncio.all_tasks() if task is not this], budget / 8)
+        await self._cancel(_others(), budget * 0.1)
         try:
-            async with asyncio.timeout(budget / 8):
+            async with asyncio.timeout(budget * 0.1):
                 await self.loop.shutdown_asyncgens()
         except TimeoutError:
             logger.warning("async generators did not close in time")
 
+    async def _cancel(self, tasks: Iterable[asyncio.Task[object]], budget: float) -> None:
+        tasks = list(tasks)
+        for task in tasks:
+            task.cancel()
+        for task in await self._wait_for(tasks, budget):
+            logger.warning("task %r ignored its cancellation", task.get_name())
+
     @staticmethod
-    async def _cancel(tasks: Iterable[asyncio.Task[object]], budget: float) -> None:
+    async def _wait_for(
+        tasks: Iterable[asyncio.Task[object]], budget: float
+    ) -> set[asyncio.Task[object]]:
         pending = set(tasks)
         if not pending:
-            return
-        for task in pending:
-            task.cancel()
-        done, stuck = await asyncio.wait(pending, timeout=budget)
+            return pending
+        done, pending = await asyncio.wait(pending, timeout=budget)
         for task in done:
             if not task.cancelled():
                 task.exception()  # mark it as seen: the process is going, nobody else will look
-        for task in stuck:
-            logger.warning("task %r ignored its cancellation", task.get_name())
+        return pending
+
+
+def _others() -> list[asyncio.Task[object]]:
+    this = asyncio.current_task()
+    return [task for task in asyncio.all_tasks() if task is not this]

@@ -17,9 +17,6 @@ from clasper_worker.concurrency.loop import LoopThread
 
 logger = logging.getLogger(__name__)
 
-RECANCEL_AFTER = 1.0
-"""Seconds after which a coroutine that went on in spite of its cancellation is cancelled again."""
-
 
 class CoroutineRunner:
     """Runs jobs' coroutines on an event loop and enforces their time limits.
@@ -32,6 +29,8 @@ class CoroutineRunner:
         on_limit: a limit was exceeded; the arguments are the job, whether it was the soft one,
             and the limit in seconds. For the hard one, the job has been claimed.
         grace: seconds that a job without a hard limit gets after its soft limit.
+        recancel_after: seconds that a cancelled coroutine gets to clean up before it is cancelled
+            again.
     """
 
     def __init__(
@@ -40,11 +39,13 @@ class CoroutineRunner:
         on_end: Callable[[Job], object],
         on_limit: Callable[[Job, bool, float], object],
         grace: float,
+        recancel_after: float = 5.0,
     ) -> None:
         self._loop = thread.loop
         self._on_end = on_end
         self._on_limit = on_limit
         self._grace = grace
+        self._recancel_after = recancel_after
         self._inbox: deque[Job] = deque()
         self._pump_is_due = False
 
@@ -118,7 +119,7 @@ class CoroutineRunner:
                 attempt,
             )
         job.run.cancel()
-        self._loop.call_later(RECANCEL_AFTER, self._cancel, job, attempt + 1)
+        self._loop.call_later(self._recancel_after, self._cancel, job, attempt + 1)
 
 
 async def _fail(error: Exception) -> None:

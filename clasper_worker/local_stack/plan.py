@@ -37,12 +37,14 @@ class StackOptions:
     Attributes:
         flower: whether Flower runs.
         beat: whether Beat runs.
-        concurrency: the worker's, in turns; None: the worker's own default.
+        processes: of the worker.
+        concurrency: of each process, in turns; None: the worker's own default.
         ephemeral: whether the backend keeps its data in memory.
     """
 
     flower: bool = True
     beat: bool = True
+    processes: int = 1
     concurrency: int | None = None
     ephemeral: bool = False
 
@@ -214,7 +216,11 @@ def _processes(
     if needs.model:
         yield offline_model_process(ports.model, inherited)
     yield worker_process(
-        provisions.node, environment["CELERY_BROKER_URL"], options.concurrency, inherited
+        provisions.node,
+        environment["CELERY_BROKER_URL"],
+        options.processes,
+        options.concurrency,
+        inherited,
     )
     if options.beat:
         yield beat_process(inherited)

@@ -71,22 +71,39 @@ class PortListens:
 
 @dataclass(frozen=True, slots=True)
 class WorkerAnswers:
-    """A Celery worker answers ``inspect ping``, asked by its node name."""
+    """Celery workers answer ``inspect ping``.
+
+    Attributes:
+        broker_url: where to ask; may hold a password.
+        node: the worker's node name, ``name@host``; those of a group are ``name-1@host`` and on.
+        processes: how many must answer.
+    """
 
     broker_url: str = field(repr=False)
     node: str
+    processes: int = 1
 
     async def __call__(self, pid: int) -> bool:
-        """Whether it answers."""
+        """Whether they answer."""
         del pid
         return await asyncio.to_thread(self._ping)
 
     def _ping(self) -> bool:
         from celery import Celery  # noqa: PLC0415 - slow to load, and only this probe needs it
-        from kombu.exceptions import OperationalError  # noqa: PLC0415
 
         with Celery(broker=self.broker_url, set_as_current=False) as app:
             try:
-                return bool(app.control.ping(destination=[self.node], timeout=1.0))
-            except (OperationalError, OSError):
+                # A connection of its own: a pooled one may lead to a Redis that is gone.
+                with app.connection_for_write() as connection:
+                    answers = app.control.broadcast(
+                        "ping",
+                        reply=True,
+                        timeout=_SECONDS,
+                        limit=self.processes,
+                        pattern=f"{self.node.partition('@')[0]}[-@]*",
+                        matcher="glob",
+                        connection=connection,
+                    )
+            except Exception:  # noqa: BLE001 - each transport has its own kinds; all mean: not now
                 return False
+        return len(answers or ()) >= self.processes

@@ -55,16 +55,22 @@ def offline_model_process(port: int, environment: Mapping[str, str]) -> ProcessS
 
 
 def worker_process(
-    node: str, broker_url: str, concurrency: int | None, environment: Mapping[str, str]
+    node: str,
+    broker_url: str,
+    processes: int,
+    concurrency: int | None,
+    environment: Mapping[str, str],
 ) -> ProcessSpec:
-    """A worker named ``node`` that serves every queue."""
-    slots = () if concurrency is None else ("--concurrency", str(concurrency))
+    """A worker named ``node`` that serves every queue, in one process or several."""
+    options = ("--processes", str(processes), "--hostname", node)
+    if concurrency is not None:
+        options += ("--concurrency", str(concurrency))
     return ProcessSpec(
         "worker",
-        _clasper("worker", "--hostname", node, *slots),
+        _clasper("worker", *options),
         Layer.WORKER,
         environment,
-        WorkerAnswers(broker_url, node),
+        WorkerAnswers(broker_url, node, processes),
         _WORKER_STOP,
     )
 

@@ -126,8 +126,9 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         Kind.OTHER,
         (
             (
-                r"(?:tell|show|give|explain|let|summari[sz]e|say|confirm|remind|describe|reply|answer"
-                r"|what|how|when|who|why|which|are there|is there|do you|report back)\b"
+                r"(?:(?:tell|show|give|let|remind)\s+(?:me|us)|explain|summari[sz]e|say|confirm"
+                r"|describe|reply|answer|what|how|when|who|why|which|are there|is there|do you"
+                r"|report back)\b"
             ),
         ),
     ),

@@ -207,7 +207,8 @@ def _check_tools(request: ChatRequest) -> None:
         raise _refused("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     if choice.type == "function" and (choice.function is None or choice.function.name not in names):
         raise _refused(
-            "'tool_choice' must name one of the functions in 'tools'.", "tool_choice.function.name"
+            "Invalid 'tool_choice.function.name': name one of the functions in 'tools'.",
+            "tool_choice.function.name",
         )
 
 
@@ -233,8 +234,8 @@ def _check_order(messages: tuple[Message, ...]) -> None:
         open_calls = {call.id for call in message.tool_calls if message.role == "assistant"}
     if open_calls:
         raise _refused(
-            "An assistant message with 'tool_calls' must be followed by a tool message for each "
-            f"'tool_call_id'; {len(open_calls)} of them have none.",
+            "Invalid 'messages': an assistant message with 'tool_calls' must be followed by a tool "
+            f"message for each 'tool_call_id'; {len(open_calls)} of them have none.",
             "messages",
         )
 

@@ -140,7 +140,7 @@ def _items_in(value: Any) -> list[Any] | None:
 def _error_in(value: Mapping[str, Any]) -> str | None:
     error = value.get("error") or value.get("errors")
     refused = value.get("ok") is False or value.get("success") is False
-    refused = refused or (value.get("status") in {"error", "failed"} and not _id(value))
+    refused = refused or (str(value.get("status")) in {"error", "failed"} and not _id(value))
     if not error and not refused:
         return None
     if isinstance(error, Mapping):

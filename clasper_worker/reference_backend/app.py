@@ -11,7 +11,7 @@ from clasper_worker import __version__
 from clasper_worker.reference_backend.access import Backend
 from clasper_worker.reference_backend.auth import TokenVerifier
 from clasper_worker.reference_backend.config import BackendConfig
-from clasper_worker.reference_backend.errors import ErrorBody, install_error_handlers
+from clasper_worker.reference_backend.errors import BodyLimit, ErrorBody, install_error_handlers
 from clasper_worker.reference_backend.events import Wakeups
 from clasper_worker.reference_backend.routes import (
     discovery,
@@ -58,9 +58,9 @@ def create_app(config: BackendConfig) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        max_body_size=config.max_body_bytes,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.state.backend = backend
     install_error_handlers(app)
     for router in (

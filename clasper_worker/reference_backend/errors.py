@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _CODES = {
     400: "invalid_request",
@@ -110,6 +111,35 @@ def error_response(
     """The contract's error body as a response."""
     body = {"error": message, "code": code, "details": dict(details or {})}
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+class BodyLimit:
+    """ASGI middleware that answers 413 once a request's body has grown too large.
+
+    FastAPI's own ``max_body_size`` answers in plain text.
+
+    Args:
+        app: the ASGI app.
+        limit: the largest body, in bytes.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting its body."""
+        size = 0
+
+        async def receive_so_much() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._limit:
+                raise HTTPException(413, f"A request's body may have {self._limit} bytes at most.")
+            return message
+
+        await self._app(scope, receive_so_much, send)
 
 
 async def _on_api_error(request: Request, exc: Exception) -> JSONResponse:

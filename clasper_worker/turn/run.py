@@ -28,6 +28,9 @@ from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 from clasper_worker.turn.resolve import ResolvedTask, resolve_task
 from clasper_worker.turn.result import TurnResult
 
+REPLY_STEP = "reply"
+"""The step whose key the turn's one outcome is posted under, be it the reply or a timeout."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -63,7 +66,19 @@ class TurnDependencies:
     settings: TurnSettings
 
 
-async def run_turn(request: SendRequest, turn: TurnIdentity, deps: TurnDependencies) -> TurnResult:
+@dataclass(slots=True)
+class TurnProgress:
+    """How far a turn has come, for whoever has to end it early."""
+
+    task: ResolvedTask | None = None
+
+
+async def run_turn(
+    request: SendRequest,
+    turn: TurnIdentity,
+    deps: TurnDependencies,
+    progress: TurnProgress | None = None,
+) -> TurnResult:
     """Resolve the task, build the prompt, converse with the model, post the reply.
 
     Raises:
@@ -74,6 +89,8 @@ async def run_turn(request: SendRequest, turn: TurnIdentity, deps: TurnDependenc
     task = await resolve_task(
         request, backend, deps.tasks, default_title=deps.settings.default_task
     )
+    if progress is not None:
+        progress.task = task
     with _naming_the_task(request):
         history = await load_history(request, backend, task.id, limit=deps.settings.history_limit)
 
@@ -150,7 +167,7 @@ async def _deliver(
         return turn_step_key(request.user_id, turn.turn_id, step)
 
     try:
-        await backend.post_message(task_id=task.id, content=text, idempotency_key=key("reply"))
+        await backend.post_message(task_id=task.id, content=text, idempotency_key=key(REPLY_STEP))
     except BackendConflictError:
         log.info("turn.reply_already_posted", turn_id=turn.turn_id)
     if not request.metadata.kickoff_plan:

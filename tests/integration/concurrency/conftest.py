@@ -18,9 +18,12 @@ sys.path.insert(0, str(HERE))  # for pool_harness, which tests and fixtures shar
 from pool_harness import (  # noqa: E402
     DEADLINE,
     Events,
+    Find,
     Notes,
     Receiver,
     RedisServer,
+    Send,
+    Sent,
     StartWorker,
     Worker,
     celery_environment,
@@ -41,11 +44,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def celery_client(server: RedisServer) -> Iterator[Celery]:
-    """Sends tasks by name, as a backend that does not import the worker would."""
-    app = Celery("client", broker=server.url, backend=server.url, set_as_current=False)
+    """An app without tasks: as a backend that does not import the worker has."""
+    app = Celery("client", broker=server.url, set_as_current=False)
     yield app
-    app.backend.result_consumer.stop()
     app.close()
+
+
+@pytest.fixture(scope="module")
+def find(server: RedisServer, celery_client: Celery) -> Iterator[Find]:
+    """A task by its id."""
+    reader = Celery("reader", backend=server.url, set_as_current=False)
+    yield lambda task_id: Sent(task_id, celery_client, reader.backend)
+    reader.backend.client.close()
+    reader.close()
+
+
+@pytest.fixture(scope="module")
+def send(celery_client: Celery, find: Find) -> Send:
+    """Send a task by its name: ``send(name, args=[…], queue=…, …)``."""
+    return lambda name, **options: find(celery_client.send_task(name, **options).id)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.events import EventReceiver
+from celery.states import READY_STATES
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -132,7 +133,37 @@ class Receiver(EventReceiver):  # type: ignore[misc]
         self.is_listening.set()
 
 
+class Sent:
+    """A task that was sent; read by polling, so that nothing listens when Redis goes away."""
+
+    def __init__(self, task_id: str, sender: Celery, backend: Any) -> None:
+        self.id = task_id
+        self._sender = sender
+        self._backend = backend
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = self._backend.get_task_meta(self.id, cache=False)
+        return meta
+
+    @property
+    def state(self) -> str:
+        return str(self.meta["status"])
+
+    def get(self) -> Any:
+        """Wait for the outcome, and return or raise it."""
+        meta = until(lambda: self.meta["status"] in READY_STATES and self.meta, f"{self.id} ends")
+        if isinstance(meta["result"], BaseException):
+            raise meta["result"]
+        return meta["result"]
+
+    def revoke(self, *, terminate: bool) -> None:
+        self._sender.control.revoke(self.id, terminate=terminate)
+
+
 StartWorker = Callable[..., Any]
+Send = Callable[..., Sent]
+Find = Callable[[str], Sent]
 Notes = Callable[[str], list[str]]
 
 

@@ -122,17 +122,6 @@ async def swallow(key: str) -> None:
         raise
 
 
-@app.task(base=CoroutineTask, name="probe.stubborn")
-async def stubborn(key: str) -> None:
-    """Go on in spite of the first cancellation."""
-    await _note(key, "started")
-    try:
-        await asyncio.sleep(60)
-    except asyncio.CancelledError:
-        await _note(key, "ignored")
-        await asyncio.sleep(60)
-
-
 @app.task(base=CoroutineTask, name="probe.fail")
 async def fail(text: str) -> None:
     await asyncio.sleep(0)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
-from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from pool_harness import DEADLINE, Notes, StartWorker, Worker, until
+from pool_harness import Notes, Send, StartWorker, Worker, until
 
 pytestmark = pytest.mark.integration
 
@@ -48,11 +47,9 @@ def test_the_pool_is_the_one_that_was_asked_for(pool: Pool) -> None:
     assert pool.worker.ask("stats")["pool"]["implementation"] == pool.implementation
 
 
-def test_a_coroutine_runs_and_knows_its_job(pool: Pool, celery_client: Celery) -> None:
-    result = celery_client.send_task(
-        "probe.echo", args=["x"], queue=pool.queue, soft_time_limit=20, time_limit=30
-    )
-    seen = result.get(timeout=DEADLINE)
+def test_a_coroutine_runs_and_knows_its_job(pool: Pool, send: Send) -> None:
+    result = send("probe.echo", args=["x"], queue=pool.queue, soft_time_limit=20, time_limit=30)
+    seen = result.get()
     assert seen["value"] == "x"
     assert seen["request_id"] == result.id == seen["job"]["id"]
     assert seen["thread"] == "clasper-loop"
@@ -61,38 +58,35 @@ def test_a_coroutine_runs_and_knows_its_job(pool: Pool, celery_client: Celery) -
 
 
 @pytest.mark.parametrize("task", ["probe.retry", "probe.autoretry"])
-def test_retries_work(pool: Pool, celery_client: Celery, task: str) -> None:
-    assert celery_client.send_task(task, args=[2], queue=pool.queue).get(timeout=DEADLINE) == 2
+def test_retries_work(pool: Pool, send: Send, task: str) -> None:
+    assert send(task, args=[2], queue=pool.queue).get() == 2
 
 
-def test_an_exception_is_a_failure(pool: Pool, celery_client: Celery) -> None:
-    result = celery_client.send_task("probe.fail", args=["no luck"], queue=pool.queue)
+def test_an_exception_is_a_failure(pool: Pool, send: Send) -> None:
+    result = send("probe.fail", args=["no luck"], queue=pool.queue)
     with pytest.raises(ValueError, match="no luck"):
-        result.get(timeout=DEADLINE)
+        result.get()
 
 
 def test_started_is_visible_while_the_coroutine_runs(
-    pool: Pool, celery_client: Celery, notes: Notes, key: str
+    pool: Pool, send: Send, notes: Notes, key: str
 ) -> None:
-    result = celery_client.send_task("probe.hold", args=[key, 0.3], queue=pool.queue)
+    result = send("probe.hold", args=[key, 0.3], queue=pool.queue)
     until(lambda: notes(key))
     assert result.state == "STARTED"
-    assert result.get(timeout=DEADLINE) == "finished"
+    assert result.get() == "finished"
 
 
-def test_a_plain_function_may_wait_for_a_coroutine(pool: Pool, celery_client: Celery) -> None:
-    result = celery_client.send_task("probe.bridged", args=[21], queue=pool.queue)
-    assert result.get(timeout=DEADLINE) == 42
+def test_a_plain_function_may_wait_for_a_coroutine(pool: Pool, send: Send) -> None:
+    result = send("probe.bridged", args=[21], queue=pool.queue)
+    assert result.get() == 42
 
 
-def test_all_threads_share_one_loop(start_worker: StartWorker, celery_client: Celery) -> None:
+def test_all_threads_share_one_loop(start_worker: StartWorker, send: Send) -> None:
     with start_worker("-P", "threads", "-c", "8", queue="shared"):
         # Each waits for the others on one asyncio.Barrier.
-        met = [
-            celery_client.send_task("probe.meet", args=["threads", 8], queue="shared")
-            for _ in range(8)
-        ]
-        assert [result.get(timeout=DEADLINE) for result in met] == [8] * 8
+        met = [send("probe.meet", args=["threads", 8], queue="shared") for _ in range(8)]
+        assert [result.get() for result in met] == [8] * 8
 
 
 @pytest.fixture(scope="module")
@@ -102,32 +96,30 @@ def prefork(start_worker: StartWorker) -> Iterator[Worker]:
 
 
 def test_preforks_soft_limit_reaches_the_coroutine(
-    prefork: Worker, celery_client: Celery, notes: Notes, key: str
+    prefork: Worker, send: Send, notes: Notes, key: str
 ) -> None:
-    result = celery_client.send_task(
-        "probe.say_goodbye", args=[key], queue="limits", soft_time_limit=1, time_limit=30
-    )
+    result = send("probe.say_goodbye", args=[key], queue="limits", soft_time_limit=1, time_limit=30)
     with pytest.raises(SoftTimeLimitExceeded):
-        result.get(timeout=DEADLINE)
+        result.get()
     assert [note.split()[0] for note in notes(key)] == ["goodbye"]
 
 
 def test_preforks_hard_limit_ends_the_coroutine_with_its_process(
-    prefork: Worker, celery_client: Celery, notes: Notes, key: str
+    prefork: Worker, send: Send, notes: Notes, key: str
 ) -> None:
-    result = celery_client.send_task("probe.hold", args=[key], queue="limits", time_limit=1)
+    result = send("probe.hold", args=[key], queue="limits", time_limit=1)
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=DEADLINE)
+        result.get()
     assert notes(key) == ["started"]
     # The child that takes its place makes a loop of its own.
-    echo = celery_client.send_task("probe.echo", args=[1], queue="limits")
-    assert echo.get(timeout=DEADLINE)["value"] == 1
+    echo = send("probe.echo", args=[1], queue="limits")
+    assert echo.get()["value"] == 1
 
 
 def test_preforks_revoke_ends_the_coroutine(
-    prefork: Worker, celery_client: Celery, notes: Notes, key: str
+    prefork: Worker, send: Send, notes: Notes, key: str
 ) -> None:
-    result = celery_client.send_task("probe.hold", args=[key], queue="limits")
+    result = send("probe.hold", args=[key], queue="limits")
     until(lambda: notes(key))
     result.revoke(terminate=True)
     until(lambda: result.state == "REVOKED")
@@ -135,13 +127,11 @@ def test_preforks_revoke_ends_the_coroutine(
 
 @pytest.mark.parametrize("name", list(IMPLEMENTATIONS))
 def test_what_belongs_to_the_loop_is_closed_at_the_end(
-    start_worker: StartWorker, celery_client: Celery, notes: Notes, key: str, name: str
+    start_worker: StartWorker, send: Send, notes: Notes, key: str, name: str
 ) -> None:
-    with start_worker("-P", name, "-c", "1", queue=key) as worker:
-        pid = celery_client.send_task("probe.echo", args=[1], queue=key).get(timeout=DEADLINE)[
-            "pid"
-        ]
-        celery_client.send_task("probe.hold", args=[key, 0.0], queue=key).get(timeout=DEADLINE)
+    with start_worker("-P", name, "-c", "1", queue=f"queue-{key}") as worker:
+        pid = send("probe.echo", args=[1], queue=f"queue-{key}").get()["pid"]
+        send("probe.hold", args=[key, 0.0], queue=f"queue-{key}").get()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.log
         assert notes("resource-closed").count(str(pid)) == 1

@@ -18,6 +18,7 @@ from clasper_worker.local_stack.plan import (
     plan_stack,
     proxy_exceptions,
 )
+from clasper_worker.local_stack.probes import WorkerAnswers
 from clasper_worker.local_stack.process import Layer, ProcessSpec
 from clasper_worker.local_stack.redis_binary import RedisBinary
 from clasper_worker.local_stack.stack_ports import StackPorts
@@ -205,6 +206,16 @@ def test_the_workers_concurrency_is_passed_on_only_when_given(settings_of: MakeS
 
     assert "--concurrency" not in plain
     assert chosen == (*plain, "--concurrency", "7")
+
+
+def test_the_worker_is_one_process_unless_told_otherwise(settings_of: MakeSettings) -> None:
+    plain = by_name(plan_for(settings_of()))["worker"]
+    four = by_name(plan_for(settings_of(), StackOptions(processes=4)))["worker"]
+
+    assert plain.command[4:6] == ("--processes", "1")
+    assert four.command[4:6] == ("--processes", "4")
+    assert isinstance(four.ready, WorkerAnswers)
+    assert four.ready.processes == 4
 
 
 def test_our_own_processes_run_with_this_python(settings_of: MakeSettings) -> None:

@@ -1,0 +1,195 @@
+"""What every measure stands on: Redis, the two servers, workers, and batches of turns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from backlog import Backlog
+from celery import Celery
+from processes import ROOT, BenchmarkError, Server, Worker, cpu_seconds, wait_until_idle
+from turns import Faults, Turn, check_posts, make_turns
+
+from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
+from clasper_worker.settings import Settings
+
+NO_HISTORY = -1
+_START_SECONDS = 60.0
+_BATCH_SECONDS = 180.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch of turns that workers carried out.
+
+    Attributes:
+        turns: how many.
+        seconds: from their release to the last reply's arrival at the backend.
+        cpu: seconds of the workers.
+        others: CPU milliseconds a turn of Redis, the model server and the backend.
+        calls: how often which endpoint was called.
+        faults: what went wrong.
+    """
+
+    turns: int
+    seconds: float
+    cpu: float
+    others: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+
+    @property
+    def per_second(self) -> float:
+        """Turns a second."""
+        return self.turns / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU milliseconds a turn."""
+        return self.cpu / self.turns * 1000
+
+
+class Rig:
+    """Redis and the servers, running; make it with `open_rig`."""
+
+    def __init__(self, broker: RunningRedis, model: Server, backend: Server, folder: Path) -> None:
+        self.broker = broker
+        self.model = model
+        self.backend = backend
+        self.folder = folder
+        self.backlog = Backlog(broker.url)
+        self.faults = Faults()
+        self._history = NO_HISTORY
+        self._others = {
+            "redis": psutil.Process(broker.pid),
+            "model": model.stats,
+            "backend": backend.stats,
+        }
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """A worker's variables: the caller's, except for ours, which are all set here."""
+        ours = set(Settings.model_fields)
+        kept = {name: value for name, value in os.environ.items() if name.lower() not in ours}
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "BACKEND_URL": self.backend.url,
+            "AGENT_JWT_SECRET": "a-secret-of-the-benchmark-and-of-nothing-else",
+            "OPENAI_BASE_URL": f"{self.model.url}/v1",
+            "OPENAI_API_KEY": "none",
+            "CELERY_BROKER_URL": self.broker.url,
+            "CLASPER_WORKSPACE": str(ROOT / "workspace"),
+            "CLASPER_LOG_FORMAT": "json",
+            **variables,
+        }
+
+    def behave(self, *, latency: float = 0.0, history: int = NO_HISTORY) -> None:
+        """Set the model's latency in seconds, and the messages that the backend has of a task."""
+        self._history = history
+        self.model.configure(latency=latency)
+        self.backend.configure(history=history)
+
+    @contextlib.contextmanager
+    def workers(
+        self,
+        count: int = 1,
+        options: Sequence[str] = (),
+        *,
+        warm_up: int = 400,
+        variables: Mapping[str, str] | None = None,
+    ) -> Iterator[list[Worker]]:
+        """Workers on an empty broker, ready and warm; stopped at the end, their logs read."""
+        self.backlog.clear()
+        environment = self.environment(**(variables or {}))
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(Worker(f"w{number}", options, environment, self.folder))
+                for number in range(1, count + 1)
+            ]
+            self._wait_until_ready(workers)
+            if warm_up:
+                self.run(workers, make_turns(warm_up * count))
+            yield workers
+        for worker in workers:
+            self.faults.notes += [f"log: {line}" for line in worker.errors()]
+
+    def run(
+        self,
+        workers: Sequence[Worker],
+        turns: Sequence[Turn],
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        while_waiting: Any = None,
+    ) -> Batch:
+        """Have the workers carry out these turns, and check every one."""
+        ids = self.backlog.fill(turns, history)
+        self.backend.configure(history=self._history)
+        processes = [worker.stats for worker in workers]
+        cpu = sum(map(cpu_seconds, processes))
+        others = {name: cpu_seconds(process) for name, process in self._others.items()}
+        began = time.monotonic()
+        self.backlog.release()
+        last = self.wait_for_posts(len(turns), workers, while_waiting)
+        wait_until_idle(processes)
+        batch = Batch(len(turns), last - began, sum(map(cpu_seconds, processes)) - cpu)
+        batch.others = {
+            name: (cpu_seconds(process) - others[name]) / len(turns) * 1000
+            for name, process in self._others.items()
+        }
+        batch.calls = self.backend.ask("counts")["calls"]
+        batch.faults = check_posts(turns, self.backend.ask("posts"))
+        batch.faults.add(self.backlog.check_results(ids))
+        self.faults.add(batch.faults)
+        self.backlog.forget(ids)
+        return batch
+
+    def wait_for_posts(
+        self, count: int, workers: Sequence[Worker] = (), while_waiting: Any = None
+    ) -> float:
+        """Wait until the backend has so many replies; returns when the last one came.
+
+        Where they do not come in three minutes it returns all the same: the check that follows
+        counts what is missing.
+        """
+        deadline = time.monotonic() + _BATCH_SECONDS
+        while True:
+            counts = self.backend.ask("counts")
+            if counts["posts"] >= count or time.monotonic() > deadline:
+                return float(counts["last"])
+            for worker in workers:
+                worker.check_alive()
+            if while_waiting is not None:
+                while_waiting()
+            time.sleep(0.02)
+
+    def _wait_until_ready(self, workers: Sequence[Worker]) -> None:
+        wanted = {worker.node for worker in workers}
+        deadline = time.monotonic() + _START_SECONDS
+        with Celery("bench", broker=self.broker.url, set_as_current=False) as app:
+            while True:
+                answers = app.control.ping(timeout=0.5, limit=len(wanted)) or []
+                if wanted <= {node for answer in answers for node in answer}:
+                    return
+                for worker in workers:
+                    worker.check_alive()
+                if time.monotonic() > deadline:
+                    raise BenchmarkError("the workers were not ready within a minute")
+
+
+@contextlib.contextmanager
+def open_rig() -> Iterator[Rig]:
+    """Start Redis (append-only file on) and the servers; stop them at the end."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clasper-bench-")))
+        broker = stack.enter_context(start_redis())
+        model, backend = Server("model"), Server("backend")
+        stack.callback(model.stop)
+        stack.callback(backend.stop)
+        yield Rig(broker, model, backend, folder)

@@ -1,0 +1,1 @@
+"""Several worker processes supervised as one: what ``clasper worker --processes N`` runs."""

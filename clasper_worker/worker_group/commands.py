@@ -1,0 +1,63 @@
+"""The command line of each worker process in a group."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from clasper_worker.concurrency.install import DEFAULT_CONCURRENCY
+
+DEFAULT_NODE = "clasper@%h"
+_NODE_OPTIONS = ("-n", "--hostname")
+
+
+def split_node(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Take the node name (``-n``, ``--hostname``) out of the worker's options.
+
+    Returns:
+        The name, ``clasper@%h`` where none is given, and the other options in their order.
+    """
+    node, rest = DEFAULT_NODE, []
+    left = iter(options)
+    for option in left:
+        name, equals, value = option.partition("=")
+        if name in _NODE_OPTIONS:
+            node = value if equals else next(left, DEFAULT_NODE)
+        elif option.startswith("-n") and not option.startswith("--"):
+            node = option[2:]
+        else:
+            rest.append(option)
+    return node, tuple(rest)
+
+
+def turns_in_flight(options: Sequence[str]) -> int | None:
+    """``-c`` as the options give it, else the asyncio pool's default; None for another pool."""
+    left = iter(options)
+    found: int | None = DEFAULT_CONCURRENCY
+    for option in left:
+        name, equals, value = option.partition("=")
+        if name in ("-P", "--pool") or (option.startswith("-P") and len(option) > 2):
+            return None
+        if name in ("-c", "--concurrency"):
+            value = value if equals else next(left, "")
+        elif option.startswith("-c") and not option.startswith("--"):
+            value = option[2:]
+        else:
+            continue
+        found = int(value) if value.isdigit() else None
+    return found
+
+
+def numbered(node: str, number: int) -> str:
+    """The node name of one process of a group: ``clasper@%h`` is ``clasper-2@%h``."""
+    name, at, host = node.partition("@")
+    return f"{name}-{number}{at}{host}" if at else f"{name}-{number}@%h"
+
+
+def worker_commands(processes: int, options: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """One command a process: ``clasper worker`` for a single process, each under its own name."""
+    node, rest = split_node(options)
+    single = (sys.executable, "-m", "clasper_worker", "worker", "--processes", "1")
+    return tuple(
+        (*single, *rest, "-n", numbered(node, number)) for number in range(1, processes + 1)
+    )

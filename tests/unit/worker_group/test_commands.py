@@ -1,0 +1,54 @@
+"""The command lines of a group's processes."""
+
+import pytest
+
+from clasper_worker.worker_group.commands import (
+    numbered,
+    split_node,
+    turns_in_flight,
+    worker_commands,
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ("clasper@%h", ())),
+        (["-c", "9"], ("clasper@%h", ("-c", "9"))),
+        (["-n", "a@h", "-c", "9"], ("a@h", ("-c", "9"))),
+        (["-na@h"], ("a@h", ())),
+        (["-c", "9", "--hostname=a@h"], ("a@h", ("-c", "9"))),
+        (["--hostname", "a"], ("a", ())),
+    ],
+)
+def test_the_node_name_is_taken_out_of_the_options(
+    options: list[str], expected: tuple[str, tuple[str, ...]]
+) -> None:
+    assert split_node(options) == expected
+
+
+def test_each_process_has_a_name_of_its_own() -> None:
+    assert numbered("agents@%h", 2) == "agents-2@%h"
+    assert numbered("agents", 2) == "agents-2@%h"
+    commands = worker_commands(3, ["-c", "9"])
+    assert len({command[-1] for command in commands}) == 3
+    assert all(command[-4:-2] == ("-c", "9") for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], 500),
+        (["-c", "9"], 9),
+        (["-c9"], 9),
+        (["--concurrency=9"], 9),
+        (["--concurrency", "9"], 9),
+        (["-c", "x"], None),
+        (["-P", "threads", "-c", "9"], None),
+        (["-Pthreads"], None),
+    ],
+)
+def test_turns_in_flight_are_what_c_says_for_the_asyncio_pool(
+    options: list[str], expected: int | None
+) -> None:
+    assert turns_in_flight(options) == expected
