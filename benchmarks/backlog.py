@@ -12,7 +12,7 @@ import base64
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 from celery import Celery
@@ -66,7 +66,7 @@ class Backlog:
             return []
         name = f"bench.taken-back.{uuid.uuid4().hex}"
         self._redis.rename(QUEUE, name)
-        messages = self._redis.lrange(name, 0, -1)
+        messages = cast("list[bytes]", self._redis.lrange(name, 0, -1))
         self._redis.delete(name)
         return [json.loads(message)["headers"]["id"] for message in messages]
 
@@ -108,8 +108,7 @@ class Backlog:
     def _make_template(self) -> dict[str, Any]:
         with Celery("bench", broker=self._shadow_url, set_as_current=False) as app:
             app.send_task("clasper.send", kwargs=Turn(0, "[[turn:x]]").request(), queue=QUEUE)
-        message = self._shadow.rpop(QUEUE)
-        template: dict[str, Any] = json.loads(message)
+        template: dict[str, Any] = json.loads(cast("bytes", self._shadow.rpop(QUEUE)))
         self._template = template
         return template
 

@@ -25,11 +25,13 @@ from clasper_worker.turn.request import RequestLimits, parse_send_request
 from clasper_worker.turn.run import run_turn
 
 Carry = Callable[[Turn], Awaitable[object]]
+Closers = list[Callable[[], Awaitable[object]]]
 
 
-async def _turns_directly(settings: Settings) -> Carry:
+async def _turns_directly(settings: Settings, closers: Closers) -> Carry:
     """The same turn that the Celery task carries out."""
     runtime = await Runtime.open(settings)
+    closers.append(runtime.close)
     limits = RequestLimits.from_settings(settings)
 
     async def carry(turn: Turn) -> object:
@@ -40,10 +42,11 @@ async def _turns_directly(settings: Settings) -> Carry:
     return carry
 
 
-async def _bare_calls(settings: Settings) -> Carry:
+async def _bare_calls(settings: Settings, closers: Closers) -> Carry:
     """The three calls of a turn, with bodies as large, by the same HTTP client stack."""
     model = DefaultAioHttpClient(base_url=settings.openai_base_url or "")
     backend = DefaultAioHttpClient(base_url=f"{settings.backend_url}/api/mission-control")
+    closers += [model.aclose, backend.aclose]
     root = (settings.openai_base_url or "").removesuffix("/v1")
     captured = (await model.get(f"{root}/bench/last")).content
     at = captured.rfind(b"[[turn:")
@@ -88,9 +91,12 @@ async def _batch(carry: Carry, tokens: list[str], concurrency: int) -> dict[str,
 async def main(how: str, concurrency: int) -> None:
     """Answer batches until the input ends."""
     make = {"direct": _turns_directly, "bare": _bare_calls}[how]
-    carry = await make(load_settings())
+    closers: Closers = []
+    carry = await make(load_settings(), closers)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await _batch(carry, json.loads(line), concurrency)), flush=True)
+    for close in closers:
+        await close()
 
 
 if __name__ == "__main__":

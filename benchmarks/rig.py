@@ -35,7 +35,7 @@ class Batch:
         cpu: seconds of the workers.
         others: CPU milliseconds a turn of Redis, the model server and the backend.
         calls: how often which endpoint was called.
-        faults: what went wrong.
+        users: the turns' users, by the turns' Celery ids.
     """
 
     turns: int
@@ -43,7 +43,7 @@ class Batch:
     cpu: float
     others: dict[str, float] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
+    users: dict[str, str] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -144,9 +144,9 @@ class Rig:
             for name, process in self._others.items()
         }
         batch.calls = self.backend.ask("counts")["calls"]
-        batch.faults = check_posts(turns, self.backend.ask("posts"))
-        batch.faults.add(self.backlog.check_results(ids))
-        self.faults.add(batch.faults)
+        batch.users = {name: turn.user_id for name, turn in ids.items()}
+        self.faults.add(check_posts(turns, self.backend.ask("posts")))
+        self.faults.add(self.backlog.check_results(ids))
         self.backlog.forget(ids)
         return batch
 

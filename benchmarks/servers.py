@@ -98,6 +98,14 @@ class BackendServer:
         self._history = 0
         self._calls: dict[str, int] = {}
         self._posts: list[tuple[float, str, str, str]] = []
+        self._endpoints: dict[str, Handler] = {
+            "GET capabilities": self._capabilities,
+            "GET tasks": self._tasks,
+            "POST tasks": self._create,
+            "GET messages": self._messages,
+            "POST messages": self._post_message,
+            "POST documents": self._create,
+        }
 
     def __call__(self, request: Request) -> Answer:
         if not request.path.startswith(_BASE):
@@ -105,19 +113,20 @@ class BackendServer:
         name = request.path[len(_BASE) :].decode()
         endpoint = f"{request.method.decode()} {name}"
         self._calls[endpoint] = self._calls.get(endpoint, 0) + 1
-        if endpoint == "POST messages":
-            return self._post_message(request)
-        if endpoint == "GET tasks":
-            return self._tasks(request)
-        if endpoint == "GET messages":
-            return self._messages(request)
-        if endpoint == "GET capabilities":
-            features = {"tasks": True, "messages": True, "documents": True, "history": True}
-            features["history"] = self._history >= 0
-            return _json({"contract_version": "v1", "features": features})
-        if endpoint in ("POST tasks", "POST documents"):
-            return _json({"id": f"{name}-{self._calls[endpoint]}", **json.loads(request.body)})
-        return Answer(b'{"error": "no such endpoint"}', b"404 Not Found")
+        answer = self._endpoints.get(endpoint)
+        if answer is None:
+            return Answer(b'{"error": "no such endpoint"}', b"404 Not Found")
+        return answer(request)
+
+    def _capabilities(self, request: Request) -> Answer:
+        del request
+        features = {"tasks": True, "messages": True, "documents": True}
+        return _json(
+            {"contract_version": "v1", "features": {**features, "history": self._history >= 0}}
+        )
+
+    def _create(self, request: Request) -> Answer:
+        return _json({"id": f"new-{sum(self._calls.values())}", **json.loads(request.body)})
 
     def _post_message(self, request: Request) -> Answer:
         body = json.loads(request.body)

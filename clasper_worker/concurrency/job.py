@@ -106,6 +106,11 @@ class Job:
         self.is_settling = False
         self._claims: list[bool] = [True]
 
+    @property
+    def task_id(self) -> str:
+        """The Celery id of the task, by which no two jobs run at a time."""
+        return str(self.args[1]) if len(self.args) > 1 else str(self.pid)
+
     def claim(self) -> bool:
         """Take the right to decide how this job ends; False if it is taken."""
         try:

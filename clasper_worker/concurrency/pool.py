@@ -75,6 +75,7 @@ class TaskPool(BasePool):
         self._pids = itertools.count(1)
         self._pending: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}  # each holds a slot
+        self._task_ids: set[str] = set()  # of those
         self._consumer = ConsumerThread()
         self._defaults = Limits(self.options.get("soft_timeout"), self.options.get("timeout"))
         self._hostname: str | None = (self.options.get("initargs") or (None, None))[1]
@@ -229,21 +230,35 @@ class TaskPool(BasePool):
     # A job's way: on the consumer's thread …
 
     def _fill(self) -> None:
-        while self._pending and len(self._jobs) < self.limit and self._state == self.RUN:
-            self._start(self._pending.popleft())
+        while len(self._jobs) < self.limit and self._state == self.RUN:
+            job = self._next()
+            if job is None:
+                return
+            self._start(job)
+
+    def _next(self) -> Job | None:
+        # One job of a task id at a time: a retry may be back from the broker before its first
+        # attempt has stored RETRY, and would have its own outcome overwritten. A redelivery of
+        # what still runs here waits as well.
+        for index, job in enumerate(self._pending):
+            if job.task_id not in self._task_ids:
+                del self._pending[index]
+                return job
+        return None
 
     def _start(self, job: Job) -> None:
         self._jobs[job.pid] = job
+        self._task_ids.add(job.task_id)
         job.began = time.monotonic()
         try:
             self._read(job)
             if job.callbacks.on_accepted is not None:
                 job.callbacks.on_accepted(job.pid, job.began)
         except BaseException:
-            del self._jobs[job.pid]
+            self._free(job)
             raise
         if job.is_claimed:  # revoked while it waited
-            del self._jobs[job.pid]
+            self._free(job)
         elif job.call is None:
             self._settler.run_plain(job)
         else:
@@ -269,19 +284,26 @@ class TaskPool(BasePool):
             time.sleep(0.001)  # or its STARTED would overwrite the state that follows
         self._runner.stop(job)
 
+    def _free(self, job: Job) -> None:
+        if self._jobs.pop(job.pid, None) is not None:
+            self._task_ids.discard(job.task_id)
+
     def _release(self, job: Job) -> None:
-        self._jobs.pop(job.pid, None)
+        self._free(job)
         self._fill()
 
     def _report(self, job: Job, result: Any, failure: ExceptionInfo | None) -> None:
-        self._release(job)
-        if job.call is None and not job.claim():
-            return  # not a coroutine, and stopped: something else has been reported
-        if failure is not None:
-            if job.callbacks.on_error is not None:
-                job.callbacks.on_error(failure)
-        elif job.callbacks.on_result is not None:
-            job.callbacks.on_result(result)
+        self._free(job)
+        try:
+            if job.call is None and not job.claim():
+                return  # not a coroutine, and stopped: something else has been reported
+            if failure is not None:
+                if job.callbacks.on_error is not None:
+                    job.callbacks.on_error(failure)
+            elif job.callbacks.on_result is not None:
+                job.callbacks.on_result(result)
+        finally:
+            self._fill()
 
     def _report_limit(self, job: Job, soft: bool, seconds: float) -> None:
         if job.callbacks.on_timeout is not None:

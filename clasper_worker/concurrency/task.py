@@ -19,6 +19,7 @@ from typing import Any
 import celery
 from celery.app.task import Context
 from celery.app.trace import build_tracer
+from celery.exceptions import Retry
 
 from clasper_worker.concurrency.bridge import run_coroutine
 from clasper_worker.concurrency.context import current_request
@@ -28,9 +29,8 @@ from clasper_worker.concurrency.settling import settling, tracer_clock
 class CoroutineTask(celery.Task):
     """Base of tasks declared with ``async def``.
 
-    Inside the body ``self.request`` is the task's request as usual, and ``self.retry`` works; it
-    sends a message and so blocks for a moment: ``await asyncio.to_thread(self.retry, throw=False)``
-    and raise what it returns where that matters.
+    Inside the body ``self.request`` is the task's request as usual, and ``raise self.retry(…)``
+    works; the message is sent once the coroutine has ended, so it does not block the loop.
 
     ``task_prerun`` and ``before_start`` fire when the outcome is settled, so under the asyncio
     pool after the coroutine has run. What must come first belongs into the coroutine.
@@ -72,6 +72,27 @@ class CoroutineTask(celery.Task):
         """A new coroutine of the body, not started."""
         body: Callable[..., Coroutine[Any, Any, Any]] = self.__dict__.get("_body") or self.run
         return body(*args, **kwargs)
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        **options: Any,
+    ) -> Retry:
+        """Retry the task, as Celery's. Raises; with ``throw=False`` it blocks for the sending."""
+        request = current_request()
+        limit = options.get("max_retries") or self.max_retries
+        if (
+            request is None
+            or not throw
+            or request.called_directly
+            or (limit is not None and request.retries >= limit)
+        ):
+            retry: Retry = super().retry(args, kwargs, exc, throw, **options)
+            return retry
+        raise _RetryWhenEnded(exc, {"args": args, "kwargs": kwargs, "exc": exc, **options})
 
     @property
     def request(self) -> Context:
@@ -118,17 +139,38 @@ class CoroutineTask(celery.Task):
         self._settling_tracer = None
 
     def _outcome(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._run_or_settle(args, kwargs)
+        except _RetryWhenEnded as retry:
+            arguments = retry.arguments
+        return super().retry(**arguments)  # raises what Celery's tracer expects
+
+    def _run_or_settle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = settling.call
         if call is not None and call.is_for(self):
             return call.give()
-        traced = self.request_stack.top
-        if traced is not None:
-            return run_coroutine(self.coroutine(*args, **kwargs), request=traced)
-        self.push_request(args=args, kwargs=kwargs)
+        if self.request_stack.top is not None:
+            return self._run(args, kwargs)
+        self.push_request(args=args, kwargs=kwargs)  # called directly, without a worker
         try:
-            return run_coroutine(self.coroutine(*args, **kwargs), request=self.request_stack.top)
+            return self._run(args, kwargs)
         finally:
             self.pop_request()
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        request: Context = self.request_stack.top
+        # Where neither is given by the message, its class's limits are in force.
+        request.soft_time_limit = request.soft_time_limit or self.soft_time_limit
+        request.time_limit = request.time_limit or self.time_limit
+        return run_coroutine(self.coroutine(*args, **kwargs), request=request)
+
+
+class _RetryWhenEnded(Retry):
+    """Leaves the coroutine in place of Celery's Retry, whose message is not sent yet."""
+
+    def __init__(self, exc: BaseException | None, arguments: dict[str, Any]) -> None:
+        super().__init__(exc=exc)
+        self.arguments = arguments
 
 
 def _function(attribute: Any) -> Callable[..., Any]:

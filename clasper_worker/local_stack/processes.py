@@ -62,12 +62,10 @@ def worker_process(
     environment: Mapping[str, str],
 ) -> ProcessSpec:
     """A worker named ``node`` that serves every queue, in one process or several."""
-    options = ("--processes", str(processes), "--hostname", node)
-    if concurrency is not None:
-        options += ("--concurrency", str(concurrency))
+    slots = () if concurrency is None else ("--concurrency", str(concurrency))
     return ProcessSpec(
         "worker",
-        _clasper("worker", *options),
+        _clasper("worker", "--processes", str(processes), "--hostname", node, *slots),
         Layer.WORKER,
         environment,
         WorkerAnswers(broker_url, node, processes),

@@ -27,7 +27,8 @@ from clasper_worker.offline_model.results import failure, told
 
 _CLOCK = re.compile(
     r"\bwhat(?:'s| is)?\s+(?:the\s+)?(?:current\s+|exact\s+|local\s+)?(?:time|date|day)(?:\s+and\s+"
-    r"(?:time|date|day))?\s*(?:is it|now|today|is today|\?|$|in\b)|\btoday's date\b|\btime is it\b"
+    r"(?:time|date|day))?\s*(?:is it|now|today|is today|\?|$|in\b)|\btoday's date\b"
+    r"|\btime (?:is it|it is)\b"
     r"|\b(?:which|what) (?:day|date|weekday|month|year) (?:is|are) (?:it|today|we)\b"
     r"|\b(?:current|local) (?:time|date)\b"
     r"|\bwhat(?:'s| is) (?:the )?(?:time|date|day)\b(?! (?:of|for|when|that|by|to)\b)"
@@ -55,7 +56,17 @@ _QUESTION = re.compile(
     r"|would|should|may)\b",
     re.IGNORECASE,
 )
-_FAVOUR = re.compile(r"^\W*(?:please\s+)?(?:can|could|would|will) (?:you|we|i)\b", re.IGNORECASE)
+_FAVOUR = re.compile(
+    r"^\W*(?:please\s+|kindly\s+)*(?:(?:can|could|would|will) (?:you|we|i)|write|explain|describe"
+    r"|tell|translate|compose|generate|draft|rewrite|improve|compare|analy[sz]e|find|calculate|solve"
+    r"|delete|remove|update|change|rename|mark|close|finish|assign|send|move|give|help)\b",
+    re.IGNORECASE,
+)
+_TO_KEEP = re.compile(
+    r"\b(?:remember|note that|keep in mind|for your information|fyi|my name is|call me|i prefer"
+    r"|i like|from now on)\b",
+    re.IGNORECASE,
+)
 
 
 def compose(talk: Conversation, actions: tuple[Action, ...], plan: Kickoff | None) -> str:
@@ -186,6 +197,10 @@ def _echo(talk: Conversation) -> str:
     if known:
         facts = "\n".join(f"- {shortened(line, 300)}" for line in known)
         parts.append(f"This is what I was given that bears on it:\n\n{facts}")
+    elif _TO_KEEP.search(talk.asked) and not question:
+        parts.append(
+            "Noted. I keep nothing myself: I will know it as long as it comes with the history."
+        )
     elif _FAVOUR.search(talk.asked):
         parts.append("That takes a language model, or a tool that I was not given.")
     elif question and not related:

@@ -144,7 +144,10 @@ def _named_value(name: str, text: str, *, needs_sign: bool) -> str | None:
     joint = sign if needs_sign else rf"(?:{sign}|\s+(?:is\s+|of\s+|to\s+|as\s+)?)"
     pattern = rf"(?<![\w-]){words}{joint}(?:{_VALUE}){_VALUE_END}"
     if needs_sign:
-        pattern = rf"{pattern}|(?<![\w-]){words}\s+(?:is\s+|of\s+)?\"(?P<direct>[^\"\n]+)\""
+        pattern = (
+            rf"{pattern}|(?<![\w-]){words}\s+(?:is\s+|of\s+)?\"(?P<direct>[^\"\n]+)\""
+            rf"|(?:\b(?:with|and)|,)\s+(?:the\s+|a\s+)?{words}\s+(?:is\s+|of\s+)?(?P<word>[\w-]+)"
+        )
     match = re.search(pattern, text, re.IGNORECASE)
     if match is None:
         return None

@@ -58,6 +58,9 @@ _ABOUT = re.compile(
     r"|that describes|explaining|outlining|[:\u2013\u2014-])\s*",
     re.IGNORECASE,
 )
+_STEP_COUNT = re.compile(
+    r"^\s+(?:with|in|of)\s+(?:[\w-]+\s+){1,2}(?:steps?|parts?)\b", re.IGNORECASE
+)
 _SAYING = re.compile(
     r"\b(?:saying|says|say|which says|that says|reading|stating|telling (?:them|everyone|the \w+)"
     r"|with (?:the )?(?:text|content|words|body|message)(?: of)?)\b\s*[:,]?\s*"
@@ -78,6 +81,8 @@ _TRAILING = re.compile(
 )
 _ASIDE = re.compile(
     r",\s+(?:because|since|so|as|which|please|thanks|it|but|then|with)\b"
+    r"|,?\s+(?:(?:with|and)\s+(?:a\s+|the\s+)?(?:status|priority|due date|deadline|label)\b"
+    r"|(?:status|priority|due|deadline|label|limit)\s*[:=])"
     r"|\s+(?:in|on|to|under)\s+(?:my|the|our)\s+(?:[\w-]+\s+)?"
     r"(?:list|board|project|backlog|workspace|tracker|mission control|queue)\b",
     re.IGNORECASE,
@@ -176,6 +181,7 @@ def _titles(head: str, tail: str, masked: Masked) -> tuple[str, ...]:
 
 def _document(ask: Ask, head: re.Match[str], tail: str, masked: Masked) -> Ask:
     noun = head.group("noun").lower()
+    tail = _STEP_COUNT.sub("", tail)
     called = _CALLED.search(_first_sentence(tail))
     title, rest = "", tail
     if called:

@@ -62,7 +62,7 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
             (
                 rf"(?:add|put)\s+(?P<item>[^.!?;\n]{{1,200}}?)\s+(?:as an?\s+(?:new\s+)?{TASK}"
                 r"|(?:to|on|onto)\s+(?:my|the|our)\s+"
-                rf"(?:{TASK}(?:\s+list)?|list of {TASK}|board))\b"
+                rf"(?:{TASK}(?:\s+list)?|list of {TASK}|list|board))\b"
             ),
         ),
     ),
@@ -82,7 +82,9 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
             rf"status of\s+{FEW}{TASK}\b",
             r"my (?:open |current )?tasks(?=\s*\?)",
             r"what (?:do|should) (?:i|we) (?:have|need) to do(?=\W*$)",
+            r"what should (?:i|we) do (?:first|next|now|today)\b",
             r"what (?:am i|are we) working on\b",
+            rf"{_SHOW}everything\s+(?:(?:that's|that is)\s+)?(?:open|outstanding|pending)\b",
         ),
     ),
     (
@@ -116,7 +118,7 @@ _PATTERNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         (
             (
                 rf"(?:post|send|leave|add|write|drop|publish)\s+{_ME}(?:the\s+\w+\s+)?{_ANY}{_WORDS}"
-                r"(?:message|comment|update|reply)s?\b(?!\s+to\s+me\b)"
+                r"(?:message|comment|update|reply|note)s?\b(?!\s+to\s+me\b)"
             ),
             rf"post\s+(?={QUOTE})",
         ),

@@ -6,19 +6,22 @@ import re
 from functools import lru_cache
 
 _COMMON = """
-    a about above after again all also am an and any are as ask asked at be because been before
-    being below but by can could did do does doing done down during each few for from further get
-    give given go going got had has have having he help her here hers him his hi hello hey how i if
-    i'd i'll i'm i've in into is it it's its itself just know kindly let let's like make many may me
-    might more most much must my need new no nor not now of off ok okay on once one only or other
-    our ours out over own please really said same say saying she should so some someone something
-    such tell than thank thanks that that's the their them then there these they thing this those
-    through to today too under until up us use very want was we were what what's when where which
-    while who whom whose why will with without would wrote yes you you're your yours
-    yourself don't doesn't didn't won't can't cannot couldn't wouldn't shouldn't isn't aren't wasn't
-    weren't haven't hasn't we've we'll they're there's here's who's called named titled"""
+    a about above after again all also am an and any are as ask asked at be because been
+    before being below but by can could did do does doing done down during each few for from
+    further get give given go going got had has have having he help her here hers him his hi
+    hello hey how i if i'd i'll i'm i've in into is it it's its itself just know kindly let
+    let's like make many may me might more most much must my need new no nor not now of off ok
+    okay on once one only or other our ours out over own please really said same say saying
+    she should so some someone something such tell than thank thanks that that's the their
+    them then there these they thing this those through to today too under until up us use
+    very want was we were what what's when where which while who whom whose why will with
+    without would wrote yes you you're your yours yourself don't doesn't didn't won't can't
+    cannot couldn't wouldn't shouldn't isn't aren't wasn't weren't haven't hasn't we've we'll
+    they're there's here's who's called named titled put write explain describe create add
+    show list remember
+"""
 _STOP_WORDS = frozenset(_COMMON.split())
-_WORD = re.compile(r"\w[\w'-]*")
+_WORD = re.compile(r"\w+(?:['-]\w+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,80})[\"”]|`([^`\n]{2,80})`")
 _NAMED = re.compile(r"(?<![.!?\n]\s)(?<!^)\b[A-Z][\w-]+(?:\s+[A-Z][\w-]+){0,3}")
@@ -73,13 +76,14 @@ def key_phrases(text: str, limit: int = 6, *, dates: bool = True) -> tuple[str, 
         known = any(phrase.lower() in other.lower() for other in phrases)
         if 0 < len(phrase) <= _LONGEST_PHRASE and not known and phrase.lower() not in _STOP_WORDS:
             phrases.append(phrase)
-    return tuple(phrases[:limit])
+    whole = (one for one in phrases if not any(one in other and one != other for other in phrases))
+    return tuple(whole)[:limit]
 
 
 def _runs(text: str) -> list[str]:
     """Meaningful words that stand next to each other, up to three, without numbers alone."""
     runs: list[list[str]] = [[]]
-    for match in re.finditer(r"\w[\w'-]*|[^\w\s]", text):
+    for match in re.finditer(rf"{_WORD.pattern}|[^\w\s]", text):
         word = match.group()
         plain = word.lower() not in _STOP_WORDS and len(word) > 2 and not word.isdecimal()
         if plain and len(runs[-1]) < 3:

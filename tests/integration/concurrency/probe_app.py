@@ -141,10 +141,10 @@ async def reject() -> None:
 
 
 @app.task(base=CoroutineTask, bind=True, name="probe.retry", max_retries=5)
-async def retry(self: CoroutineTask, times: int) -> int:
+async def retry(self: CoroutineTask, times: int, pause: float = 0.0) -> int:
     await asyncio.sleep(0)
     if self.request.retries < times:
-        raise self.retry(countdown=0)
+        raise self.retry(countdown=pause)
     return int(self.request.retries)
 
 
@@ -155,9 +155,10 @@ async def retry(self: CoroutineTask, times: int) -> int:
     autoretry_for=(ValueError,),
     retry_kwargs={"countdown": 0, "max_retries": 5},
 )
-async def autoretry(self: CoroutineTask, times: int) -> int:
+async def autoretry(self: CoroutineTask, times: int, pause: float = 0.0) -> int:
     await asyncio.sleep(0)
     if self.request.retries < times:
+        await asyncio.sleep(pause)
         raise ValueError("again")
     return int(self.request.retries)
 

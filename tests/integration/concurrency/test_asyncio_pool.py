@@ -268,26 +268,28 @@ def test_a_task_of_another_pools_habits_is_acknowledged_early(
     assert result.get() == "finished"
 
 
-def test_no_more_than_c_are_in_flight_and_prefetched(
-    start_worker: StartWorker, send: Send, server: RedisServer
-) -> None:
+@pytest.fixture(scope="module")
+def narrow(start_worker: StartWorker) -> Iterator[Worker]:
     with start_worker("-c", "10", queue="narrow") as worker:
-        results = [send("probe.count", args=[0.4], queue="narrow") for _ in range(40)]
-        until(lambda: _in_flight(worker) == 10, "all slots are taken")
-        stats = worker.ask("stats")
-        assert stats["prefetch_count"] == 10
-        assert stats["pool"]["waiting"] == 0
-        delivered = [m for m in server.client.hvals("unacked") if "narrow" in m]
-        assert len(delivered) <= 10
-        assert max(result.get() for result in results) == 10
+        yield worker
 
 
-def test_the_pool_grows_and_shrinks_by_remote_control(
-    start_worker: StartWorker, send: Send
+def test_no_more_than_c_are_in_flight_and_prefetched(
+    narrow: Worker, send: Send, server: RedisServer
 ) -> None:
-    with start_worker("-c", "2", queue="elastic") as worker:
-        worker.ask("pool_grow", n=3)
-        met = [send("probe.meet", args=["five", 5], queue="elastic") for _ in range(5)]
-        assert [result.get() for result in met] == [5] * 5
-        worker.ask("pool_shrink", n=4)
-        assert worker.ask("stats")["pool"]["max-concurrency"] == 1
+    results = [send("probe.count", args=[0.4], queue="narrow") for _ in range(40)]
+    until(lambda: _in_flight(narrow) == 10, "all slots are taken")
+    stats = narrow.ask("stats")
+    assert stats["prefetch_count"] == 10
+    assert stats["pool"]["waiting"] == 0
+    delivered = [message for message in server.client.hvals("unacked") if "narrow" in message]
+    assert len(delivered) <= 10
+    assert max(result.get() for result in results) == 10
+
+
+def test_the_pool_grows_and_shrinks_by_remote_control(narrow: Worker, send: Send) -> None:
+    narrow.ask("pool_grow", n=3)
+    met = [send("probe.meet", args=["wider", 13], queue="narrow") for _ in range(13)]
+    assert [result.get() for result in met] == [13] * 13
+    narrow.ask("pool_shrink", n=3)
+    assert narrow.ask("stats")["pool"]["max-concurrency"] == 10

@@ -26,12 +26,11 @@ def test_the_asyncio_pool_with_500_slots_is_the_default(start_worker: StartWorke
 @pytest.mark.parametrize(
     ("options", "implementation", "concurrency"),
     [
-        (["-c", "7"], ASYNCIO, 7),
         (["-P", "prefork"], PREFORK, os.cpu_count()),
         (["-P", "processes", "-c", "1"], PREFORK, 1),
         (["--pool=threads"], THREADS, os.cpu_count()),
     ],
-    ids=["asyncio", "prefork", "processes", "threads"],
+    ids=["prefork", "processes", "threads"],
 )
 def test_the_options_decide(
     start_worker: StartWorker, options: list[str], implementation: str, concurrency: int
@@ -40,11 +39,6 @@ def test_the_options_decide(
         pool = worker.ask("stats")["pool"]
         assert pool["implementation"] == implementation
         assert pool["max-concurrency"] == concurrency
-
-
-def test_a_custom_pool_may_be_the_asyncio_pool(start_worker: StartWorker) -> None:
-    with start_worker("-P", "custom", CELERY_CUSTOM_WORKER_POOL=ASYNCIO) as worker:
-        assert worker.ask("stats")["pool"]["implementation"] == ASYNCIO
 
 
 def test_autoscale_is_refused_with_a_reason(server: RedisServer) -> None:

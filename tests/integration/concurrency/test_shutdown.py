@@ -4,119 +4,104 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
-from pool_harness import DEADLINE, Notes, RedisServer, Send, StartWorker, until
+from pool_harness import DEADLINE, Notes, RedisServer, Send, Sent, StartWorker, Worker, until
 
 pytestmark = pytest.mark.integration
 
-TERM, QUIT = signal.SIGTERM, signal.SIGQUIT
 
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def key() -> str:
     return f"note:{uuid4()}"
 
 
-def _queued(server: RedisServer, queue: str) -> int:
-    return int(server.client.llen(queue))
+@dataclass(frozen=True)
+class Aftermath:
+    """What a warm shutdown left."""
+
+    worker: Worker
+    exit_code: int
+    held: list[Sent]
+    limited: Sent
 
 
-def test_a_warm_shutdown_finishes_what_runs(
-    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes, key: str
+@pytest.fixture(scope="module")
+def after_warm(start_worker: StartWorker, send: Send, server: RedisServer) -> Aftermath:
+    with start_worker("-c", "50", queue="warm") as worker:
+        held = [send("probe.hold", args=["warm-notes", 1.5], queue="warm") for _ in range(20)]
+        limited = send("probe.hold", args=["warm-notes"], queue="warm", time_limit=2)
+        until(lambda: server.client.llen("warm-notes") == 21)
+        worker.send_signal(signal.SIGTERM)
+        return Aftermath(worker, worker.wait(), held, limited)
+
+
+def test_a_warm_shutdown_finishes_what_runs(after_warm: Aftermath) -> None:
+    assert [task.get() for task in after_warm.held] == ["finished"] * 20
+
+
+def test_a_warm_shutdown_acknowledges_what_it_finished(
+    after_warm: Aftermath, server: RedisServer
 ) -> None:
-    with start_worker("-c", "50", queue=f"queue-{key}") as worker:
-        results = [send("probe.hold", args=[key, 1.5], queue=f"queue-{key}") for _ in range(20)]
-        until(lambda: len(notes(key)) == 20)
-        worker.send_signal(TERM)
-        assert worker.wait() == 0, worker.log
-    assert [result.get() for result in results] == ["finished"] * 20
-    assert _queued(server, f"queue-{key}") == 0
-    assert server.client.hlen("unacked") == 0
-    assert "Warning" not in worker.log.replace("SecurityWarning", "")
-    assert "Traceback" not in worker.log
+    assert server.client.llen("warm") == 0
+    assert not [message for message in server.client.hvals("unacked") if "warm-notes" in message]
 
 
-def test_a_warm_shutdown_still_enforces_limits(
-    start_worker: StartWorker, send: Send, notes: Notes, key: str
-) -> None:
-    with start_worker("-c", "5", queue=f"queue-{key}") as worker:
-        result = send("probe.hold", args=[key], queue=f"queue-{key}", time_limit=1.0)
-        until(lambda: notes(key))
-        worker.send_signal(TERM)
-        assert worker.wait() == 0, worker.log
-    assert result.state == "FAILURE"
+def test_a_warm_shutdown_still_enforces_limits(after_warm: Aftermath) -> None:
+    assert after_warm.limited.state == "FAILURE"
 
 
-def test_what_belongs_to_the_loop_is_closed_at_the_end(
-    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes, key: str
-) -> None:
-    with start_worker("-c", "5", queue=f"queue-{key}") as worker:
-        send("probe.hold", args=[key, 0.0], queue=f"queue-{key}").get()
-        worker.send_signal(TERM)
-        worker.wait()
-        assert notes("resource-closed").count(str(worker.process.pid)) == 1
+def test_a_warm_shutdown_is_clean(after_warm: Aftermath) -> None:
+    assert after_warm.exit_code == 0
+    log = after_warm.worker.log.replace("SecurityWarning", "")
+    assert "Warning" not in log
+    assert "Traceback" not in log
+
+
+def test_what_belongs_to_the_loop_is_closed_at_the_end(after_warm: Aftermath, notes: Notes) -> None:
+    assert notes("resource-closed").count(str(after_warm.worker.process.pid)) == 1
 
 
 def test_a_soft_shutdown_waits_and_then_hands_the_rest_back(
-    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes, key: str
+    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes
 ) -> None:
-    with start_worker("-c", "10", queue=f"queue-{key}", PROBE_SOFT_SHUTDOWN="1.5") as worker:
-        short = [send("probe.hold", args=[key, 1.0], queue=f"queue-{key}") for _ in range(3)]
-        long = [send("probe.hold", args=[key + "b"], queue=f"queue-{key}") for _ in range(3)]
-        until(lambda: len(notes(key)) == 3 and len(notes(key + "b")) == 3)
-        worker.send_signal(QUIT)
+    with start_worker("-c", "10", queue="soft", PROBE_SOFT_SHUTDOWN="1.5") as worker:
+        short = [send("probe.hold", args=["short", 1.0], queue="soft") for _ in range(3)]
+        long = [send("probe.hold", args=["long"], queue="soft") for _ in range(3)]
+        until(lambda: len(notes("short")) == 3 and len(notes("long")) == 3)
+        worker.send_signal(signal.SIGQUIT)
         worker.wait()
-    assert [result.state for result in short] == ["SUCCESS"] * 3
-    assert notes(key).count("finished") == 3
-    assert notes(key + "b") == ["started"] * 3 + ["CancelledError"] * 3
-    waiting = server.client.lrange(f"queue-{key}", 0, -1)
-    assert {task_id for task_id in (r.id for r in long) if task_id in "".join(waiting)} == {
-        result.id for result in long
-    }
+    assert [task.state for task in short] == ["SUCCESS"] * 3
+    assert notes("short").count("finished") == 3
+    assert notes("long") == ["started"] * 3 + ["CancelledError"] * 3
+    waiting = server.client.lrange("soft", 0, -1)
     assert len(waiting) == 3
-    # Another worker takes them up.
-    with start_worker("-c", "10", queue=f"queue-{key}"):
-        until(lambda: notes(key + "b").count("started") == 6)
-        for result in long:
-            result.revoke(terminate=True)
+    assert all(any(task.id in message for message in waiting) for task in long)
 
 
-@pytest.mark.parametrize("first", [None, TERM], ids=["at-once", "during-a-warm-shutdown"])
+@pytest.mark.parametrize("warm_first", [False, True], ids=["at-once", "during-a-warm-shutdown"])
 def test_a_cold_shutdown_is_quick_and_hands_everything_back(
     start_worker: StartWorker,
     send: Send,
     server: RedisServer,
     notes: Notes,
-    key: str,
-    first: signal.Signals | None,
+    warm_first: bool,
 ) -> None:
-    with start_worker("-c", "20", queue=f"queue-{key}") as worker:
-        results = [send("probe.hold", args=[key], queue=f"queue-{key}") for _ in range(10)]
-        until(lambda: len(notes(key)) == 10)
-        if first is not None:
-            worker.send_signal(first)
+    queue, key = f"cold-{warm_first}", f"cold-notes-{warm_first}"
+    with start_worker("-c", "20", queue=queue) as worker:
+        held = [send("probe.hold", args=[key], queue=queue) for _ in range(10)]
+        # Nothing can stop this one; the shutdown must not wait for it.
+        stuck = send("probe.plain", args=[DEADLINE], queue=queue)
+        until(lambda: len(notes(key)) == 10 and stuck.state == "STARTED")
+        if warm_first:
+            worker.send_signal(signal.SIGTERM)
             until(lambda: "Warm shutdown" in worker.log)
         began = time.monotonic()
-        worker.send_signal(QUIT)
+        worker.send_signal(signal.SIGQUIT)
         worker.wait()
         assert time.monotonic() - began < DEADLINE / 2
-    assert _queued(server, f"queue-{key}") == 10, worker.log
     assert notes(key).count("CancelledError") == 10
-    assert {result.state for result in results} == {"STARTED"}
-    server.client.delete(f"queue-{key}")
-
-
-def test_a_cold_shutdown_does_not_wait_for_a_function_that_cannot_be_stopped(
-    start_worker: StartWorker, send: Send, server: RedisServer, key: str
-) -> None:
-    with start_worker("-c", "2", queue=f"queue-{key}") as worker:
-        result = send("probe.plain", args=[DEADLINE], queue=f"queue-{key}")
-        until(lambda: result.state == "STARTED")
-        began = time.monotonic()
-        worker.send_signal(QUIT)
-        worker.wait()
-        assert time.monotonic() - began < DEADLINE / 2
-    assert _queued(server, f"queue-{key}") == 1
-    server.client.delete(f"queue-{key}")
+    assert {task.state for task in held} == {"STARTED"}
+    assert server.client.llen(queue) == 11, worker.log

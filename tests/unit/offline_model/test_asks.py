@@ -23,6 +23,7 @@ def kinds(words: str) -> list[Kind]:
         ("I'd like you to create a task to follow up with Dana", "Follow up with Dana"),
         ("I need a new task called Renew passport", "Renew passport"),
         ("Create a task in the marketing project called Banner", "Banner"),
+        ("Put 'Renew domain' on my list, then let me know", "Renew domain"),
         ("Create a task Renew the lease", "Renew the lease"),
         ("please don't forget to create a task called Water plants", "Water plants"),
         (
@@ -81,6 +82,8 @@ def test_several_tasks_in_one_sentence_are_several_asks(words: str, titles: list
         "Do I have any tasks?",
         "Can you tell me what's still outstanding",
         "Is there a task called Alpha?",
+        "can you pull up everything that's open",
+        "What should I do first today?",
     ],
 )
 def test_tasks_are_listed_however_it_is_put(words: str) -> None:
@@ -112,6 +115,7 @@ def test_notifications_are_read_however_it_is_put(words: str) -> None:
             "Spring push",
             "new shoes",
         ),
+        ("Draft a plan with 4 steps for the launch", "plan", "", "the launch"),
         ("write a memo about the move called Moving day", "memo", "Moving day", "the move"),
     ],
 )

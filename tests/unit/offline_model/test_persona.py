@@ -34,7 +34,7 @@ def test_the_agent_is_called_as_its_prompt_calls_it(system: str, called: str) ->
             ("planning", "triage"),
         ),
         (
-            '## Skills\n- **a**: x\n\n<skill name="a">\n- **T**: x</skill>\n<skill name="b">y</skill>',
+            '## Skills\n- **a**: x\n\n<skill name="a">\n- **T**: x</skill>\n<skill name="b"/>',
             ("a", "b"),
         ),
         (
