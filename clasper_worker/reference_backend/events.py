@@ -137,24 +137,23 @@ async def stream(
         first = "reset" if position.gap else "ready"
         yield ServerSentEvent(event=first, id=str(seq), data=json.dumps({"type": first}))
         while not stop.is_set():
+            left = None if ends_at is None else ends_at - time.monotonic()
+            if left is not None and left <= 0:
+                return
             news.clear()
             rows = store.read(_events_after(user_id, seq))
             for row in rows:
                 seq = row["seq"]
                 yield ServerSentEvent(event=row["type"], id=str(seq), data=row["data"])
-            if rows:
-                continue
-            left = None if ends_at is None else ends_at - time.monotonic()
-            if not await _first_of(news, stop, seconds=left):
-                return
+            if not rows:
+                await _first_of(news, stop, seconds=left)
 
 
-async def _first_of(*events: asyncio.Event | anyio.Event, seconds: float | None) -> bool:
-    """Wait until one of the events is set; False if none was in time."""
+async def _first_of(*events: asyncio.Event | anyio.Event, seconds: float | None) -> None:
+    """Wait until one of the events is set, or for so long; None for ever."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
-    return bool(done)

@@ -1,0 +1,104 @@
+"""Threads for work that blocks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from clasper_worker.concurrency.threads import ThreadCrew
+
+
+@pytest.fixture
+def crew() -> Iterator[ThreadCrew]:
+    crew = ThreadCrew("test-crew", 3)
+    yield crew
+    crew.close(5)
+
+
+def test_work_is_done_in_a_named_daemon_thread(crew: ThreadCrew) -> None:
+    seen: SimpleQueue[threading.Thread] = SimpleQueue()
+    crew.submit(lambda: seen.put(threading.current_thread()))
+    thread = seen.get(timeout=5)
+    assert thread.name == "test-crew-0"
+    assert thread.daemon
+
+
+def test_no_thread_is_started_before_there_is_work(crew: ThreadCrew) -> None:
+    assert len(crew) == 0
+
+
+def test_a_free_thread_is_used_again(crew: ThreadCrew) -> None:
+    done: SimpleQueue[int] = SimpleQueue()
+    free = threading.Event()
+    for number in range(5):
+        crew.submit(done.put, number)
+        assert done.get(timeout=5) == number
+        # It counts as free a moment after it has done its work.
+        for _ in range(500):
+            if crew._unclaimed < 0 or len(crew) > 1:
+                break
+            free.wait(0.01)
+    assert len(crew) == 1
+
+
+def test_there_are_never_more_threads_than_allowed(crew: ThreadCrew) -> None:
+    go, started = threading.Event(), threading.Semaphore(0)
+    done: SimpleQueue[str] = SimpleQueue()
+
+    def work() -> None:
+        started.release()
+        go.wait(10)
+        done.put(threading.current_thread().name)
+
+    for _ in range(10):
+        crew.submit(work)
+    assert all(started.acquire(timeout=5) for _ in range(3))
+    assert not started.acquire(blocking=False)
+    go.set()
+    names = {done.get(timeout=5) for _ in range(10)}
+    assert len(names) <= 3
+    assert len(crew) == 3
+
+
+def test_a_failure_does_not_end_the_thread(
+    crew: ThreadCrew, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: SimpleQueue[str] = SimpleQueue()
+
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            crew.submit(fail)
+        crew.submit(done.put, "done")
+        assert done.get(timeout=5) == "done"
+    assert "failed" in caplog.text
+
+
+def test_closing_lets_work_be_finished() -> None:
+    crew = ThreadCrew("closing", 1)
+    done: list[int] = []
+    for number in range(20):
+        crew.submit(done.append, number)
+    crew.close(5)
+    assert done == list(range(20))
+
+
+def test_finished_work_is_not_kept_alive(crew: ThreadCrew) -> None:
+    class Job:
+        pass
+
+    done = threading.Event()
+    job = Job()
+    reference = weakref.ref(job)
+    crew.submit(lambda _: None, job)
+    crew.close(5)
+    done.set()
+    del job
+    assert reference() is None
