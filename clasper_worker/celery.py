@@ -58,6 +58,8 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "beat_max_loop_interval": 2,
         "redbeat_lock_timeout": 10,
         "redbeat_redis_url": settings.redis_url,
+        # Ours, so that it does not borrow the broker's transport options and warn of it.
+        "redbeat_redis_options": {"socket_timeout": 5},
         "redbeat_key_prefix": "clasper:redbeat:",
     }
 

@@ -34,7 +34,14 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
         settings.clasper_log_format == "auto" and sys.stderr.isatty()
     )
     rendering: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                # Plain: the pretty ones print local variables, which hold messages and keys.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from clasper_worker.settings import get_settings
@@ -22,4 +24,5 @@ def command(ctx: click.Context) -> None:
     from beat_schedule import app  # noqa: PLC0415 - `clasper --help` does without Celery
 
     configure_logging(get_settings())
-    app.start(["beat", *ctx.args])
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]  # its banner is for people
+    app.start([*quiet, "beat", *ctx.args])

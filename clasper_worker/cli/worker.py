@@ -37,11 +37,18 @@ def command(ctx: click.Context, processes: int | None) -> None:
 
 def _run_here(options: list[str]) -> None:
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
-    from clasper_worker.worker_group.commands import split_node  # noqa: PLC0415 - likewise
+    from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - likewise
+        split_node,
+        turns_in_flight,
+    )
 
     node, rest = split_node(options)
     level = ["--loglevel", get_settings().clasper_log_level]
-    app.worker_main(["worker", "-E", "-n", node, *level, *rest])
+    # Celery's banner is for people: a log gets a line instead.
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    if quiet and (limit := turns_in_flight(rest)):
+        click.echo(f"worker {node}: up to {limit} turns at a time", err=True)
+    app.worker_main([*quiet, "worker", "-E", "-n", node, *level, *rest])
 
 
 def _run_group(count: int, options: list[str]) -> int:

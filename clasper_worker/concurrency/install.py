@@ -12,6 +12,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from click.core import ParameterSource
 
 POOL = "clasper_worker.concurrency.pool:TaskPool"
+CONSUMER = "clasper_worker.concurrency.consumer:BatchingConsumer"
 DEFAULT_CONCURRENCY = 500
 """Turns in flight per worker process, where ``-c`` is not given."""
 
@@ -21,9 +22,11 @@ def install(app: Celery) -> None:
 
     Also makes ``-P prefork`` mean prefork, which Celery cannot tell from its default once
     ``worker_pool`` is set; gives the asyncio pool its own default for ``-c``, leaving those of the
-    other pools alone; and refuses ``--autoscale``, which has no use here.
+    other pools alone; and refuses ``--autoscale``, which has no use here. Task events are sent in
+    batches, under any pool.
     """
     app.conf.worker_pool = POOL
+    app.conf.worker_consumer = CONSUMER
     choice = _PoolChoice(app)
     signals.celeryd_init.connect(choice.on_options, weak=False)
     signals.worker_init.connect(choice.on_worker, weak=False)

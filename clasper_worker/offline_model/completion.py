@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from clasper_worker.offline_model.protocol import ChatRequest
+from clasper_worker.offline_model.protocol import DEFAULT_MODEL, ChatRequest
 from clasper_worker.offline_model.rules import Decision
 
 CHARS_PER_TOKEN = 4
@@ -76,7 +76,8 @@ def complete(request: ChatRequest, decision: Decision) -> Completion:
     return Completion(
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
-        model=request.model,
+        # Its own name whatever was asked for: nobody is to price its tokens as another model's.
+        model=DEFAULT_MODEL,
         text=text,
         calls=tuple(calls),
         finish_reason="length" if cut else "tool_calls" if calls else "stop",

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -55,3 +56,22 @@ def test_a_given_level_wins_over_the_setting(
     monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
 ) -> None:
     assert len(lines(monkeypatch, settings_of(), level=logging.WARNING)) == 1
+
+
+def test_a_traceback_in_the_console_shows_no_local_variable(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings_of(clasper_log_format="console"))
+    words = secrets.token_hex(8)
+
+    def fail_on(_: str) -> None:
+        raise KeyError
+
+    try:
+        fail_on(words)
+    except KeyError:
+        structlog.get_logger("ours").exception("it.failed")
+    assert "KeyError" in output.getvalue()
+    assert words not in output.getvalue()

@@ -121,6 +121,16 @@ def test_another_server_on_the_port_is_not_taken_for_ours() -> None:
         assert not answers_ping(server.port, os.getpid())
 
 
+def test_a_server_that_lost_its_port_to_another_is_not_ready(tmp_path: Path) -> None:
+    with start_redis() as first:
+        late = RunningRedis(first.binary, first.port, tmp_path)
+        try:
+            with pytest.raises(StackError, match="did not start"):
+                late.wait_until_ready()
+        finally:
+            late.stop()
+
+
 def test_a_reachable_broker_passes_the_check() -> None:
     with start_redis() as server:
         check_broker(server.url)

@@ -23,7 +23,7 @@ from clasper_worker.settings import Settings
 
 REPO = Path(__file__).parents[3]
 SECRET = "a-secret-of-at-least-32-characters"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 def free_port() -> int:

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def slow_model(processes: Any) -> Iterator[dict[str, str]]:
-    """Variables that point a worker at a model which answers after a minute."""
+    """Variables that point a worker at a model which never answers in time."""
     port = free_port()
-    latency = ("--latency", "60")
+    latency = ("--latency", "600")
     with processes.running(
         "slow-model", "clasper_worker", "offline-model", "--port", str(port), *latency
     ):

@@ -220,6 +220,24 @@ async def test_the_soft_limit_within_a_task_groups_body_is_not_hidden_in_its_gro
     assert type((await running.end()).error) is SoftTimeLimitExceeded
 
 
+async def test_the_soft_limit_counts_more_than_a_child_that_fails_because_of_it() -> None:
+    async def child() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("connection closed") from None
+
+    async def body() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child())
+            await asyncio.sleep(60)
+
+    running = _Running(body())
+    await _until_waiting()
+    running.run.limit_softly(1)
+    assert type((await running.end()).error) is SoftTimeLimitExceeded
+
+
 async def test_the_soft_limit_comes_through_even_where_the_cancellation_is_swallowed() -> None:
     async def stubborn() -> str:
         try:

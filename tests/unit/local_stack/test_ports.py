@@ -69,6 +69,17 @@ def test_two_stacks_that_start_at_once_get_different_ports() -> None:
             other.choose(first, required=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ports can be held on Linux alone")
+def test_a_held_port_goes_to_nobody_else_until_it_is_released() -> None:
+    with PortReservations() as ports, socket.socket() as other:
+        port = ports.choose(0)
+
+        with pytest.raises(OSError, match="in use"):
+            other.bind((LOOPBACK, port))
+        ports.release()
+        other.bind((LOOPBACK, port))
+
+
 def test_held_ports_differ_from_each_other() -> None:
     with PortReservations() as ports:
         chosen = [ports.choose(0) for _ in range(50)]

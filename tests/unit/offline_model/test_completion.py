@@ -61,8 +61,9 @@ def test_tool_calls_have_ids_of_their_own_and_json_arguments(chat: Any) -> None:
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"title": "Löwe"}
 
 
-def test_the_requested_model_is_echoed(chat: Any) -> None:
-    assert as_object(complete(chat("Hi", model="gpt-x"), Decision("a")))["model"] == "gpt-x"
+def test_it_gives_its_own_name_whatever_model_was_asked_for(chat: Any) -> None:
+    reply = as_object(complete(chat("Hi", model="gpt-x"), Decision("a")))
+    assert reply["model"] == "clasper-offline"
 
 
 def test_usage_comes_in_a_last_chunk_of_its_own(chat: Any) -> None:

@@ -42,7 +42,7 @@ async def test_the_sdk_gets_a_completion_with_usage(sdk: Any) -> None:
     (choice,) = reply.choices
     assert choice.message.content.startswith(LABEL)
     assert "zx-81" in choice.message.content
-    assert (choice.finish_reason, reply.model) == ("stop", "gpt-4o-mini")
+    assert (choice.finish_reason, reply.model) == ("stop", "clasper-offline")
     assert reply.usage.completion_tokens == -(-len(choice.message.content) // 4)
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
 

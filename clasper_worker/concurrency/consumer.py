@@ -1,0 +1,40 @@
+"""Celery's consumer, which sends monitoring events in batches.
+
+Celery buffers the events of tasks, but empties the buffer at each turn of its loop, so that each
+task costs a publication of its own. Plugged in by Celery's setting ``worker_consumer``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+
+class BatchingConsumer(Consumer):
+    """Sends buffered task events up to ``event_delay`` seconds late, and together.
+
+    Attributes:
+        event_delay: seconds; each event still has the time at which it happened.
+    """
+
+    event_delay = 0.05
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._flush_is_due = False
+        super().__init__(*args, **kwargs)
+
+    def on_send_event_buffered(self) -> None:
+        """Send what is buffered soon, unless that is to be done already."""
+        if self.hub is not None and not self._flush_is_due:
+            self._flush_is_due = True
+            self.hub.call_later(self.event_delay, self._flush_buffered)
+
+    def shutdown(self) -> None:
+        """Send what is buffered, then shut down."""
+        self._flush_buffered()
+        super().shutdown()
+
+    def _flush_buffered(self) -> None:
+        self._flush_is_due = False
+        self._flush_events()
