@@ -21,14 +21,16 @@ class BatchingConsumer(Consumer):
     event_delay = 0.05
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._flush_is_due = False
+        self._flush_timer: Any = None
         super().__init__(*args, **kwargs)
 
     def on_send_event_buffered(self) -> None:
         """Send what is buffered soon, unless that is to be done already."""
-        if self.hub is not None and not self._flush_is_due:
-            self._flush_is_due = True
-            self.hub.call_later(self.event_delay, self._flush_buffered)
+        if self.hub is None:
+            return
+        # Celery cancels timers when it loses the broker.
+        if self._flush_timer is None or self._flush_timer.canceled:
+            self._flush_timer = self.hub.call_later(self.event_delay, self._flush_buffered)
 
     def shutdown(self) -> None:
         """Send what is buffered, then shut down."""
@@ -36,5 +38,5 @@ class BatchingConsumer(Consumer):
         super().shutdown()
 
     def _flush_buffered(self) -> None:
-        self._flush_is_due = False
+        self._flush_timer = None
         self._flush_events()

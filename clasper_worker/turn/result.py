@@ -28,6 +28,12 @@ class TurnResult(BaseModel):
     tool_calls: int
     context_warning: str | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"TurnResult(turn_id={self.turn_id!r}, task_id={self.task_id!r},"
+            f" tool_calls={self.tool_calls}, tokens={self.usage.total_tokens})"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The contract's result as JSON types; optional fields that are unset are left out."""
         data = self.model_dump(mode="json")
