@@ -12,6 +12,8 @@ from typing import Any
 import redis.asyncio
 from celery import Celery
 from celery.exceptions import Reject, SoftTimeLimitExceeded
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 
 from clasper_worker.concurrency.bridge import run_coroutine
 from clasper_worker.concurrency.context import current_job
@@ -29,14 +31,18 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_send_task_events=os.environ.get("PROBE_EVENTS", "1") == "1",
     broker_connection_retry_on_startup=True,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_cancel_long_running_tasks_on_connection_loss="PROBE_CANCEL_ON_LOSS" in os.environ,
     worker_soft_shutdown_timeout=float(os.environ.get("PROBE_SOFT_SHUTDOWN", "0")),
 )
 install(app)
 
 
 async def _connect() -> redis.asyncio.Redis:
-    return redis.asyncio.Redis.from_url(URL, decode_responses=True)
+    # Patient: some tests take the connections away.
+    retry = Retry(ExponentialBackoff(cap=0.5), 20)
+    return redis.asyncio.Redis.from_url(
+        URL, decode_responses=True, retry=retry, retry_on_error=[redis.exceptions.ConnectionError]
+    )
 
 
 async def _disconnect(client: redis.asyncio.Redis) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pool_harness import RedisServer, Send, StartWorker, until
+from pool_harness import Notes, RedisServer, Send, StartWorker, until
 
 pytestmark = pytest.mark.integration
 
@@ -24,3 +24,36 @@ def test_turns_go_on_while_the_broker_is_away_and_no_slot_is_lost(
         until(lambda: server.client.hlen("unacked") == 0, "everything is acknowledged")
         assert server.client.llen("celery") == 0
     assert worker.process.returncode == 0
+
+
+def _lose_connections(server: RedisServer) -> None:
+    """Close every client's connection: the broker is there, and redelivers at once."""
+    server.client.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_a_redelivery_of_what_still_runs_waits_for_its_end(
+    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes
+) -> None:
+    with start_worker("-c", "5", queue="again") as worker:
+        tasks = [send("probe.hold", args=[f"again-{n}", 2.0], queue="again") for n in range(3)]
+        until(lambda: all(notes(f"again-{n}") for n in range(3)), "all run")
+        _lose_connections(server)
+        until(lambda: worker.ask("stats")["pool"]["waiting"] == 3, "they were redelivered")
+        for number, task in enumerate(tasks):
+            until(lambda number=number: len(notes(f"again-{number}")) == 4)
+            assert notes(f"again-{number}") == ["started", "finished"] * 2
+            assert task.state == "SUCCESS"
+        until(lambda: server.client.hlen("unacked") == 0, "everything is acknowledged")
+
+
+def test_celery_may_cancel_what_runs_when_the_connection_is_lost(
+    start_worker: StartWorker, send: Send, server: RedisServer, notes: Notes
+) -> None:
+    with start_worker("-c", "5", queue="cancel", PROBE_CANCEL_ON_LOSS="1") as worker:
+        task = send("probe.hold", args=["cancelled"], queue="cancel")
+        until(lambda: notes("cancelled"), "it runs")
+        _lose_connections(server)
+        until(lambda: notes("cancelled")[1:] == ["CancelledError", "started"], "it runs again")
+        assert worker.ask("stats")["pool"]["in-flight"] == 1
+        task.revoke(terminate=True)
+        until(lambda: task.state == "REVOKED")
