@@ -6,6 +6,7 @@ Configuration is read when it is first needed, not at import.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from celery import Celery, signals
@@ -83,7 +84,9 @@ def _log_our_way(instance: Any, **_: Any) -> None:
 
 
 def _configure_logging(loglevel: int | str, **_: Any) -> None:
-    configure_logging(get_settings(), level=loglevel)
+    # Celery passes its own default, WARNING, where no level was asked for.
+    asked = any(option.startswith(("-l", "--loglevel")) for option in sys.argv)
+    configure_logging(get_settings(), level=loglevel if asked else None)
 
 
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])

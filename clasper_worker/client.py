@@ -55,14 +55,19 @@ class ClasperClient:
         self.app = Celery(
             "clasper_client", broker=broker_url, backend=result_backend, set_as_current=False
         )
-        self.app.conf.update(
-            task_serializer="json",
-            accept_content=["json"],
-            # A caller waits for an answer: report an unreachable broker soon.
-            task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1},
-            broker_transport_options={"socket_connect_timeout": 3},
-            redis_socket_connect_timeout=3,
-        )
+        # Sends without a result backend: Celery's would subscribe to each result before it
+        # sends, a connection and a subscription for nothing where nobody waits in this process.
+        self._sender = Celery("clasper_sender", broker=broker_url, set_as_current=False)
+        for app in (self.app, self._sender):
+            app.conf.update(
+                task_serializer="json",
+                accept_content=["json"],
+                # A caller waits for an answer: report an unreachable broker soon.
+                task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1},
+                broker_transport_options={"socket_connect_timeout": 3},
+                result_backend_transport_options={"retry_policy": {"max_retries": 2}},
+                redis_socket_connect_timeout=3,
+            )
         self._limits = limits or RequestLimits()
 
     @classmethod
@@ -97,7 +102,7 @@ class ClasperClient:
         """
         job_id = job_id or str(uuid.uuid4())
         try:
-            result = self.app.send_task(
+            self._sender.send_task(
                 "clasper.send",
                 kwargs=dict(request),
                 queue=TURN_QUEUE,
@@ -105,14 +110,15 @@ class ClasperClient:
                 argsrepr="()",
                 kwargsrepr=redacted(request),
             )
-        except OperationalError as exc:
+        except (OperationalError, OSError) as exc:
             raise StateUnavailableError(
                 "The broker cannot be reached: check CELERY_BROKER_URL, or start everything with"
                 " `clasper up`"
             ) from exc
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
-        return EnqueuedTurn(job_id, turn_id, result)
+        return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 
     def close(self) -> None:
         """Close the connections."""
+        self._sender.close()
         self.app.close()

@@ -22,6 +22,7 @@
     ├─ ToolError                  one tool call, told to the model so that it can mend it
     ├─ TurnError                  the turn itself
     │  ├─ ToolLoopError               the model repeats itself or never finishes
+    │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ StateUnavailableError      Redis, for our short-lived state (transient)
@@ -176,6 +177,12 @@ class ToolLoopError(TurnError):
     """The model repeats the same call or never comes to an answer."""
 
     code = "tool_loop"
+
+
+class TurnConflictError(TurnError):
+    """The turn was asked for before, under the same key, with a different request."""
+
+    code = "turn_conflict"
 
 
 class TurnTimeoutError(TurnError):

@@ -25,6 +25,7 @@ from clasper_worker.prompt.workspace import Workspace
 from clasper_worker.settings import Settings
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
+from clasper_worker.turn.ledger import RedisLedger
 from clasper_worker.turn.run import TurnDependencies, TurnSettings
 
 # No cap on connections (aiohttp's 0): the pool's -c already bounds how many turns call out at
@@ -80,6 +81,7 @@ class Runtime:
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
+            ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
             tasks=TaskFinder(redis_lock(state)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=workspace.current,

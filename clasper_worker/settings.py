@@ -63,7 +63,7 @@ class _RunningStackSource(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Clasper Worker's settings; ``docs/configuration.md`` and ``.env.example`` explain each."""
+    """Clasper Worker's settings; ``.env.example`` explains each."""
 
     model_config = SettingsConfigDict(
         env_file=".env",

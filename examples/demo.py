@@ -144,7 +144,7 @@ def make_ways(user: str) -> tuple[Way, ...]:
             {
                 **thread,
                 "agent_role": "researcher",
-                "message": f"A 4-step plan to interview customers about {words[1]}, please.",
+                "message": f"Write a 4-step plan for interviewing customers about {words[1]}.",
             },
             words[1],
         ),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import httpx2
 from celery.exceptions import TimeoutError as CeleryTimeoutError
+from redis.exceptions import RedisError
 
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
@@ -94,6 +95,10 @@ def _send_celery(settings: Settings, request: dict[str, Any], wait: float) -> di
             result: dict[str, Any] = turn.result.get(timeout=wait)
         except CeleryTimeoutError:
             raise _timed_out(ids, wait) from None
+        except (RedisError, RuntimeError) as exc:
+            raise StateUnavailableError(
+                "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
+            ) from exc
         return result
     finally:
         client.close()
@@ -122,8 +127,11 @@ def _send_http(settings: Settings, request: dict[str, Any], wait: float) -> dict
         raise StateUnavailableError(
             f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
         ) from exc
-    if answer.status_code >= 400:
-        raise ClasperError(str(body.get("error")), body.get("details"))
+    if not isinstance(body, dict) or answer.status_code >= 400:
+        known = body if isinstance(body, dict) else {}
+        text = known.get("error", "no error text")
+        code = f"{known.get('code')}, HTTP {answer.status_code}"
+        raise ClasperError(f"The shim answered: {text} ({code})", known.get("details"))
     if wait > 0 and body.get("status") == "queued":
         raise _timed_out(body, wait)
     return body

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 POOL = "clasper_worker.concurrency.pool:TaskPool"
 CONSUMER = "clasper_worker.concurrency.consumer:BatchingConsumer"
+RESULTS = "clasper_worker.concurrency.results:AtomicRedisBackend"
 DEFAULT_CONCURRENCY = 500
 """Turns in flight per worker process, where ``-c`` is not given."""
 
@@ -22,11 +23,17 @@ def install(app: Celery) -> None:
 
     Also makes ``-P prefork`` mean prefork, which Celery cannot tell from its default once
     ``worker_pool`` is set; gives the asyncio pool its own default for ``-c``, leaving those of the
-    other pools alone; and refuses ``--autoscale``, which has no use here. Task events are sent in
-    batches, under any pool.
+    other pools alone; and refuses ``--autoscale``, which has no use here.
+
+    Under any pool, task events are sent in batches, and results on Redis are stored in one step.
     """
     app.conf.worker_pool = POOL
     app.conf.worker_consumer = CONSUMER
+    app.loader.override_backends = {
+        **app.loader.override_backends,
+        "redis": RESULTS,
+        "rediss": RESULTS,
+    }
     choice = _PoolChoice(app)
     signals.celeryd_init.connect(choice.on_options, weak=False)
     signals.worker_init.connect(choice.on_worker, weak=False)

@@ -87,7 +87,7 @@ def _price(
     for provider_id in (provider, None):  # a compatible server may serve any provider's model
         try:
             found = calc_price(usage, model, provider_id=provider_id)
-        except LookupError:
-            continue
+        except (LookupError, ValueError, ArithmeticError):
+            continue  # unknown, or counts that make no sense: either way there is no price
         return found.input_price, found.output_price
     return None

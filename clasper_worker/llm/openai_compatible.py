@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import httpx2
 import openai
 from openai import AsyncOpenAI
 
@@ -119,16 +120,11 @@ def parse_completion(answer: object, ref: ModelRef) -> ModelReply:
             ToolCall(str(call["id"]), str(call["function"]["name"]), _arguments(call["function"]))
             for call in message.get("tool_calls") or ()
         )
-        usage = data.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
+        prompt, completion, cached = _token_counts(data.get("usage") or {})
         reply = ModelReply(
-            text=text,
+            text=_well_formed(text) if isinstance(text, str) else text,
             tool_calls=calls,
-            usage=TokenUsage(
-                prompt=int(usage.get("prompt_tokens") or 0),
-                completion=int(usage.get("completion_tokens") or 0),
-                cached=int(details.get("cached_tokens") or 0),
-            ),
+            usage=TokenUsage(prompt, completion, cached),
             provider=ref.provider,
             model=str(data.get("model") or ref.name),
             finish_reason=choice.get("finish_reason"),
@@ -138,6 +134,19 @@ def parse_completion(answer: object, ref: ModelRef) -> ModelReply:
     if not isinstance(text, str):
         raise _not_the_protocol(ref.name, "message.content is not text")
     return reply
+
+
+def _token_counts(usage: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Prompt, completion and cached tokens; compatible servers do not always add up."""
+    details = usage.get("prompt_tokens_details") or {}
+    prompt = max(0, int(usage.get("prompt_tokens") or 0))
+    completion = max(0, int(usage.get("completion_tokens") or 0))
+    return prompt, completion, min(prompt, max(0, int(details.get("cached_tokens") or 0)))
+
+
+def _well_formed(text: str) -> str:
+    """The text without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _arguments(function: Mapping[str, Any]) -> str:
@@ -161,14 +170,17 @@ def translate_error(exc: openai.OpenAIError, model: str) -> ModelError:
     """
     if isinstance(exc, openai.APIStatusError):
         return _status_error(exc, model)
-    if isinstance(exc, openai.APITimeoutError):
+    # The aiohttp transport reports a refused connection as a connect timeout.
+    refused = isinstance(exc.__cause__, httpx2.ConnectTimeout | httpx2.ConnectError)
+    if isinstance(exc, openai.APITimeoutError) and not refused:
         return ModelUnavailableError(
             f"The model {model!r} did not answer in time (CLASPER_LLM_TIMEOUT_SEC)",
             {"model": model},
         )
     if isinstance(exc, openai.APIConnectionError):
         return ModelUnavailableError(
-            f"The model {model!r} could not be reached: connection failed or was lost",
+            f"The model {model!r} could not be reached, or the connection was lost: check"
+            " OPENAI_BASE_URL",
             {"model": model},
         )
     if isinstance(exc, openai.APIResponseValidationError):

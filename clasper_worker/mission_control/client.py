@@ -21,7 +21,7 @@ from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, protocol_error
 
 _BASE = "/api/mission-control"
-_PAGE_SIZE = 50
+_PAGE_SIZE = 50  # the contract's own example: every backend takes it
 _MAX_PAGES = 10_000
 _CAPABILITIES_TTL_SECONDS = 60.0
 

@@ -52,7 +52,7 @@ class Message(_Object):
     id: str
     task_id: str
     content: str = Field(repr=False)
-    actor_type: str = "agent"
+    actor_type: str = "user"
     agent_role: str | None = None
 
 

@@ -60,17 +60,14 @@ class TaskFinder:
         """
         title = title.strip()
         user_id = backend.identity.user_id
-        cached = self._cache.get((user_id, title))
-        if cached is not None and cached[1] > self._clock():
-            return FoundTask(cached[0], created=False)
-        found = await _find(backend, title)
+        found = await self._look_up(backend, title)
         if found is not None:
-            return FoundTask(self._remember(user_id, title, found), created=False)
+            return FoundTask(found, created=False)
         key = task_title_key(user_id, title)
         async with self._lock(key):
-            found = await _find(backend, title)
+            found = await self._look_up(backend, title)
             if found is not None:
-                return FoundTask(self._remember(user_id, title, found), created=False)
+                return FoundTask(found, created=False)
             try:
                 task = await backend.create_task(
                     title=title,
@@ -90,6 +87,14 @@ class TaskFinder:
     def forget(self, user_id: str, title: str) -> None:
         """Drop a remembered task that turned out to be gone."""
         self._cache.pop((user_id, title.strip()), None)
+
+    async def _look_up(self, backend: AgentBackend, title: str) -> Task | None:
+        user_id = backend.identity.user_id
+        remembered = self._cache.get((user_id, title))
+        if remembered is not None and remembered[1] > self._clock():
+            return remembered[0]
+        found = await _find(backend, title)
+        return None if found is None else self._remember(user_id, title, found)
 
     def _remember(self, user_id: str, title: str, task: Task) -> Task:
         if len(self._cache) >= _MAX_CACHED:

@@ -8,6 +8,7 @@ carries an idempotency key, and the very same bytes are sent again.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -122,11 +123,14 @@ class BackendTransport:
             response = await self._client.request(
                 method, path, headers=headers, params=params, content=content
             )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
+            # The aiohttp transport reports a refused connection as a connect timeout.
+            raise _Transient(_unavailable(endpoint, "could not be reached")) from exc
         except httpx2.TimeoutException as exc:
             raise _Transient(_unavailable(endpoint, "did not answer in time")) from exc
         except (httpx2.RequestError, aiohttp.ClientError) as exc:
             # aiohttp carries the bytes, and a broken status line comes up as its own error.
-            raise _Transient(_unavailable(endpoint, "could not be reached")) from exc
+            raise _Transient(_unavailable(endpoint, "did not keep the connection")) from exc
         except httpx2.InvalidURL as exc:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
         self._note_deprecation(endpoint, response)
@@ -148,7 +152,7 @@ def _where(endpoint: str, status: int | None = None) -> dict[str, Any]:
 def _unavailable(endpoint: str, what: str, status: int | None = None) -> BackendUnavailableError:
     hint = "" if status is not None else ": check BACKEND_URL"
     return BackendUnavailableError(
-        f"The backend {what} ({endpoint}), after retries{hint}", _where(endpoint, status)
+        f"The backend {what} ({endpoint}){hint}", _where(endpoint, status)
     )
 
 
@@ -222,4 +226,6 @@ def _retry_after(response: httpx2.Response) -> float | None:
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = (moment - datetime.now(UTC)).total_seconds()
+    if math.isnan(seconds):
+        return None
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)

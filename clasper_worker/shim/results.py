@@ -14,6 +14,8 @@ import structlog
 from celery import Celery, states
 from redis.asyncio.client import PubSub
 
+from clasper_worker.errors import StateUnavailableError
+
 log = structlog.get_logger(__name__)
 
 # Celery's Redis backend stores a result under this key and publishes it on a channel of that name.
@@ -58,8 +60,17 @@ class JobResults:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def read(self, job_id: str) -> JobOutcome:
-        """The job's outcome as it stands; PENDING where the backend knows nothing of it."""
-        meta = await asyncio.to_thread(self._app.backend.get_task_meta, job_id, cache=False)
+        """The job's outcome as it stands; PENDING where the backend knows nothing of it.
+
+        Raises:
+            StateUnavailableError: the result backend does not answer.
+        """
+        try:
+            meta = await asyncio.to_thread(self._app.backend.get_task_meta, job_id, cache=False)
+        except (redis.RedisError, OSError, RuntimeError) as exc:
+            raise StateUnavailableError(
+                "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
+            ) from exc
         return _outcome(meta)
 
     async def wait(self, job_id: str, seconds: float) -> JobOutcome:

@@ -8,13 +8,12 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker.concurrency.interrupt import SoftLimitScope
-from clasper_worker.errors import BackendConflictError, ClasperError, TurnTimeoutError
-from clasper_worker.mission_control.idempotency import turn_step_key
-from clasper_worker.mission_control.tokens import AgentIdentity
+from clasper_worker.errors import ClasperError, TurnTimeoutError
 from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.ledger import Outcome, ledger_key
 from clasper_worker.turn.request import SendRequest
 from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.run import REPLY_STEP, TurnDependencies, TurnProgress, run_turn
+from clasper_worker.turn.run import TurnDependencies, TurnProgress, finish, run_turn
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +33,12 @@ async def run_within_limits(
 ) -> TurnResult:
     """Run the turn; at its soft time limit stop it, say so in its task, and fail.
 
-    The message goes out under the key of the reply, so that a task gets one of the two, never
-    both, whenever the limit strikes.
+    Reply and timeout are outcomes of one turn, of which the ledger keeps the first, posted under
+    one key: a task gets one of the two, never both, whenever the limit strikes. A run of the turn
+    at another time ends the same way.
 
     Raises:
-        TurnTimeoutError: the soft time limit passed.
+        TurnTimeoutError: the soft time limit passed before there was a reply.
         ClasperError: the turn failed.
     """
     progress = TurnProgress()
@@ -48,21 +48,16 @@ async def run_within_limits(
     except SoftTimeLimitExceeded:
         log.warning("turn.timed_out")
     if progress.task is not None:
+        outcome = Outcome(kind="timed_out", task_id=progress.task.id, text=TIMED_OUT_TEXT)
         try:
             async with asyncio.timeout(grace_seconds):
-                await _post_timed_out(request, turn, deps, progress.task.id)
-        except BackendConflictError:
-            log.info("turn.reply_already_posted")
+                # The reply, where that was decided just before.
+                outcome = await deps.ledger.decide(ledger_key(request, turn), outcome)
+                return await finish(request, turn, deps, outcome)
+        except TurnTimeoutError:
+            raise
         except (ClasperError, TimeoutError) as exc:
             log.warning("turn.timeout_not_posted", error=type(exc).__name__)
     raise TurnTimeoutError(
         "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
     )
-
-
-async def _post_timed_out(
-    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, task_id: str
-) -> None:
-    backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
-    key = turn_step_key(request.user_id, turn.turn_id, REPLY_STEP)
-    await backend.post_message(task_id=task_id, content=TIMED_OUT_TEXT, idempotency_key=key)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from clasper_worker.errors import EmptyReplyError, ToolLoopError
+from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopError
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
 from clasper_worker.tools.registry import Toolbox, ToolContext
 
@@ -78,6 +78,11 @@ async def converse(
 
 
 def _text(reply: ModelReply) -> str:
+    if reply.finish_reason == "content_filter":
+        raise ModelRejectedError(
+            f"The provider of {reply.model!r} filtered the reply: nothing was posted",
+            {"model": reply.model, "finish_reason": reply.finish_reason},
+        )
     text = reply.text.strip()
     if not text:
         raise EmptyReplyError(

@@ -23,6 +23,7 @@ from clasper_worker.errors import InvalidRequestError
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
+from clasper_worker.turn.wellformed import measure
 
 DEFAULT_ROLE = "default"
 DEFAULT_KICKOFF_NOTE = "Draft a concise plan based on the request below."
@@ -202,20 +203,13 @@ class SendRequest(_Part):
         return value
 
     @model_validator(mode="after")
-    def _agreement_and_total(self, info: ValidationInfo) -> Self:
+    def _agreement(self) -> Self:
         if self.session_key is not None:
             key_user, key_role = split_session_key(self.session_key)
             if key_user != self.user_id:
                 raise ValueError("session_key: names another user than user_id")
             if self.agent_role is not None and self.agent_role != key_role:
                 raise ValueError("session_key: names another role than agent_role")
-        cap = _limits(info).request_chars
-        total = len(self.message) + sum(len(item.content) for item in self.messages or ())
-        if total > cap:
-            raise ValueError(
-                f"messages: message and history have {total:,} characters; at most {cap:,}"
-                " (CLASPER_MAX_REQUEST_CHARS)"
-            )
         return self
 
     @property
@@ -285,8 +279,14 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
         field, _, problem = problem.partition(": ")
     if error["type"] == "extra_forbidden":
         problem = "is not a field of a send request"
-    fix = _FIXES.get(error["type"]) or _FIELD_FIXES.get(field) or f"see docs for {field}"
+    fix = _FIXES.get(error["type"]) or _FIELD_FIXES.get(field) or _group_fix(field)
     return {"field": field, "problem": problem, "fix": fix}
+
+
+def _group_fix(field: str) -> str:
+    """The fix for a field inside of another, such as ``messages.0.role``."""
+    group = field.partition(".")[0]
+    return _FIELD_FIXES.get(group) or "see the send request in docs/http-api.md"
 
 
 def invalid_request(problems: Iterable[Mapping[str, str]]) -> InvalidRequestError:
@@ -306,8 +306,21 @@ def parse_send_request(data: Mapping[str, Any], limits: RequestLimits | None = N
     Raises:
         InvalidRequestError: names every bad field, its problem and the fix.
     """
+    limits = limits or RequestLimits()
+    characters, problems = measure(data)
+    if characters > limits.request_chars:
+        problem = f"has {characters:,} characters in all; at most {limits.request_chars:,}"
+        problems.append(
+            {
+                "field": "(request)",
+                "problem": problem,
+                "fix": "shorten it, or raise CLASPER_MAX_REQUEST_CHARS",
+            }
+        )
+    if problems:
+        raise invalid_request(problems)
     try:
-        return SendRequest.model_validate(data, context=limits or RequestLimits())
+        return SendRequest.model_validate(data, context=limits)
     except ValidationError as exc:
         errors = exc.errors(include_input=False, include_url=False)
         raise invalid_request(_field_problem(error) for error in errors) from None

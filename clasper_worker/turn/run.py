@@ -9,11 +9,16 @@ from datetime import datetime
 
 import structlog
 
-from clasper_worker.errors import BackendConflictError, BackendNotFoundError
+from clasper_worker.errors import (
+    BackendConflictError,
+    BackendNotFoundError,
+    TurnConflictError,
+    TurnTimeoutError,
+)
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
-from clasper_worker.mission_control.client import AgentBackend, MissionControl
+from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity
@@ -23,6 +28,7 @@ from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.ledger import Outcome, TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 from clasper_worker.turn.resolve import ResolvedTask, resolve_task
@@ -58,6 +64,7 @@ class TurnDependencies:
     """The collaborators of a turn."""
 
     mission_control: MissionControl
+    ledger: TurnLedger
     tasks: TaskFinder
     toolbox: Toolbox
     workspace: Callable[[], WorkspaceSnapshot]
@@ -79,19 +86,57 @@ async def run_turn(
     deps: TurnDependencies,
     progress: TurnProgress | None = None,
 ) -> TurnResult:
-    """Resolve the task, build the prompt, converse with the model, post the reply.
+    """Decide the turn's outcome, unless an earlier run has, and post it.
 
     Raises:
         ClasperError: the turn failed; nothing empty was posted, and what was posted carries keys
             under which a repetition of the turn posts nothing twice.
     """
+    outcome = await deps.ledger.claim(ledger_key(request, turn), request_digest(request))
+    if outcome is None:
+        decided = await _think(request, turn, deps, progress or TurnProgress())
+        outcome = await deps.ledger.decide(ledger_key(request, turn), decided)
+    return await finish(request, turn, deps, outcome)
+
+
+async def finish(
+    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
+) -> TurnResult:
+    """Post a decided outcome, again or for the first time, and end the turn accordingly.
+
+    Raises:
+        TurnTimeoutError: the outcome is that the time ran out.
+        TurnConflictError: another outcome was posted before, and is not known here any more.
+        BackendError: the backend failed or refused it.
+    """
+    with _about_the_task(request, deps):
+        await _deliver(request, turn, deps, outcome)
+    if outcome.kind == "timed_out":
+        raise TurnTimeoutError(
+            "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
+        )
+    return TurnResult(
+        turn_id=turn.turn_id,
+        task_id=outcome.task_id,
+        trace_id=turn.trace_id,
+        response=outcome.text,
+        usage=outcome.usage,
+        cost=outcome.cost or turn_cost(()),
+        tool_calls=outcome.tool_calls,
+        context_warning=outcome.warning,
+    )
+
+
+async def _think(
+    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, progress: TurnProgress
+) -> Outcome:
+    """Resolve the task, build the prompt, converse with the model."""
     backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
     task = await resolve_task(
         request, backend, deps.tasks, default_title=deps.settings.default_task
     )
-    if progress is not None:
-        progress.task = task
-    with _naming_the_task(request):
+    progress.task = task
+    with _about_the_task(request, deps):
         history = await load_history(request, backend, task.id, limit=deps.settings.history_limit)
 
     def context_for(step: str) -> ToolContext:
@@ -105,18 +150,19 @@ async def run_turn(
         context_for,
         max_steps=deps.settings.max_steps,
     )
-    with _naming_the_task(request):
-        await _deliver(request, turn, backend, task, answer.text)
-    return _result(turn, task, answer)
+    return _outcome(task, answer)
 
 
 @contextmanager
-def _naming_the_task(request: SendRequest) -> Iterator[None]:
-    """Where the backend knows no such task, say which one the request named."""
+def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[None]:
+    """Where the backend knows no such task, say which one the request named, or forget it."""
     try:
         yield
     except BackendNotFoundError as exc:
+        title = request.task_title or deps.settings.default_task
         if request.task_id is None:
+            if title:  # remembered, and gone since: the next turn looks it up anew
+                deps.tasks.forget(request.user_id, title)
             raise
         raise BackendNotFoundError(
             f"The backend has no task {request.task_id!r} for this user: check task_id, or leave"
@@ -157,26 +203,30 @@ def _opening(
 
 
 async def _deliver(
-    request: SendRequest,
-    turn: TurnIdentity,
-    backend: AgentBackend,
-    task: ResolvedTask,
-    text: str,
+    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
 ) -> None:
+    backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
+
     def key(step: str) -> str:
         return turn_step_key(request.user_id, turn.turn_id, step)
 
     try:
-        await backend.post_message(task_id=task.id, content=text, idempotency_key=key(REPLY_STEP))
-    except BackendConflictError:
-        log.info("turn.reply_already_posted", turn_id=turn.turn_id)
-    if not request.metadata.kickoff_plan:
+        await backend.post_message(
+            task_id=outcome.task_id, content=outcome.text, idempotency_key=key(REPLY_STEP)
+        )
+    except BackendConflictError as exc:
+        raise TurnConflictError(
+            "An earlier run of this turn has posted its reply, and what it was is not known here"
+            " any more; nothing was posted twice",
+            {"turn_id": turn.turn_id},
+        ) from exc
+    if not request.metadata.kickoff_plan or outcome.kind != "reply":
         return
     try:
         await backend.create_document(
-            task_id=task.id,
+            task_id=outcome.task_id,
             title=request.metadata.plan_title or DEFAULT_PLAN_TITLE,
-            content=text,
+            content=outcome.text,
             doc_type="plan",
             idempotency_key=key("plan"),
         )
@@ -184,13 +234,13 @@ async def _deliver(
         log.info("turn.plan_already_posted", turn_id=turn.turn_id)
 
 
-def _result(turn: TurnIdentity, task: ResolvedTask, answer: Answer) -> TurnResult:
+def _outcome(task: ResolvedTask, answer: Answer) -> Outcome:
     used = sum((reply.usage for reply in answer.replies), TokenUsage())
-    return TurnResult(
-        turn_id=turn.turn_id,
+    cut = answer.replies[-1].finish_reason == "length"
+    return Outcome(
+        kind="reply",
         task_id=task.id,
-        trace_id=turn.trace_id,
-        response=answer.text,
+        text=answer.text,
         usage=Usage(
             prompt_tokens=used.prompt,
             completion_tokens=used.completion,
@@ -198,4 +248,5 @@ def _result(turn: TurnIdentity, task: ResolvedTask, answer: Answer) -> TurnResul
         ),
         cost=turn_cost(answer.replies),
         tool_calls=answer.tool_calls,
+        warning="the reply was cut at the model's limit for one reply" if cut else None,
     )

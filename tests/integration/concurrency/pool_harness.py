@@ -93,6 +93,7 @@ class Worker:
 
     def ask(self, question: str, **kwargs: Any) -> Any:
         """The worker's answer to a remote control command, such as ``stats``."""
+
         answers = self.app.control.broadcast(
             question, arguments=kwargs, destination=[self.name], reply=True, timeout=10, limit=1
         )

@@ -12,8 +12,6 @@ from typing import Any
 import redis.asyncio
 from celery import Celery
 from celery.exceptions import Reject, SoftTimeLimitExceeded
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 
 from clasper_worker.concurrency.bridge import run_coroutine
 from clasper_worker.concurrency.context import current_job
@@ -32,17 +30,14 @@ app.conf.update(
     worker_send_task_events=os.environ.get("PROBE_EVENTS", "1") == "1",
     broker_connection_retry_on_startup=True,
     worker_cancel_long_running_tasks_on_connection_loss="PROBE_CANCEL_ON_LOSS" in os.environ,
+    broker_transport_options={"client_name": "probe-broker"},  # by which Redis can close them
     worker_soft_shutdown_timeout=float(os.environ.get("PROBE_SOFT_SHUTDOWN", "0")),
 )
 install(app)
 
 
 async def _connect() -> redis.asyncio.Redis:
-    # Patient: some tests take the connections away.
-    retry = Retry(ExponentialBackoff(cap=0.5), 20)
-    return redis.asyncio.Redis.from_url(
-        URL, decode_responses=True, retry=retry, retry_on_error=[redis.exceptions.ConnectionError]
-    )
+    return redis.asyncio.Redis.from_url(URL, decode_responses=True)
 
 
 async def _disconnect(client: redis.asyncio.Redis) -> None:

@@ -57,16 +57,19 @@ def test_turns_that_want_the_same_new_title_at_once_make_one_task(
     assert len(processes.read(user, "messages", task_id=task["id"])) == 20
 
 
-def test_a_turn_of_the_same_idempotency_key_posts_once(processes: Any, worker: str) -> None:
+def test_a_turn_of_the_same_idempotency_key_runs_once_and_another_request_conflicts(
+    processes: Any, worker: str
+) -> None:
     user = secrets.token_hex(8)
-    turns = [
-        send(processes, user_id=user, message="Hi", idempotency_key="k", messages=[]).get(
-            timeout=60
-        )
-        for _ in range(2)
-    ]
-    assert turns[0]["turn_id"] == turns[1]["turn_id"]
-    assert len(processes.read(user, "messages", task_id=turns[0]["task_id"])) == 1
+    keyed = {"user_id": user, "idempotency_key": "k"}
+    one, two = (send(processes, **keyed, message="Hi").get(timeout=60) for _ in range(2))
+    assert one["turn_id"] == two["turn_id"]
+    assert one["response"] == two["response"]
+    (message,) = processes.read(user, "messages", task_id=one["task_id"])
+    assert message["content"] == one["response"]
+    other = send(processes, **keyed, message="Something else")
+    other.get(timeout=60, propagate=False)
+    assert type(other.result).__name__ == "TurnConflictError"
 
 
 @pytest.mark.parametrize(

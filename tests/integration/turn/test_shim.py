@@ -55,10 +55,10 @@ def test_a_job_can_be_followed_by_status_and_by_events(shim: Any) -> None:
     assert "event: start" not in resumed
 
 
-def test_a_turn_that_fails_is_a_502_with_its_error(shim: Any) -> None:
+def test_a_turn_for_a_task_that_is_not_there_is_a_404_with_its_error(shim: Any) -> None:
     request = {"user_id": "u1", "message": "Hi", "task_id": "nobodys"}
     answer = shim.post("/api/agents/send", params={"wait": "60"}, json=request)
-    assert (answer.status_code, answer.json()["code"]) == (502, "backend_not_found")
+    assert (answer.status_code, answer.json()["code"]) == (404, "backend_not_found")
     job = shim.get(f"/api/jobs/{answer.json()['job_id']}").json()
     assert (job["status"], job["error"]["code"]) == ("failed", "backend_not_found")
 

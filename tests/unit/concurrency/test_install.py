@@ -9,12 +9,20 @@ from typing import Any
 import click
 import pytest
 from celery import Celery
+from celery.backends.cache import CacheBackend
 from celery.bin.worker import WORKERS_POOL
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.thread import TaskPool as ThreadsPool
 
-from clasper_worker.concurrency.install import DEFAULT_CONCURRENCY, POOL, _PoolChoice, install
+from clasper_worker.concurrency.install import (
+    CONSUMER,
+    DEFAULT_CONCURRENCY,
+    POOL,
+    _PoolChoice,
+    install,
+)
 from clasper_worker.concurrency.pool import TaskPool
+from clasper_worker.concurrency.results import AtomicRedisBackend
 
 
 @pytest.fixture
@@ -126,8 +134,19 @@ def test_the_total_is_said_before_the_banner(
     )
 
 
-def test_installing_sets_the_pool() -> None:
-    app = Celery("installed", broker="memory://", set_as_current=False)
+def test_installing_plugs_in_pool_consumer_and_results() -> None:
+    app = Celery(
+        "installed", broker="memory://", backend="redis://127.0.0.1:1/0", set_as_current=False
+    )
     install(app)
     assert app.conf.worker_pool == POOL
+    assert app.conf.worker_consumer == CONSUMER
+    assert isinstance(app.backend, AtomicRedisBackend)
+    app.close()
+
+
+def test_installing_leaves_other_result_backends_alone() -> None:
+    app = Celery("installed", broker="memory://", backend="cache+memory://", set_as_current=False)
+    install(app)
+    assert isinstance(app.backend, CacheBackend)
     app.close()

@@ -207,3 +207,25 @@ def test_no_error_of_the_client_is_left_untranslated() -> None:
         openai.OpenAIError("x"),
     ):
         assert isinstance(translate_error(exc, "m"), errors.ModelError)
+
+
+def test_token_counts_that_do_not_add_up_are_clamped() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": -3,
+             "prompt_tokens_details": {"cached_tokens": 900}}  # fmt: skip
+    reply = parse_completion({"choices": [{"message": {"content": "x"}}], "usage": usage}, REF)
+    assert reply.usage == TokenUsage(10, 0, 10)
+
+
+def test_half_a_surrogate_pair_in_a_reply_does_not_get_through() -> None:
+    reply = parse_completion({"choices": [{"message": {"content": "a\ud800b"}}]}, REF)
+    assert reply.text == "a?b"
+
+
+async def test_a_refused_connection_is_not_called_a_timeout() -> None:
+    for raised in (httpx2.ConnectTimeout("refused"), httpx2.ConnectError("refused")):
+
+        def handler(_: httpx2.Request, raised: Exception = raised) -> httpx2.Response:
+            raise raised
+
+        with pytest.raises(errors.ModelUnavailableError, match="OPENAI_BASE_URL"):
+            await model_answering(handler).complete(HELLO)

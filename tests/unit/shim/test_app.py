@@ -110,6 +110,22 @@ async def test_a_body_that_is_no_json_object_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
+async def test_a_body_that_is_nested_without_end_is_refused(client: httpx2.AsyncClient) -> None:
+    content = b'{"user_id": "u1", "message": "Hi", "metadata": {"a": ' + b"[" * 100_000
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/api/agents/send", content=content, headers=headers)
+    assert answer.status_code == 400
+
+
+async def test_a_body_beyond_the_cap_is_refused_unread(
+    make_client: Callable[..., httpx2.AsyncClient],
+) -> None:
+    async with make_client(clasper_max_request_chars=100) as client:
+        body = {**REQUEST, "metadata": {"system_prompt": "x" * 2000}}
+        answer = await client.post("/api/agents/send", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
 async def test_another_content_type_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/api/agents/send", data={"user_id": "u1"})
     assert answer.status_code == 415

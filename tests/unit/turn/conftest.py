@@ -23,6 +23,7 @@ from clasper_worker.testing import ScriptedModel
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.ledger import MemoryLedger
 from clasper_worker.turn.request import parse_send_request
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import TurnDependencies, TurnSettings, run_turn
@@ -112,6 +113,7 @@ async def harness(workspace_path: Path) -> AsyncIterator[TurnHarness]:
     with Workspace.open(workspace_path) as workspace, stamina.set_testing(testing=True, attempts=2):
         deps = TurnDependencies(
             mission_control=mission_control,
+            ledger=MemoryLedger(),
             tasks=TaskFinder(no_lock),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=workspace.current,

@@ -122,12 +122,37 @@ def test_missing_fields_are_all_named() -> None:
 
 
 def test_over_long_input_names_the_cap() -> None:
-    limits = RequestLimits(message_chars=5, history_messages=1, request_chars=8)
+    limits = RequestLimits(message_chars=5, history_messages=1, request_chars=90)
     assert "CLASPER_MAX_MESSAGE_CHARS" in str(refused({**BASE, "message": "123456"}, limits))
     two = [{"role": "user", "content": "x"}] * 2
     assert "CLASPER_MAX_HISTORY_MESSAGES" in str(refused({**BASE, "messages": two}, limits))
-    long = [{"role": "user", "content": "1234"}]
-    assert "CLASPER_MAX_REQUEST_CHARS" in str(refused({**BASE, "messages": long}, limits))
+    for field in ("messages", "task_description", "metadata"):
+        long = {"messages": [{"role": "user", "content": "x" * 90}], "task_description": "x" * 90,
+                "metadata": {"system_prompt": "x" * 90}}[field]  # fmt: skip
+        assert "CLASPER_MAX_REQUEST_CHARS" in str(refused({**BASE, field: long}, limits))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"message": "hi \ud800"}, "message"),
+        ({"task_title": "\udfff"}, "task_title"),
+        ({"metadata": {"a": [{"b": "\ud800"}]}}, "metadata.a.0.b"),
+        ({"metadata": {"a": float("nan")}}, "metadata.a"),
+    ],
+)
+def test_what_cannot_be_sent_on_is_refused_wherever_it_stands(
+    change: dict[str, Any], field: str
+) -> None:
+    assert fields_of(refused({**BASE, **change})) == [field]
+
+
+def test_deep_nesting_is_refused() -> None:
+    nested: Any = []
+    for _ in range(50_000):
+        nested = [nested]
+    error = refused({**BASE, "metadata": {"a": nested}})
+    assert "levels deep" in str(error)
 
 
 def test_errors_and_repr_do_not_show_what_was_said() -> None:

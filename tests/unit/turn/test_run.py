@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import pytest
 
 from clasper_worker import errors
 from clasper_worker.testing import calls, says
+from clasper_worker.turn.ledger import MemoryLedger
 
 
 async def test_the_reply_is_posted_once_to_the_task_and_returned(harness: Any) -> None:
@@ -54,8 +56,6 @@ async def test_the_roles_soul_wins(harness: Any, workspace_path: Any) -> None:
     (workspace_path / "souls").mkdir()
     (workspace_path / "souls" / "writer.md").write_text("You are a writer.")
     with Workspace.open(workspace_path) as workspace:
-        from dataclasses import replace
-
         harness.deps = replace(harness.deps, workspace=workspace.current)
         _, model = await harness.run(says("ok"), agent_role="writer")
     system = model.requests[0].messages[0].content
@@ -136,10 +136,61 @@ async def test_another_turn_or_user_has_other_keys(harness: Any) -> None:
 async def test_a_repeated_turn_whose_model_answers_otherwise_posts_nothing_twice(
     harness: Any,
 ) -> None:
+    harness.deps = replace(harness.deps, ledger=MemoryLedger())
     first, _ = await harness.run(says("one"))
-    again, _ = await harness.run(says("two"))
+    harness.deps = replace(harness.deps, ledger=MemoryLedger())  # what was known is lost
+    with pytest.raises(errors.TurnConflictError):
+        await harness.run(says("two"))
     assert await harness.messages(first.task_id) == ["one"]
-    assert again.task_id == first.task_id
+
+
+async def test_a_turn_that_has_its_outcome_is_not_thought_over_again(harness: Any) -> None:
+    metadata = {"kickoff_plan": True}
+    first, _ = await harness.run(calls(("list_tasks", {})), says("one"), metadata=metadata)
+    again, model = await harness.run(metadata=metadata)
+    assert again.model_dump(exclude={"trace_id"}) == first.model_dump(exclude={"trace_id"})
+    assert model.requests == []
+    assert await harness.messages(first.task_id) == ["one"]
+
+
+async def test_runs_of_one_turn_at_the_same_time_post_and_return_one_reply(harness: Any) -> None:
+    runs = await asyncio.gather(*(harness.run(says(f"reply {n}")) for n in range(5)))
+    assert len({result.response for result, _ in runs}) == 1
+    assert await harness.messages(runs[0][0].task_id) == [runs[0][0].response]
+
+
+@pytest.mark.parametrize("change", [{"message": "Other"}, {"task_title": "Other"}])
+async def test_the_same_turn_with_another_request_is_a_conflict(
+    harness: Any, change: dict[str, str]
+) -> None:
+    await harness.run(says("one"))
+    with pytest.raises(errors.TurnConflictError):
+        await harness.run(says("two"), **change)
+    assert await harness.titles() == ["Thread"]
+
+
+async def test_a_reply_cut_at_the_models_limit_says_so(harness: Any) -> None:
+    cut = replace(says("Once upon"), finish_reason="length")
+    result, _ = await harness.run(cut)
+    assert "cut" in (result.context_warning or "")
+
+
+async def test_a_filtered_reply_fails_the_turn(harness: Any) -> None:
+    with pytest.raises(errors.ModelRejectedError):
+        await harness.run(replace(says("part"), finish_reason="content_filter"))
+    assert "messages" not in harness.http.paths("POST")
+
+
+async def test_a_remembered_task_that_is_gone_is_looked_up_again_by_the_next_turn(
+    harness: Any,
+) -> None:
+    await harness.run(says("one"), turn_id="1")
+    harness.http.answers["GET", "messages"] = [httpx2.Response(404, json={})]
+    with pytest.raises(errors.BackendNotFoundError):
+        await harness.run(turn_id="2")
+    looked = harness.http.paths("GET").count("tasks")
+    await harness.run(says("two"), turn_id="3")
+    assert harness.http.paths("GET").count("tasks") == looked + 1
 
 
 @pytest.mark.parametrize(
