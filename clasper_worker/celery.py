@@ -9,12 +9,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from clasper_worker.concurrency.install import install
+from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
 
 # Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks.
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
@@ -83,6 +87,18 @@ def _log_our_way(instance: Any, **_: Any) -> None:
         signals.setup_logging.connect(_configure_logging, weak=False)
 
 
+def _say_what_is_missing(sender: Any, **_: Any) -> None:
+    """Tell the operator at the start, not only each caller, why turns are going to fail."""
+    if sender.app is not app:
+        return
+    from clasper_worker.runtime import check_settings  # noqa: PLC0415 - a worker alone needs it
+
+    try:
+        check_settings(get_settings())
+    except ConfigurationError as exc:
+        log.error("worker.turns_will_fail", reason=str(exc), **exc.details)  # noqa: TRY400 - no fault of ours
+
+
 def _configure_logging(loglevel: int | str, **_: Any) -> None:
     # Celery passes its own default, WARNING, where no level was asked for.
     asked = any(option.startswith(("-l", "--loglevel")) for option in sys.argv)
@@ -92,3 +108,4 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
 signals.celeryd_init.connect(_log_our_way, weak=False)
+signals.worker_ready.connect(_say_what_is_missing, weak=False)

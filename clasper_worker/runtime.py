@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from redis.exceptions import LockError, RedisError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
-from clasper_worker.llm.catalogue import Tier, model_chain
+from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
 from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
@@ -21,6 +21,7 @@ from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.prompt.reader import missing_workspace
 from clasper_worker.prompt.workspace import Workspace
 from clasper_worker.settings import Settings
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
@@ -59,19 +60,14 @@ class Runtime:
         Raises:
             ConfigurationError: a setting that turns need is missing; names it.
         """
-        if settings.backend_url is None:
-            raise ConfigurationError(
-                "No BACKEND_URL is configured: set it to your backend's address, or run"
-                " `clasper up`, which brings a reference backend",
-                {"variable": "BACKEND_URL"},
-            )
+        backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
         workspace = Workspace.open(settings.clasper_workspace)
         llm = _openai_client(settings)
-        backend_http = _http_client(settings.clasper_backend_timeout_sec, settings.backend_url)
+        backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
         state = redis.Redis.from_url(settings.redis_url, socket_timeout=_CONNECT_TIMEOUT_SECONDS)
         transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
-        chains = {tier: model_chain(settings, tier) for tier in ("default", "cheap", "best")}
+        chains = {tier: model_chain(settings, tier) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
             cap = settings.clasper_llm_max_output_tokens
@@ -105,18 +101,38 @@ class Runtime:
                 await outcome
 
 
-def _http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
-    timeout = httpx2.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
-    return DefaultAioHttpClient(base_url=base_url, timeout=timeout, limits=_LIMITS)
+def check_settings(settings: Settings) -> str:
+    """Check what turns need, as far as that goes without connecting; returns the backend's URL.
 
-
-def _openai_client(settings: Settings) -> AsyncOpenAI:
+    Raises:
+        ConfigurationError: a setting is missing or cannot be used; names it.
+    """
+    if settings.backend_url is None:
+        raise ConfigurationError(
+            "No BACKEND_URL is configured: set it to your backend's address, or run"
+            " `clasper up`, which brings a reference backend",
+            {"variable": "BACKEND_URL"},
+        )
     if settings.openai_api_key is None and settings.openai_base_url is None:
         raise ConfigurationError(
             "No OPENAI_API_KEY is configured: set it, or point OPENAI_BASE_URL at a server that"
             " speaks OpenAI's API, or run `clasper up`, which brings an offline model",
             {"variable": "OPENAI_API_KEY"},
         )
+    AgentTokens.from_settings(settings)
+    for tier in TIERS:
+        model_chain(settings, tier)
+    if not settings.clasper_workspace.is_dir():
+        raise missing_workspace(settings.clasper_workspace)
+    return settings.backend_url
+
+
+def _http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
+    timeout = httpx2.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
+    return DefaultAioHttpClient(base_url=base_url, timeout=timeout, limits=_LIMITS)
+
+
+def _openai_client(settings: Settings) -> AsyncOpenAI:
     key = settings.openai_api_key
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -107,6 +108,7 @@ def _configure(database: str | None, disabled: frozenset[str]) -> BackendConfig:
 
 def _default_database(state_dir: Path) -> str:
     try:
+        os.umask(0o077)  # it holds what people said: its owner alone reads it
         state_dir.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigurationError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings
 
 Tier = Literal["default", "cheap", "best"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
 
 # Prefixes that name a provider. Only OpenAI's API (and whatever speaks it, by OPENAI_BASE_URL) is
 # served so far; a name with another of these prefixes is refused rather than sent to OpenAI.
