@@ -12,8 +12,10 @@ from rig import Rig
 from servers import history_text
 from turns import check_posts, make_turns
 
-_RAMP = 300
+_RAMP = 100
 """Turns at the head of a long queue that are not counted."""
+_SPARE = 2_000
+"""Turns that the worker may have fetched, or carried out before we look: twice what it fetches."""
 
 
 def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -26,24 +28,26 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         say(f"{curve} {size:,}: {per_second:,.0f} turns/s, {cpu_ms:.2f} ms CPU a turn")
 
     rig.behave()
-    with rig.workers(1) as workers:
+    seconds = plan.batch_seconds
+    with rig.workers(warm_up=plan.warm_up) as workers:
         for size in plan.queues:
-            note("queue", size, *_head_of_a_queue(rig, workers, size, plan.growth_turns))
+            count = len(rig.turns_for(seconds))
+            note("queue", size, *_head_of_a_queue(rig, workers, size, count))
         for size in plan.histories:
-            turns = make_turns(plan.growth_turns)
-            batch = rig.run(workers, turns, history=_conversation(size))
+            batch = rig.run(workers, rig.turns_for(seconds), history=_conversation(size))
             note("history_in_request", size, batch.per_second, batch.cpu_ms)
-    for size in plan.histories:
-        # What the backend offers is remembered for a minute: a new worker asks anew.
-        rig.behave(history=size)
-        with rig.workers(1) as workers:
-            batch = rig.run(workers, make_turns(plan.growth_turns))
+    rig.behave(history=0)  # what the backend offers is remembered: a new worker asks anew
+    with rig.workers(warm_up=plan.warm_up) as workers:
+        for size in plan.histories:
+            rig.behave(history=size)
+            batch = rig.run(workers, rig.turns_for(seconds))
             note("history_from_backend", size, batch.per_second, batch.cpu_ms)
     rig.behave()
     for size in plan.skills:
         folder = _workspace(rig.folder / f"workspace-{size}", size)
-        with rig.workers(1, variables={"CLASPER_WORKSPACE": str(folder)}) as workers:
-            batch = rig.run(workers, make_turns(plan.growth_turns))
+        variables = {"CLASPER_WORKSPACE": str(folder)}
+        with rig.workers(warm_up=plan.warm_up, variables=variables) as workers:
+            batch = rig.run(workers, rig.turns_for(seconds))
             note("skills", size, batch.per_second, batch.cpu_ms)
     return curves
 
@@ -55,7 +59,7 @@ def _head_of_a_queue(
 
     The rest is taken away afterwards, and together with what was carried out must be all.
     """
-    turns = make_turns(length + _RAMP + 2 * count)  # prefetched ones and a late look are no matter
+    turns = make_turns(length + _RAMP + count + _SPARE)
     ids = rig.backlog.fill(turns)
     rig.behave()
     worker = workers[0].stats

@@ -32,7 +32,7 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
                 f"{slots} turns in flight need {slots * _FILES_PER_TURN + _SPARE_FILES} open"
                 f" files, and only {files} are allowed here: raise `ulimit -Hn`"
             )
-        points[str(slots)] = _point(rig, slots, count)
+        points[str(slots)] = _point(rig, slots, count, plan.warm_up)
         point = points[str(slots)]
         say(
             f"{slots:,} in flight: {point['turns_per_second']:,.0f} turns/s,"
@@ -42,10 +42,9 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     return {"model_seconds": MODEL_SECONDS, "points": points}
 
 
-def _point(rig: Rig, slots: int, count: int) -> dict[str, Any]:
+def _point(rig: Rig, slots: int, count: int, warm_up: int) -> dict[str, Any]:
     rig.behave(latency=MODEL_SECONDS)
-    # Warmed up with few turns: its memory should be that of a worker that meets the load.
-    with rig.workers(1, ["-c", str(slots)], warm_up=100) as workers:
+    with rig.workers(1, ["-c", str(slots)], warm_up=warm_up) as workers:
         rig.behave(latency=MODEL_SECONDS)
         memory = _Memory(workers[0])
         idle = memory.read()
@@ -53,8 +52,14 @@ def _point(rig: Rig, slots: int, count: int) -> dict[str, Any]:
             batch = rig.run(workers, make_turns(count), while_waiting=memory.sample)
             posts = post_times(rig.backend.ask("posts"))
         peak = rig.model.ask("counts")["peak"]
-    began = {user: accepted.by_id[name] for name, user in batch.users.items()}
-    above = [posts[user] - began[user] - MODEL_SECONDS for user in posts if user in began]
+    began = {user: accepted.by_id.get(name) for name, user in batch.users.items()}
+    if None in began.values():
+        rig.faults.notes.append("task-started events of some turns did not come")
+    above = [
+        posts[user] - start - MODEL_SECONDS
+        for user, start in began.items()
+        if start is not None and user in posts
+    ]
     return {
         "turns": count,
         "turns_per_second": round(batch.per_second, 1),

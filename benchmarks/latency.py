@@ -25,7 +25,7 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     the backend, by one machine's monotonic clock; the model's time is taken off.
     """
     rig.behave(latency=MODEL_SECONDS)
-    with rig.workers(1) as workers:
+    with rig.workers(warm_up=plan.warm_up) as workers:
         turns = make_turns(plan.latency_turns)
         rig.behave(latency=MODEL_SECONDS)
         sent: dict[str, float] = {}

@@ -36,7 +36,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _bars(axes: Axes, ways: Mapping[str, Any], figure: str, title: str, form: str) -> None:
-    names = list(WAYS)[::-1]
+    names = [name for name in reversed(WAYS) if name in ways]
     values = [ways[name][figure] for name in names]
     colours = [_OURS if name.startswith("asyncio") else _OTHERS for name in names]
     bars = axes.barh([WAYS[name].replace("`", "") for name in names], values, color=colours)

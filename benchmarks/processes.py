@@ -99,6 +99,7 @@ class Worker:
         self, name: str, options: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
         self.node = f"{name}@bench"
+        self._stopping = False
         self._log = folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "clasper_worker", "worker"]
         with self._log.open("wb") as log:
@@ -132,11 +133,17 @@ class Worker:
         lines = self._log.read_text("utf-8", "replace").splitlines()
         return [line[:300] for line in lines if any(mark in line for mark in _ERROR_MARKS)]
 
+    def begin_stop(self) -> None:
+        """Have it finish and end (warm shutdown)."""
+        if self._process.poll() is None and not self._stopping:
+            self._stopping = True
+            self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
-        """Have it finish and end (warm shutdown); kill it if it does not."""
+        """Have it finish and end, and wait for that; kill it if it does not."""
         if self._process.poll() is not None:
             return
-        self._process.send_signal(signal.SIGTERM)
+        self.begin_stop()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

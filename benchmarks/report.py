@@ -13,7 +13,8 @@ WAYS = {
     "asyncio_1": "asyncio pool, 1 process",
     "asyncio_2": "asyncio pool, 2 processes",
     "direct": "the same turn without Celery",
-    "bare_http": "its three HTTP calls alone",
+    "bare_http": "its three HTTP calls alone, by the same client",
+    "bare_aiohttp": "its three HTTP calls alone, by aiohttp",
     "prefork": "Celery's prefork pool, `-c 8`",
     "threads": "Celery's threads pool, `-c 100`",
 }
@@ -73,6 +74,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _throughput(ways: Mapping[str, Any]) -> str:
     rows = []
     for name, label in WAYS.items():
+        if name not in ways:
+            continue
         way = ways[name]
         low, high = way["turns_per_second_range"]
         rows.append(

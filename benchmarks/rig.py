@@ -23,6 +23,7 @@ from clasper_worker.settings import Settings
 NO_HISTORY = -1
 _START_SECONDS = 60.0
 _BATCH_SECONDS = 180.0
+_FEWEST, _MOST = 100, 20_000  # turns of a batch
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Rig:
         self.folder = folder
         self.backlog = Backlog(broker.url)
         self.faults = Faults()
+        self.last_rate = 0.0  # turns a second of the last batch
         self._history = NO_HISTORY
         self._others = {
             "redis": psutil.Process(broker.pid),
@@ -102,7 +104,7 @@ class Rig:
         count: int = 1,
         options: Sequence[str] = (),
         *,
-        warm_up: int = 400,
+        warm_up: int,
         variables: Mapping[str, str] | None = None,
     ) -> Iterator[list[Worker]]:
         """Workers on an empty broker, ready and warm; stopped at the end, their logs read."""
@@ -117,6 +119,8 @@ class Rig:
             if warm_up:
                 self.run(workers, make_turns(warm_up * count))
             yield workers
+            for worker in workers:
+                worker.begin_stop()  # all at once, then each is waited for
         for worker in workers:
             self.faults.notes += [f"log: {line}" for line in worker.errors()]
 
@@ -148,7 +152,12 @@ class Rig:
         self.faults.add(check_posts(turns, self.backend.ask("posts")))
         self.faults.add(self.backlog.check_results(ids))
         self.backlog.forget(ids)
+        self.last_rate = batch.per_second
         return batch
+
+    def turns_for(self, seconds: float, fewest: int = 0) -> list[Turn]:
+        """New turns, as many as should take about so long by the last batch's rate."""
+        return make_turns(min(max(int(self.last_rate * seconds), fewest, _FEWEST), _MOST))
 
     def wait_for_posts(
         self, count: int, workers: Sequence[Worker] = (), while_waiting: Any = None

@@ -15,7 +15,14 @@ from rig import Batch, Rig
 from turns import check_posts, make_turns
 
 CONCURRENCY = 100
-"""Turns, or calls, at a time where they are made without Celery, and under Celery's threads."""
+"""Turns at a time in one process, however they are carried out; but for prefork's processes."""
+_ROUNDS = 5  # a batch has so many turns for each slot at least: it shows the steady state
+
+_POOLS = {
+    "prefork": ["-P", "prefork", "-c", "8"],
+    "threads": ["-P", "threads", "-c", str(CONCURRENCY)],
+}
+_WITHOUT_CELERY = ("direct", "bare_http", "bare_aiohttp")
 
 
 def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -24,39 +31,43 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     ways: dict[str, Any] = {}
 
     def note(name: str, batches: Sequence[Batch]) -> None:
-        ways[name] = summary(batches)
+        ways[name] = _summary(batches)
         say(
             f"{name}: {ways[name]['turns_per_second']:,.0f} turns/s,"
             f" {ways[name]['cpu_ms_per_turn']:.2f} ms CPU a turn"
         )
 
+    def under_celery(name: str, processes: int, options: Sequence[str] = ()) -> None:
+        with rig.workers(processes, options, warm_up=plan.warm_up) as workers:
+            fewest = _ROUNDS * CONCURRENCY * processes if processes > 1 else 0
+            batches = [
+                rig.run(workers, rig.turns_for(plan.batch_seconds, fewest))
+                for _ in range(plan.batches)
+            ]
+            note(name, batches)
+
     for count in (1, 2):
-        with rig.workers(count) as workers:
-            size = plan.throughput_turns * count
-            batches = [rig.run(workers, make_turns(size)) for _ in range(plan.batches)]
-            note(f"asyncio_{count}", batches)
-    note("direct", _without_celery(rig, "direct", plan))
-    note("bare_http", _without_celery(rig, "bare", plan))
-    for name, options in (
-        ("prefork", ["-P", "prefork", "-c", "8"]),
-        ("threads", ["-P", "threads", "-c", str(CONCURRENCY)]),
-    ):
-        with rig.workers(1, options) as workers:
-            size = plan.throughput_turns // 2
-            note(name, [rig.run(workers, make_turns(size)) for _ in range(plan.batches)])
+        under_celery(f"asyncio_{count}", count, ["-c", str(CONCURRENCY)])
+    for how in _WITHOUT_CELERY:
+        note(how, _without_celery(rig, how, plan))
+    if plan.compare:
+        for name, options in _POOLS.items():
+            under_celery(name, 1, options)
     return ways
 
 
-def summary(batches: Sequence[Batch]) -> dict[str, Any]:
+def _summary(batches: Sequence[Batch]) -> dict[str, Any]:
     """The median batch, and how far they lie apart."""
     rates = [batch.per_second for batch in batches]
+    costs = [batch.cpu_ms for batch in batches]
     last = batches[-1]
     return {
         "turns": sum(batch.turns for batch in batches),
         "batches": len(batches),
         "turns_per_second": round(statistics.median(rates), 1),
         "turns_per_second_range": [round(min(rates), 1), round(max(rates), 1)],
-        "cpu_ms_per_turn": round(statistics.median(batch.cpu_ms for batch in batches), 3),
+        "cpu_ms_per_turn": round(statistics.median(costs), 3),
+        "cpu_ms_per_turn_range": [round(min(costs), 3), round(max(costs), 3)],
         "others_cpu_ms_per_turn": {name: round(ms, 3) for name, ms in last.others.items()},
         "backend_calls_per_turn": {
             name: round(calls / last.turns, 3) for name, calls in last.calls.items()
@@ -74,12 +85,12 @@ def _without_celery(rig: Rig, how: str, plan: Plan) -> list[Batch]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    batches = []
+    batches: list[Batch] = []
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for size in (400, *[plan.throughput_turns] * plan.batches):
-            turns = make_turns(size)
+        for number in range(plan.batches + 1):
+            turns = rig.turns_for(plan.batch_seconds) if number else make_turns(plan.warm_up)
             rig.behave()
             process.stdin.write(json.dumps([turn.token for turn in turns]) + "\n")
             process.stdin.flush()
@@ -87,9 +98,10 @@ def _without_celery(rig: Rig, how: str, plan: Plan) -> list[Batch]:
             if not answer:
                 raise BenchmarkError(f"direct.py {how} ended with {process.wait()}")
             took = json.loads(answer)
-            batch = Batch(size, took["seconds"], took["cpu"])
+            batch = Batch(len(turns), took["seconds"], took["cpu"])
             batch.calls = rig.backend.ask("counts")["calls"]
             rig.faults.add(check_posts(turns, rig.backend.ask("posts")))
+            rig.last_rate = batch.per_second
             batches.append(batch)
         process.stdin.close()
     return batches[1:]  # the first was to warm up

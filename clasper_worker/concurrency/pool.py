@@ -65,7 +65,7 @@ class TaskPool(BasePool):
 
     soft_limit_grace = 30.0
     cold_grace = 2.0
-    settling_threads = 8
+    settling_threads = 4
     plain_threads = 64
 
     body_can_be_buffer = True

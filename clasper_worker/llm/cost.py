@@ -80,14 +80,32 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
 def _price(
     provider: str, model: str, prompt: int, completion: int, cached: int
 ) -> tuple[Decimal, Decimal] | None:
+    if (listed_under := _listed_under(provider, model)) is _UNLISTED:
+        return None
     # Imported here: its price data takes a third of a second to load, once.
     from genai_prices import Usage, calc_price  # noqa: PLC0415
 
     usage = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
-    for provider_id in (provider, None):  # a compatible server may serve any provider's model
+    try:
+        found = calc_price(usage, model, provider_id=listed_under)
+    except (ValueError, ArithmeticError):
+        return None  # counts that make no sense have no price
+    return found.input_price, found.output_price
+
+
+_UNLISTED = ""
+
+
+@lru_cache(maxsize=256)
+def _listed_under(provider: str, model: str) -> str | None:
+    """The provider whose price list has the model, None for any; `_UNLISTED` where none has."""
+    from genai_prices import Usage, calc_price  # noqa: PLC0415 - as above
+
+    candidates: tuple[str | None, ...] = (provider, None)
+    for candidate in candidates:  # a compatible server may serve any provider's model
         try:
-            found = calc_price(usage, model, provider_id=provider_id)
-        except (LookupError, ValueError, ArithmeticError):
-            continue  # unknown, or counts that make no sense: either way there is no price
-        return found.input_price, found.output_price
-    return None
+            calc_price(Usage(), model, provider_id=candidate)
+        except (LookupError, ValueError):
+            continue
+        return candidate
+    return _UNLISTED
