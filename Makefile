@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format up dev start worker lock clean
+.PHONY: help install demo test bench lint format up dev start worker lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,13 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
+bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 8 minutes)
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+$(VENV)/.bench: $(STAMP) requirements-bench.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -41,8 +48,11 @@ start: up ## The same as up
 worker: $(STAMP) ## Run a worker alone
 	@$(BIN)/clasper worker
 
-lock: ## Write requirements.lock anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra dev --no-emit-package clasper-worker --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-emit-package clasper-worker --custom-compile-command "make lock" pyproject.toml
+
+lock: ## Write the lock files anew (needs uv)
+	$(LOCK) --extra dev -o requirements.lock
+	$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
