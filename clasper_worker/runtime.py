@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
 import httpx2
-import redis.asyncio as redis
 from openai import AsyncOpenAI, DefaultAioHttpClient
-from redis.exceptions import LockError, RedisError
 
-from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.errors import ConfigurationError
 from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
 from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.messages import ChatModel
@@ -24,6 +21,7 @@ from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.reader import missing_workspace
 from clasper_worker.prompt.workspace import Workspace
 from clasper_worker.settings import Settings
+from clasper_worker.state import redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.ledger import RedisLedger
@@ -34,7 +32,6 @@ from clasper_worker.turn.run import TurnDependencies, TurnSettings
 # before servers that keep theirs for 5 seconds (uvicorn, Node) close them under a request.
 _LIMITS = httpx2.Limits(max_connections=0, keepalive_expiry=4.0)
 _CONNECT_TIMEOUT_SECONDS = 10.0
-_LOCK_SECONDS = 30.0
 
 
 class Runtime:
@@ -65,7 +62,7 @@ class Runtime:
         workspace = Workspace.open(settings.clasper_workspace)
         llm = _openai_client(settings)
         backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
-        state = redis.Redis.from_url(settings.redis_url, socket_timeout=_CONNECT_TIMEOUT_SECONDS)
+        state = redis_client(settings.redis_url)
         transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
         chains = {tier: model_chain(settings, tier) for tier in TIERS}
 
@@ -141,36 +138,3 @@ def _openai_client(settings: Settings) -> AsyncOpenAI:
         timeout=httpx2.Timeout(settings.clasper_llm_timeout_sec, connect=_CONNECT_TIMEOUT_SECONDS),
         http_client=_http_client(settings.clasper_llm_timeout_sec),
     )
-
-
-def redis_lock(
-    client: redis.Redis, *, seconds: float = _LOCK_SECONDS
-) -> Callable[[str], AbstractAsyncContextManager[object]]:
-    """Named locks shared by all workers, each held for ``seconds`` at most.
-
-    Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
-    """
-
-    @asynccontextmanager
-    async def lock(name: str) -> AsyncIterator[object]:
-        held = client.lock(
-            f"clasper:lock:{name}", timeout=seconds, blocking_timeout=seconds * 2, sleep=0.02
-        )
-        try:
-            if not await held.acquire():
-                raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
-        except RedisError as exc:
-            raise StateUnavailableError(
-                f"Redis did not answer ({type(exc).__name__}): check CLASPER_REDIS_URL"
-            ) from exc
-        try:
-            yield held
-        finally:
-            try:
-                await held.release()
-            except LockError:
-                pass  # it ran out while held; the idempotency key still keeps the task single
-            except RedisError:
-                pass  # it will run out by itself
-
-    return lock

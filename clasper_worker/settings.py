@@ -25,6 +25,8 @@ from pydantic_settings import (
 from clasper_worker.errors import ConfigurationError
 
 STACK_FILE = "stack.json"
+_REDIS = ("redis://", "rediss://", "unix://")
+_LOCAL_REDIS = "redis://localhost:6379/0"
 
 
 def read_running_stack(state_dir: Path) -> dict[str, Any] | None:
@@ -85,7 +87,7 @@ class Settings(BaseSettings):
     clasper_default_task: str | None = None
 
     # Celery and Redis
-    celery_broker_url: str = "redis://localhost:6379/0"
+    celery_broker_url: str = _LOCAL_REDIS
     celery_result_backend: str | None = None
     clasper_redis_url: str | None = None
     clasper_result_ttl_sec: Annotated[int, Field(ge=60)] = 86_400
@@ -158,14 +160,17 @@ class Settings(BaseSettings):
         """Where Celery keeps results: ``CELERY_RESULT_BACKEND``, else Redis as the broker's."""
         if self.celery_result_backend:
             return self.celery_result_backend
-        if self.celery_broker_url.startswith(("redis://", "rediss://", "sentinel://")):
+        if self.celery_broker_url.startswith((*_REDIS, "sentinel://")):
             return self.celery_broker_url
-        return "redis://localhost:6379/0"
+        return _LOCAL_REDIS
 
     @property
     def redis_url(self) -> str:
         """Our own short-lived state: ``CLASPER_REDIS_URL``, else Redis as the broker's."""
-        return self.clasper_redis_url or self.result_backend_url
+        if self.clasper_redis_url:
+            return self.clasper_redis_url
+        urls = (self.celery_broker_url, self.result_backend_url)
+        return next((url for url in urls if url.startswith(_REDIS)), _LOCAL_REDIS)
 
     @property
     def daemon_api_keys(self) -> tuple[str, ...]:

@@ -17,9 +17,14 @@ from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the shim over the broker and result backend that the settings name."""
-    services = ShimServices.from_settings(settings)
+def create_app(settings: Settings, services: ShimServices | None = None) -> FastAPI:
+    """Make the shim over the broker and result backend that the settings name.
+
+    Args:
+        settings: the operator's.
+        services: collaborators to use instead of those that the settings lead to.
+    """
+    services = services or ShimServices.from_settings(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

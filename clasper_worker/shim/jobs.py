@@ -15,8 +15,8 @@ class JobRegister:
     aid: where Redis does not answer, jobs go on and only that difference is lost.
     """
 
-    def __init__(self, redis_url: str, *, ttl_seconds: int) -> None:
-        self._redis = redis.Redis.from_url(redis_url, socket_timeout=3, decode_responses=True)
+    def __init__(self, client: redis.Redis, *, ttl_seconds: int) -> None:
+        self._redis = client
         self._ttl = ttl_seconds
 
     async def add(self, job_id: str, turn_id: str) -> None:

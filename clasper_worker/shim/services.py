@@ -9,6 +9,7 @@ from clasper_worker.client import ClasperClient
 from clasper_worker.settings import Settings
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
+from clasper_worker.state import redis_client
 from clasper_worker.turn.request import RequestLimits
 
 
@@ -30,7 +31,9 @@ class ShimServices:
             settings,
             client,
             JobResults(client.app, settings.result_backend_url),
-            JobRegister(settings.redis_url, ttl_seconds=settings.clasper_result_ttl_sec),
+            JobRegister(
+                redis_client(settings.redis_url), ttl_seconds=settings.clasper_result_ttl_sec
+            ),
             RequestLimits.from_settings(settings),
         )
 

@@ -6,33 +6,37 @@ from typing import Any
 import fakeredis
 import httpx2
 import pytest
-from fastapi import FastAPI
 
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.auth import is_loopback, refuse_open_door
+from clasper_worker.shim.jobs import JobRegister
+from clasper_worker.shim.results import JobResults
+from clasper_worker.shim.services import ShimServices
+from clasper_worker.turn.request import RequestLimits
 
 REQUEST = {"user_id": "u1", "message": "Hello"}
 
 
 @pytest.fixture
-def make_client(
-    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
-) -> Callable[..., httpx2.AsyncClient]:
+def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.AsyncClient]:
     server = fakeredis.FakeServer()
-    monkeypatch.setattr(
-        "clasper_worker.shim.jobs.redis.Redis.from_url",
-        lambda *_, **__: fakeredis.FakeAsyncRedis(server=server, decode_responses=True),
-    )
 
-    def make(**settings: Any) -> httpx2.AsyncClient:
-        app: FastAPI = create_app(
-            settings_of(
-                celery_broker_url="memory://", celery_result_backend="cache+memory://", **settings
-            )
+    def make(**given: Any) -> httpx2.AsyncClient:
+        settings = settings_of(
+            celery_broker_url="memory://", celery_result_backend="cache+memory://", **given
         )
+        client = ClasperClient.from_settings(settings)
+        services = ShimServices(
+            settings,
+            client,
+            JobResults(client.app, settings.result_backend_url),
+            JobRegister(fakeredis.FakeAsyncRedis(server=server), ttl_seconds=60),
+            RequestLimits.from_settings(settings),
+        )
+        app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         return httpx2.AsyncClient(transport=transport, base_url="http://shim.test")
 
