@@ -59,7 +59,8 @@ def kickoff_plan(words: str) -> Kickoff | None:
 def planned(kickoff: Kickoff) -> str:
     """The plan that a kickoff instruction asks for, drawn from the message."""
     goal = goal_of(kickoff.message) or "the request"
-    return plan_text(goal, kickoff.message, wanted_steps(kickoff.instruction))
+    steps = wanted_steps(kickoff.instruction) or wanted_steps(kickoff.message)
+    return plan_text(goal, kickoff.message, steps)
 
 
 def plan_answer(words: str, earlier: str) -> str | None:

@@ -239,6 +239,13 @@ def test_tool_choice_of_a_function_calls_that_one(chat: Any, tools: Any) -> None
     )
 
 
+def test_a_kickoff_plan_has_the_steps_that_the_request_asks_for(chat: Any) -> None:
+    note = "Draft a concise plan based on the request below."
+    text = decide(chat(f"{note}\n\nWrite a 4-step plan for the office party")).text
+    assert "\n4. " in text
+    assert "\n5. " not in text
+
+
 def test_a_kickoff_instruction_gets_a_plan_as_text_even_with_tools(chat: Any, tools: Any) -> None:
     words = (
         "Draft a concise plan based on the request below.\n\n"
