@@ -1,7 +1,9 @@
 """Turns, or their HTTP calls alone, without Celery: ``python direct.py HOW CONCURRENCY``.
 
 HOW is ``direct``, ``bare_http`` (the calls by the worker's HTTP client) or ``bare_aiohttp`` (by
-aiohttp, on which that client stands: what they cost at least). Reads batches from standard input, a JSON list of the turns' tokens a line; answers each with what
+aiohttp, on which that client stands: what they cost at least).
+
+Reads batches from standard input, a JSON list of the turns' tokens a line; answers each with what
 it took.
 """
 

@@ -22,7 +22,7 @@ from clasper_worker.settings import Settings
 
 NO_HISTORY = -1
 _START_SECONDS = 60.0
-_BATCH_SECONDS = 180.0
+_STALL_SECONDS = 20.0
 _FEWEST, _MOST = 100, 20_000  # turns of a batch
 
 
@@ -164,13 +164,15 @@ class Rig:
     ) -> float:
         """Wait until the backend has so many replies; returns when the last one came.
 
-        Where they do not come in three minutes it returns all the same: the check that follows
-        counts what is missing.
+        Where none comes for twenty seconds it returns all the same: the check that follows counts
+        what is missing.
         """
-        deadline = time.monotonic() + _BATCH_SECONDS
+        seen, deadline = -1, 0.0
         while True:
             counts = self.backend.ask("counts")
-            if counts["posts"] >= count or time.monotonic() > deadline:
+            if counts["posts"] > seen:
+                seen, deadline = counts["posts"], time.monotonic() + _STALL_SECONDS
+            if seen >= count or time.monotonic() > deadline:
                 return float(counts["last"])
             for worker in workers:
                 worker.check_alive()

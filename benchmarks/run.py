@@ -27,6 +27,7 @@ from plan import QUICK, Plan
 from processes import HERE, ROOT, BenchmarkError, raise_open_files
 from report import markdown, put_into
 from rig import Rig, open_rig
+from turns import Faults
 
 Measure = Callable[[Rig, Plan, Callable[[str], None]], dict[str, Any]]
 
@@ -56,7 +57,7 @@ def main() -> int:
         print(f"The benchmark could not be carried out: {exc}", file=sys.stderr)
         return 1
     results["machine"]["foreign_load"] = load.share()
-    print(f"\n{markdown(results)}\n\nTook {time.monotonic() - began:.0f} s. Checked: {faults}.")
+    print(f"\n{markdown(results)}\n\nTook {time.monotonic() - began:.0f} s. Checked: {faults}")
     if faults.any:
         print("FAILED: not every turn was carried out once and right.", file=sys.stderr)
         return 1
@@ -68,14 +69,19 @@ def main() -> int:
     return 0
 
 
-def _measure(chosen: list[str], plan: Plan) -> tuple[dict[str, Any], Any]:
+def _measure(chosen: list[str], plan: Plan) -> tuple[dict[str, Any], Faults]:
     with open_rig() as rig:
         results: dict[str, Any] = {"machine": describe(rig.broker.binary)}
+        faults = Faults()
         for name in chosen:
             print(f"{name} …", flush=True)
+            rig.faults = Faults()
             measured = MEASURES[name](rig, plan, lambda line: print(f"  {line}", flush=True))
             results[name.replace("-", "_")] = measured
-        return results, rig.faults
+            if rig.faults.any:
+                print(f"  FAULTS: {rig.faults}", flush=True)
+            faults.add(rig.faults)
+        return results, faults
 
 
 def _publish(results: Mapping[str, Any]) -> None:

@@ -27,6 +27,14 @@ class _SoftTimeLimit(asyncio.CancelledError, SoftTimeLimitExceeded):
     """
 
 
+INSIST_AFTER = 2.0
+"""Seconds after which a cancellation that had no effect is repeated.
+
+One can get lost: until Python 3.12, ``asyncio.wait_for`` drops a cancellation that arrives as what
+it waits for ends, and the Redis client uses it for each command.
+"""
+
+
 class Run:
     """One coroutine on its way, and how it ended. Used on the event loop's thread only.
 
@@ -39,6 +47,8 @@ class Run:
         error: what it raised; None when it returned. Never a bare ``CancelledError``, which
             Celery would take for the end of the worker.
     """
+
+    insist_after = INSIST_AFTER
 
     __slots__ = ("_coro", "_on_end", "_scope", "_soft", "_task", "error", "value")
 
@@ -55,6 +65,19 @@ class Run:
     def is_done(self) -> bool:
         """Whether the coroutine has ended."""
         return self._task is None or self._task.done()
+
+    @property
+    def place(self) -> str:
+        """Where the coroutine waits: ``file:line function`` of the innermost call."""
+        place = "nowhere"
+        waiting: Any = self._coro
+        while waiting is not None:
+            frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+            if frame is not None:
+                code = frame.f_code
+                place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
+            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+        return place
 
     def start(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         """Begin to run the coroutine, as a task with ``context``."""
@@ -73,9 +96,16 @@ class Run:
             return
         if self._scope is not None:
             self._scope.exceed(seconds)
+            self._insist(self._task, self._scope)
         else:
             self._soft = _SoftTimeLimit(seconds)
-        self._task.cancel()
+            self._task.cancel()
+
+    def _insist(self, task: asyncio.Task[None], scope: SoftLimitScope) -> None:
+        if self._scope is scope:
+            scope.cancellations += 1
+            task.cancel()
+            task.get_loop().call_later(self.insist_after, self._insist, task, scope)
 
     async def _main(self) -> None:
         _current_run.set(self)
@@ -139,6 +169,7 @@ class SoftLimitScope:
         self._run: Run | None = None
         self._exceeded = False
         self._seconds: float | None = None
+        self.cancellations = 0
 
     def exceed(self, seconds: float | None) -> None:
         """Note that the limit has passed; the cancellation is under way."""
@@ -163,7 +194,8 @@ class SoftLimitScope:
         self._run._scope = None  # noqa: SLF001
         if not self._exceeded:
             return
-        self._run._uncancel()  # noqa: SLF001
+        for _ in range(self.cancellations):
+            self._run._uncancel()  # noqa: SLF001
         if exc_type is not None:
             raise SoftTimeLimitExceeded(self._seconds) from exc
 

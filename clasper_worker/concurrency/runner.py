@@ -11,7 +11,7 @@ from collections.abc import Callable
 from celery.app.task import Context
 
 from clasper_worker.concurrency.context import request_source
-from clasper_worker.concurrency.interrupt import Run
+from clasper_worker.concurrency.interrupt import INSIST_AFTER, Run
 from clasper_worker.concurrency.job import Call, Job, Limits
 from clasper_worker.concurrency.loop import LoopThread
 
@@ -39,7 +39,7 @@ class CoroutineRunner:
         on_end: Callable[[Job], object],
         on_limit: Callable[[Job, bool, float], object],
         grace: float,
-        recancel_after: float = 5.0,
+        recancel_after: float = INSIST_AFTER,
     ) -> None:
         self._loop = thread.loop
         self._on_end = on_end
@@ -114,9 +114,10 @@ class CoroutineRunner:
             return
         if attempt > 1:
             logger.warning(
-                "a coroutine of %s ignored its cancellation; cancelling it again (%d)",
+                "a coroutine of %s goes on %g s after it was cancelled, at %s; cancelling it again",
                 job.args[0],
-                attempt,
+                self._recancel_after,
+                job.run.place,
             )
         job.run.cancel()
         self._loop.call_later(self._recancel_after, self._cancel, job, attempt + 1)

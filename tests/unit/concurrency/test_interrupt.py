@@ -309,6 +309,49 @@ async def test_within_a_scope_the_soft_limit_passes_what_catches_exceptions() ->
     assert (await running.end()).value == "limited 3 0"
 
 
+async def test_a_scope_insists_where_the_cancellation_got_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Run, "insist_after", 0.01)
+    lost: list[int] = []
+
+    async def body() -> str:
+        try:
+            async with SoftLimitScope():
+                while True:
+                    try:
+                        await asyncio.sleep(60)
+                    except asyncio.CancelledError:
+                        lost.append(1)
+                        if len(lost) == 3:
+                            raise
+        except SoftTimeLimitExceeded:
+            task = asyncio.current_task()
+            assert task is not None
+            await asyncio.sleep(0.05)  # nothing insists any more
+            return f"limited, cancelling {task.cancelling()}"
+        return "not reached"
+
+    running = _Running(body())
+    await _until_waiting()
+    running.run.limit_softly(3)
+    assert (await running.end()).value == "limited, cancelling 0"
+
+
+async def test_a_run_tells_where_it_waits() -> None:
+    async def inner() -> None:
+        await asyncio.sleep(60)
+
+    async def body() -> None:
+        await inner()
+
+    running = _Running(body())
+    await _until_waiting()
+    assert running.run.place.endswith(" sleep")
+    running.run.cancel()
+    await running.end()
+
+
 async def test_a_scope_says_so_where_the_cancellation_became_another_error() -> None:
     async def body() -> None:
         async with SoftLimitScope():
