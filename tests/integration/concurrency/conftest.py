@@ -83,7 +83,7 @@ def start_worker(
         number = len(list(folder.iterdir()))
         name = f"w{number}-{server.port}@test"
         log_file = folder / f"{number}.log"
-        command = [sys.executable, "-W", "error::ResourceWarning", "-m", "celery", "-A"]
+        command = [sys.executable, "-m", "celery", "-A"]
         command += ["probe_app", "worker", "-n", name, "-l", "INFO", "-Q", queue]
         command += ["--without-gossip", "--without-mingle", *options]
         with log_file.open("wb") as log:
