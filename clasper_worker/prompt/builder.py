@@ -22,17 +22,19 @@ Sections of ``system``, in this order; (m) marks those that the minimal mode has
 ``agent`` (m)          the role, and the tools that can be called
 =====================  =====================================================================
 
-``metadata.system_prompt`` replaces ``soul`` to ``memory`` by one section ``override``.
+``metadata.system_prompt`` replaces ``soul`` to ``memory`` by one section ``override``, and leaves
+the notes of the days out too.
 
-Sections of ``turn_context``: ``time``, ``task`` (its title, fenced as data), and ``skill:<name>``
-for each forced skill whose instructions are not in ``system``.
+Sections of ``turn_context``: ``time``; ``notes:<day>``, the full mode's ``memory/YYYY-MM-DD.md`` of
+yesterday and today in the agent's time zone; ``task`` (its title, fenced as data); and
+``skill:<name>`` for each forced skill whose instructions are not in ``system``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -54,6 +56,7 @@ from clasper_worker.prompt.snapshot import (
     TOOLS_FILE,
     USER_FILE,
     WorkspaceSnapshot,
+    note_path,
 )
 
 SKILL_INSTRUCTION_CHARS = 24_000
@@ -70,6 +73,7 @@ _SKILLS_INTRO = (
     "Skills tell you how a kind of work is done here. When one fits the request, follow its"
     " instructions; where they are not given below, work from its description."
 )
+_DAY = timedelta(days=1)
 _MAX_ZONES = 1024  # there are about 600 names
 
 
@@ -79,10 +83,12 @@ def build_prompt(snapshot: WorkspaceSnapshot, inputs: PromptInputs) -> Prompt:
     What depends on the snapshot alone is put together once for each soul and mode and kept in the
     snapshot, so a warm call only joins a few strings.
     """
-    persona = _override(inputs) or _persona(snapshot, inputs.role, inputs.mode)
+    override = _override(inputs)
+    persona = override or _persona(snapshot, inputs.role, inputs.mode)
     standing = _standing(snapshot, inputs.mode)
     agent = _agent_section(inputs)
-    turn = _turn_block(snapshot, inputs, standing.skills)
+    with_memory = inputs.mode == "full" and override is None
+    turn = _turn_block(snapshot, inputs, standing.skills, with_memory=with_memory)
     return Prompt(
         system=f"{persona.text}\n\n{standing.text}\n\n{agent.text}",
         turn_context=_wrap(turn),
@@ -223,17 +229,24 @@ def _agent_section(inputs: PromptInputs) -> Section:
 
 
 def _turn_block(
-    snapshot: WorkspaceSnapshot, inputs: PromptInputs, present: frozenset[str]
+    snapshot: WorkspaceSnapshot,
+    inputs: PromptInputs,
+    present: frozenset[str],
+    *,
+    with_memory: bool,
 ) -> _Block:
     sections = []
     warnings = []
+    zone = _zone(inputs.timezone)
+    if zone is None:
+        problem = f"unknown time zone {inputs.timezone[:64]!r}; UTC is used"
+        warnings.append(PromptWarning("timezone", problem))
+    local = inputs.now.astimezone(zone or UTC)
     if inputs.include_time:
-        zone = _zone(inputs.timezone)
-        if zone is None:
-            problem = f"unknown time zone {inputs.timezone[:64]!r}; UTC is used"
-            warnings.append(PromptWarning("timezone", problem))
-        text = _tell_time(inputs.now, zone or UTC)
+        text = _tell_time(local, zone or UTC)
         sections.append(Section("time", BUILT_IN, text, "turn_context"))
+    if with_memory:
+        sections += _notes(snapshot, local.date())
     if inputs.task_title and inputs.task_title.strip():
         title = shorten(inputs.task_title.strip(), TASK_TITLE_CHARS, " [cut]")
         text = "The current Mission Control task:\n" + fence_data("task title", title)
@@ -250,6 +263,13 @@ def _turn_block(
     return _block(sections, warnings)
 
 
+def _notes(snapshot: WorkspaceSnapshot, today: date) -> Iterator[Section]:
+    for day in (today - _DAY, today):
+        if (text := snapshot.text(note_path(day))) is not None:
+            tagged = _tagged("file", note_path(day), text)
+            yield Section(f"notes:{day}", note_path(day), tagged, "turn_context")
+
+
 def _wrap(block: _Block) -> str:
     return f"<{TURN_CONTEXT_TAG}>\n{block.text}\n</{TURN_CONTEXT_TAG}>" if block.sections else ""
 
@@ -258,8 +278,7 @@ def _tagged(tag: str, name: str, text: str) -> str:
     return f'<{tag} name="{name}">\n{text.strip()}\n</{tag}>'
 
 
-def _tell_time(now: datetime, zone: tzinfo) -> str:
-    local = now.astimezone(zone)
+def _tell_time(local: datetime, zone: tzinfo) -> str:
     offset = local.isoformat()[-6:]
     weekday = _WEEKDAYS[local.weekday()]
     return f"Now: {weekday}, {local:%Y-%m-%d %H:%M} ({zone}, UTC{offset})"
