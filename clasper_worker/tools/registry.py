@@ -18,6 +18,7 @@ from clasper_worker.errors import (
 from clasper_worker.llm.messages import ToolCall, ToolSpec
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
+from clasper_worker.prompt.sanitize import fence_data, strip_unsafe_json
 
 # Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
 _TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflictError, ToolError)
@@ -97,9 +98,11 @@ class Toolbox:
         return tuple(self._tools)
 
     async def call(self, context: ToolContext, call: ToolCall) -> str:
-        """Carry out one call and return what the model is told, as JSON.
+        """Carry out one call and return what the model is told: JSON, fenced as data.
 
-        It is an ``error`` where the call was bad or the backend refused it.
+        It comes from outside, errors too (a backend may quote anyone in them), so hidden
+        characters are taken out. It is an ``error`` where the call was bad or the backend refused
+        it.
 
         Raises:
             BackendError: the backend is unavailable or does not accept our token.
@@ -111,7 +114,8 @@ class Toolbox:
             result = await tool.call(context, call.arguments)
         except _TOLD_TO_THE_MODEL as exc:
             result = {"error": str(exc), **exc.details}
-        return json.dumps(result, ensure_ascii=False, default=str)
+        text = json.dumps(strip_unsafe_json(result), ensure_ascii=False, default=str)
+        return fence_data(f"tool {call.name}", text)
 
 
 def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from clasper_worker import errors
+from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.testing import calls, says
 from clasper_worker.turn.ledger import MemoryLedger
 
@@ -100,7 +101,8 @@ async def test_tools_act_on_the_backend_as_the_agent(harness: Any) -> None:
     assert result.tool_calls == 5
     assert await harness.titles() == ["Thread", "Sub"]
     assert await harness.messages(result.task_id) == ["working on it", "done"]
-    told = [json.loads(m.content) for m in model.requests[-1].messages if m.role == "tool"]
+    messages = model.requests[-1].messages
+    told = [json.loads(unfence_data(m.content)) for m in messages if m.role == "tool"]
     assert told[0]["created"] is True
     assert told[3] == {"notifications": []}
     assert [task["title"] for task in told[4]["tasks"]] == ["Thread", "Sub"]
