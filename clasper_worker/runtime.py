@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
@@ -9,6 +10,7 @@ from typing import Self
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from clasper_worker.agent_context import AgentContext, prompt_settings
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
 from clasper_worker.llm.chain import ModelChain
@@ -19,7 +21,6 @@ from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.reader import missing_workspace
-from clasper_worker.prompt.workspace import Workspace
 from clasper_worker.settings import Settings
 from clasper_worker.state import redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
@@ -59,8 +60,9 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        workspace = Workspace.open(settings.clasper_workspace)
         llm = _openai_client(settings)
+        # In a thread: it reads and indexes files.
+        context = await asyncio.to_thread(AgentContext.open, settings, llm)
         backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
         state = redis_client(settings.redis_url)
         transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
@@ -77,18 +79,18 @@ class Runtime:
             ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
             tasks=TaskFinder(redis_lock(state)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
-            workspace=workspace.current,
+            workspace=context.workspaces.snapshot,
+            smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
-                timezone=settings.clasper_default_timezone,
-                include_time=settings.clasper_include_time_context,
+                prompt=prompt_settings(settings),
             ),
         )
-        return cls(settings, turns, (llm.close, backend_http.aclose, state.aclose, workspace.close))
+        return cls(settings, turns, (llm.close, backend_http.aclose, state.aclose, context.close))
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -22,14 +22,14 @@ from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity
-from clasper_worker.prompt.builder import build_prompt
-from clasper_worker.prompt.models import PromptInputs
+from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import Outcome, TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
+from clasper_worker.turn.opening import PromptSettings, turn_prompt
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 from clasper_worker.turn.resolve import ResolvedTask, resolve_task
 from clasper_worker.turn.result import TurnResult
@@ -48,29 +48,32 @@ class TurnSettings:
         max_steps: model calls per turn at most.
         history_limit: messages read from the backend at most.
         default_task: title of the task for requests that name none.
-        timezone: IANA name, for requests that name none.
-        include_time: whether the prompt tells the time.
+        prompt: about prompts.
     """
 
     max_steps: int = 16
     history_limit: int = 50
     default_task: str | None = None
-    timezone: str = "UTC"
-    include_time: bool = True
+    prompt: PromptSettings = field(default_factory=PromptSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class TurnDependencies:
-    """The collaborators of a turn."""
+    """The collaborators of a turn.
+
+    ``workspace`` gives what a workspace says now, by the name that the request asks for and the
+    user; ``smart`` chooses from it, where it is not None.
+    """
 
     mission_control: MissionControl
     ledger: TurnLedger
     tasks: TaskFinder
     toolbox: Toolbox
-    workspace: Callable[[], WorkspaceSnapshot]
+    workspace: Callable[[str | None, str], WorkspaceSnapshot]
     model: Callable[[Tier], ChatModel]
     now: Callable[[], datetime]
     settings: TurnSettings
+    smart: SmartContext | None = None
 
 
 @dataclass(slots=True)
@@ -145,7 +148,7 @@ async def _think(
 
     answer = await converse(
         deps.model(request.metadata.model_tier),
-        _opening(request, task, history, deps),
+        await _opening(request, task, history, deps),
         deps.toolbox,
         context_for,
         max_steps=deps.settings.max_steps,
@@ -171,35 +174,23 @@ def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[No
         ) from exc
 
 
-def _opening(
+async def _opening(
     request: SendRequest,
     task: ResolvedTask,
     history: tuple[ChatMessage, ...],
     deps: TurnDependencies,
 ) -> list[ChatMessage]:
-    """System prompt, history, newest message.
-
-    What is stable comes first, so that a provider's prompt cache covers all but the newest.
-    """
-    prompt = build_prompt(
-        deps.workspace(),
-        PromptInputs(
-            role=request.role,
-            now=deps.now(),
-            timezone=request.metadata.timezone or deps.settings.timezone,
-            include_time=deps.settings.include_time,
-            system_prompt_override=request.metadata.system_prompt,
-            task_title=task.title,
-            tool_names=deps.toolbox.names,
-            forced_skills=request.metadata.forceIncludeSkills,
-        ),
+    prompt = await turn_prompt(
+        request,
+        deps.workspace(request.metadata.workspace, request.user_id),
+        smart=deps.smart,
+        settings=deps.settings.prompt,
+        now=deps.now(),
+        task_title=task.title,
+        tool_names=deps.toolbox.names,
+        history=history,
     )
-    for warning in prompt.warnings:
-        log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
-    newest = request.instruction
-    if prompt.turn_context:
-        newest = f"{prompt.turn_context}\n\n{newest}"
-    return [ChatMessage("system", prompt.system), *history, ChatMessage("user", newest)]
+    return prompt.messages(history)
 
 
 async def _deliver(

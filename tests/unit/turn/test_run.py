@@ -57,7 +57,7 @@ async def test_the_roles_soul_wins(harness: Any, workspace_path: Any) -> None:
     (workspace_path / "souls").mkdir()
     (workspace_path / "souls" / "writer.md").write_text("You are a writer.")
     with Workspace.open(workspace_path) as workspace:
-        harness.deps = replace(harness.deps, workspace=workspace.current)
+        harness.deps = replace(harness.deps, workspace=lambda *_: workspace.current())
         _, model = await harness.run(says("ok"), agent_role="writer")
     system = model.requests[0].messages[0].content
     assert "You are a writer." in system
