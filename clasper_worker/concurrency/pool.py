@@ -59,7 +59,9 @@ class TaskPool(BasePool):
     Attributes:
         soft_limit_grace: seconds that a task without a hard limit gets after its soft limit.
         cold_grace: seconds that a cold shutdown waits for outcomes that are being stored.
-        settling_threads: how many threads store outcomes.
+        settling_threads: how many threads store outcomes that are not stored together.
+        writing_interval: the fewest seconds from one batch of states to the next; a result is
+            stored so much later at most.
         plain_threads: how many threads there may be for tasks that are not coroutines.
     """
 
@@ -67,6 +69,7 @@ class TaskPool(BasePool):
     cold_grace = 2.0
     settling_threads = 4
     plain_threads = 64
+    writing_interval = 0.02
 
     body_can_be_buffer = True
 
@@ -92,9 +95,10 @@ class TaskPool(BasePool):
         self._settler = Settler(
             self._hostname,
             self._runner.launch,
-            functools.partial(self._consumer.post, self._report),
+            functools.partial(self._consumer.post_all, self._report),
             self.settling_threads,
             min(self.limit, self.plain_threads),
+            self.writing_interval,
         )
         signals.worker_process_init.send(sender=self._hostname)
 
