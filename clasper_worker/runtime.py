@@ -21,6 +21,9 @@ from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.reader import missing_workspace
+from clasper_worker.resilience.gates import Gates
+from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.store import RedisStore
 from clasper_worker.settings import Settings
 from clasper_worker.state import redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
@@ -65,19 +68,21 @@ class Runtime:
         context = await asyncio.to_thread(AgentContext.open, settings, llm)
         backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
         state = redis_client(settings.redis_url)
-        transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
-        chains = {tier: model_chain(settings, tier) for tier in TIERS}
+        gates = Gates(RedisStore(state), GatePolicy.from_settings(settings))
+        transport = BackendTransport(
+            backend_http,
+            attempts=settings.clasper_backend_attempts,
+            gate=gates.gate(backend_url),
+        )
+        models = {tier: _models(settings, tier, llm, gates) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
-            cap = settings.clasper_llm_max_output_tokens
-            return ModelChain(
-                [OpenAICompatibleModel(llm, ref, max_output_tokens=cap) for ref in chains[tier]]
-            )
+            return ModelChain(models[tier])
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
-            tasks=TaskFinder(redis_lock(state)),
+            tasks=TaskFinder(redis_lock(state, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=context.workspaces.snapshot,
             smart=context.smart,
@@ -90,7 +95,8 @@ class Runtime:
                 prompt=prompt_settings(settings),
             ),
         )
-        return cls(settings, turns, (llm.close, backend_http.aclose, state.aclose, context.close))
+        closers = (llm.close, backend_http.aclose, gates.close, state.aclose, context.close)
+        return cls(settings, turns, closers)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""
@@ -121,9 +127,32 @@ def check_settings(settings: Settings) -> str:
     AgentTokens.from_settings(settings)
     for tier in TIERS:
         model_chain(settings, tier)
+    if settings.outage_wait_sec >= settings.clasper_turn_soft_limit_sec:
+        raise ConfigurationError(
+            "CLASPER_OUTAGE_WAIT_SEC is not below CLASPER_TURN_SOFT_LIMIT_SEC: a turn would end"
+            " before its wait does; lower the one or raise the other",
+            {"variable": "CLASPER_OUTAGE_WAIT_SEC"},
+        )
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
+
+
+def _models(
+    settings: Settings, tier: Tier, llm: AsyncOpenAI, gates: Gates
+) -> tuple[ChatModel, ...]:
+    refs = model_chain(settings, tier)
+    return tuple(
+        OpenAICompatibleModel(
+            llm,
+            ref,
+            max_output_tokens=settings.clasper_llm_max_output_tokens,
+            retries=settings.clasper_llm_retries,
+            gate=gates.gate(str(llm.base_url), ref.name),
+            has_fallback=ref is not refs[-1],
+        )
+        for ref in refs
+    )
 
 
 def _http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
@@ -136,7 +165,7 @@ def _openai_client(settings: Settings) -> AsyncOpenAI:
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
         base_url=settings.openai_base_url or "https://api.openai.com/v1",
-        max_retries=settings.clasper_llm_retries,
+        max_retries=0,  # ours, in the model: all turns wait together
         timeout=httpx2.Timeout(settings.clasper_llm_timeout_sec, connect=_CONNECT_TIMEOUT_SECONDS),
         http_client=_http_client(settings.clasper_llm_timeout_sec),
     )

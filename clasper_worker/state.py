@@ -41,17 +41,22 @@ def redis_client(url: str) -> redis.Redis:
 
 
 def redis_lock(
-    client: redis.Redis, *, seconds: float = _LOCK_SECONDS
+    client: redis.Redis, *, seconds: float = _LOCK_SECONDS, patience: float | None = None
 ) -> Callable[[str], AbstractAsyncContextManager[object]]:
     """Named locks shared by all workers, each held for ``seconds`` at most.
 
+    Whoever holds one may be waiting for a backend that is down, so that the others are to wait for
+    as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
     Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
         held = client.lock(
-            f"clasper:lock:{name}", timeout=seconds, blocking_timeout=seconds * 2, sleep=0.02
+            f"clasper:lock:{name}",
+            timeout=seconds,
+            blocking_timeout=patience or seconds * 2,
+            sleep=0.02,
         )
         try:
             if not await held.acquire():
