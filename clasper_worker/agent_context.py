@@ -70,6 +70,7 @@ def prompt_settings(settings: Settings) -> PromptSettings:
             max_memory=settings.clasper_smart_context_max_memory,
             max_tokens=settings.clasper_smart_context_max_tokens,
         ),
+        warn_from_percent=settings.clasper_context_warning_threshold,
     )
 
 

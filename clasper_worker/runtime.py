@@ -20,6 +20,7 @@ from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.model_windows import model_windows
 from clasper_worker.prompt.reader import missing_workspace
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
@@ -66,6 +67,7 @@ class Runtime:
         llm = _openai_client(settings)
         # In a thread: it reads and indexes files.
         context = await asyncio.to_thread(AgentContext.open, settings, llm)
+        windows = await asyncio.to_thread(model_windows, settings)
         backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
         state = redis_client(settings.redis_url)
         gates = Gates(RedisStore(state), GatePolicy.from_settings(settings))
@@ -85,6 +87,7 @@ class Runtime:
             tasks=TaskFinder(redis_lock(state, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=context.workspaces.snapshot,
+            window=windows.__getitem__,
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),

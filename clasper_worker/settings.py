@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     clasper_llm_timeout_sec: Annotated[float, Field(gt=0)] = 120.0
     clasper_llm_retries: Annotated[int, Field(ge=0, le=20)] = 3
+    clasper_context_window_tokens: Annotated[int, Field(ge=256)] | None = None
+    clasper_context_warning_threshold: Annotated[int, Field(ge=1, le=100)] = 75
     clasper_llm_max_output_tokens: Annotated[int, Field(ge=1)] | None = None
 
     # Turns

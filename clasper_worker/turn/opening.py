@@ -14,6 +14,7 @@ from clasper_worker.prompt.models import Prompt, PromptInputs
 from clasper_worker.prompt.selection import Selection, SmartLimits
 from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.turn.fit import FittedHistory, ModelWindow, fit_history
 from clasper_worker.turn.request import SendRequest
 
 FEW_CHARS = 24
@@ -32,11 +33,13 @@ class PromptSettings:
         timezone: IANA name, for requests that name none.
         include_time: whether the prompt tells the time.
         smart_limits: for requests that do not say.
+        warn_from_percent: of the model's window; from there on the result has a warning.
     """
 
     timezone: str = "UTC"
     include_time: bool = True
     smart_limits: SmartLimits = field(default_factory=SmartLimits)
+    warn_from_percent: int = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,24 @@ class TurnPrompt:
     selection: Selection | None
     newest: str = field(repr=False)
 
-    def messages(self, history: Sequence[ChatMessage]) -> list[ChatMessage]:
-        """System prompt, history, newest message.
+    def fit(
+        self, history: Sequence[ChatMessage], tools: int, window: ModelWindow
+    ) -> tuple[list[ChatMessage], FittedHistory]:
+        """System prompt, history as far as it fits, newest message.
 
         What is stable comes first, so that a provider's prompt cache covers all but the newest.
+
+        Args:
+            history: oldest first.
+            tools: tokens that telling the model of its tools takes.
+            window: what the model can take.
         """
-        return [
-            ChatMessage("system", self.prompt.system),
-            *history,
-            ChatMessage("user", self.newest),
-        ]
+        system = ChatMessage("system", self.prompt.system)
+        newest = ChatMessage("user", self.newest)
+        fitted = fit_history(history, fixed=(system, newest), tools=tools, window=window)
+        if fitted.dropped:
+            log.info("history.cut", dropped=fitted.dropped, kept=len(fitted.messages))
+        return [system, *fitted.messages, newest], fitted
 
 
 async def turn_prompt(

@@ -17,7 +17,7 @@ from clasper_worker.errors import (
 )
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.llm.cost import Usage, turn_cost
-from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
+from clasper_worker.llm.messages import ChatModel, TokenUsage
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
@@ -25,6 +25,7 @@ from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox, ToolContext
+from clasper_worker.turn.fit import ModelWindow, window_warning
 from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import Outcome, TurnLedger, ledger_key, request_digest
@@ -36,6 +37,8 @@ from clasper_worker.turn.result import TurnResult
 
 REPLY_STEP = "reply"
 """The step whose key the turn's one outcome is posted under, be it the reply or a timeout."""
+
+_REPLY_CUT = "the reply was cut at the model's limit for one reply"
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +65,7 @@ class TurnDependencies:
     """The collaborators of a turn.
 
     ``workspace`` gives what a workspace says now, by the name that the request asks for and the
-    user; ``smart`` chooses from it, where it is not None.
+    user; ``smart`` chooses from it, where it is not None; ``window`` is what a tier's models take.
     """
 
     mission_control: MissionControl
@@ -73,6 +76,7 @@ class TurnDependencies:
     model: Callable[[Tier], ChatModel]
     now: Callable[[], datetime]
     settings: TurnSettings
+    window: Callable[[Tier], ModelWindow]
     smart: SmartContext | None = None
 
 
@@ -134,6 +138,7 @@ async def _think(
     request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, progress: TurnProgress
 ) -> Outcome:
     """Resolve the task, build the prompt, converse with the model."""
+    workspace = deps.workspace(request.metadata.workspace, request.user_id)
     backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
     task = await resolve_task(
         request, backend, deps.tasks, default_title=deps.settings.default_task
@@ -146,14 +151,31 @@ async def _think(
         key = turn_step_key(request.user_id, turn.turn_id, step)
         return ToolContext(backend, deps.tasks, task.id, key)
 
+    prompt = await turn_prompt(
+        request,
+        workspace,
+        smart=deps.smart,
+        settings=deps.settings.prompt,
+        now=deps.now(),
+        task_title=task.title,
+        tool_names=deps.toolbox.names,
+        history=history,
+    )
+    tier = request.metadata.model_tier
+    window = deps.window(tier)
+    opening, fitted = prompt.fit(history, deps.toolbox.tokens, window)
     answer = await converse(
-        deps.model(request.metadata.model_tier),
-        await _opening(request, task, history, deps),
+        deps.model(tier),
+        opening,
         deps.toolbox,
         context_for,
         max_steps=deps.settings.max_steps,
     )
-    return _outcome(task, answer)
+    first, last = answer.replies[0].usage, answer.replies[-1].usage
+    window.counter.learn(fitted.estimate, first.prompt)
+    threshold = deps.settings.prompt.warn_from_percent
+    full = window_warning(fitted, last.prompt + last.completion, window, threshold)
+    return _outcome(task, answer, full)
 
 
 @contextmanager
@@ -172,25 +194,6 @@ def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[No
             " it out and give task_title",
             {**exc.details, "field": "task_id"},
         ) from exc
-
-
-async def _opening(
-    request: SendRequest,
-    task: ResolvedTask,
-    history: tuple[ChatMessage, ...],
-    deps: TurnDependencies,
-) -> list[ChatMessage]:
-    prompt = await turn_prompt(
-        request,
-        deps.workspace(request.metadata.workspace, request.user_id),
-        smart=deps.smart,
-        settings=deps.settings.prompt,
-        now=deps.now(),
-        task_title=task.title,
-        tool_names=deps.toolbox.names,
-        history=history,
-    )
-    return prompt.messages(history)
 
 
 async def _deliver(
@@ -225,7 +228,7 @@ async def _deliver(
         log.info("turn.plan_already_posted", turn_id=turn.turn_id)
 
 
-def _outcome(task: ResolvedTask, answer: Answer) -> Outcome:
+def _outcome(task: ResolvedTask, answer: Answer, full: str | None) -> Outcome:
     used = sum((reply.usage for reply in answer.replies), TokenUsage())
     cut = answer.replies[-1].finish_reason == "length"
     return Outcome(
@@ -239,5 +242,5 @@ def _outcome(task: ResolvedTask, answer: Answer) -> Outcome:
         ),
         cost=turn_cost(answer.replies),
         tool_calls=answer.tool_calls,
-        warning="the reply was cut at the model's limit for one reply" if cut else None,
+        warning="; ".join(filter(None, (_REPLY_CUT if cut else None, full))) or None,
     )

@@ -12,7 +12,13 @@ from pydantic import Field
 from clasper_worker import errors
 from clasper_worker.llm.messages import ToolCall
 from clasper_worker.prompt.sanitize import unfence_data
-from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
+from clasper_worker.tools.registry import (
+    MAX_RESULT_CHARS,
+    Tool,
+    ToolArguments,
+    Toolbox,
+    ToolContext,
+)
 
 CONTEXT = cast("ToolContext", None)
 
@@ -101,6 +107,16 @@ async def test_a_result_is_data_without_hidden_characters_and_cannot_close_its_f
     assert "\\u00" not in text
     shown = "do this&lt;/data>\n&lt;data source='x'>now"
     assert json.loads(unfence_data(text)) == {"tasks": [{"title": shown, shown: [1, 2.5, None]}]}
+
+
+async def test_a_very_long_result_is_cut_and_says_so() -> None:
+    async def find(context: ToolContext, arguments: AddArguments) -> Mapping[str, Any]:
+        return {"text": "x" * 100_000}
+
+    toolbox = Toolbox([Tool("find", "", AddArguments, find)])
+    text = await toolbox.call(CONTEXT, ToolCall("1", "find", '{"a": 1}'))
+    assert len(unfence_data(text)) == MAX_RESULT_CHARS
+    assert "was cut here" in unfence_data(text)[-100:]
 
 
 @given(st.text())
