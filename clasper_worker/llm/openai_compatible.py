@@ -50,6 +50,8 @@ class OpenAICompatibleModel:
     ) -> None:
         self._client = client
         self._ref = ref
+        # Whole, since the client would put it together anew for each request.
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._fixed: dict[str, Any] = {"model": ref.name}
         if max_output_tokens is not None:
             official = str(client.base_url).startswith("https://api.openai.com")
@@ -70,10 +72,11 @@ class OpenAICompatibleModel:
             if tool_choice != "auto":
                 body["tool_choice"] = tool_choice
         try:
-            answer = await self._client.post("/chat/completions", body=body, cast_to=object)
+            response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+            answer = json.loads(response.content)
         except openai.OpenAIError as exc:
             raise translate_error(exc, self._ref.name) from exc
-        except json.JSONDecodeError as exc:
+        except ValueError as exc:
             raise _not_the_protocol(self._ref.name, "its body is not JSON") from exc
         return parse_completion(answer, self._ref)
 

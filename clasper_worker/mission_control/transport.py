@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import aiohttp
 import httpx2
@@ -28,6 +29,7 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
+from clasper_worker.http_client import Answer, LeanClient
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +56,7 @@ class BackendTransport:
     """Sends requests to one backend.
 
     Args:
-        client: has the base URL, timeouts and connection limits.
+        client: has the base URL, timeouts and connection limits; a `LeanClient` is the quickest.
         attempts: how often a request is tried in all.
         max_wait_seconds: the longest pause between two attempts without ``Retry-After``.
     """
@@ -62,7 +64,9 @@ class BackendTransport:
     def __init__(
         self, client: httpx2.AsyncClient, *, attempts: int = 5, max_wait_seconds: float = 10.0
     ) -> None:
-        self._client = client
+        self._fetch: _Fetch = (
+            client.fetch if isinstance(client, LeanClient) else partial(_by_httpx2, client)
+        )
         self._attempts = attempts
         self._max_wait = max_wait_seconds
         self._warned: set[str] = set()
@@ -120,11 +124,11 @@ class BackendTransport:
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
         try:
-            response = await self._client.request(
+            answer = await self._fetch(
                 method, path, headers=headers, params=params, content=content
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
-            # The aiohttp transport reports a refused connection as a connect timeout.
+            # The openai package's aiohttp transport reports a refusal as a connect timeout.
             raise _Transient(_unavailable(endpoint, "could not be reached")) from exc
         except httpx2.TimeoutException as exc:
             raise _Transient(_unavailable(endpoint, "did not answer in time")) from exc
@@ -133,16 +137,36 @@ class BackendTransport:
             raise _Transient(_unavailable(endpoint, "did not keep the connection")) from exc
         except httpx2.InvalidURL as exc:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
-        self._note_deprecation(endpoint, response)
-        if response.is_success:
-            return _json_object(endpoint, response)
-        raise _refusal(endpoint, response)
+        self._note_deprecation(endpoint, answer)
+        if 200 <= answer.status < 300:
+            return _json_object(endpoint, answer.body)
+        raise _refusal(endpoint, answer)
 
-    def _note_deprecation(self, endpoint: str, response: httpx2.Response) -> None:
-        warning = response.headers.get("warning")
+    def _note_deprecation(self, endpoint: str, answer: Answer) -> None:
+        warning = answer.headers.get("warning")
         if warning and endpoint not in self._warned:
             self._warned.add(endpoint)
             log.warning("backend.deprecated_endpoint", endpoint=endpoint, warning=warning[:200])
+
+
+class _Fetch(Protocol):
+    """Makes one request and reads the answer; see `LeanClient.fetch`."""
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str | int] | None,
+        content: bytes | None,
+    ) -> Answer: ...
+
+
+async def _by_httpx2(client: httpx2.AsyncClient, method: str, path: str, **rest: Any) -> Answer:
+    """The same by any of httpx2's clients: behind a proxy, or in a test."""
+    response = await client.request(method, path, **rest)
+    return Answer(response.status_code, response.headers, response.content)
 
 
 def _where(endpoint: str, status: int | None = None) -> dict[str, Any]:
@@ -156,11 +180,11 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
     )
 
 
-def _json_object(endpoint: str, response: httpx2.Response) -> dict[str, Any]:
-    if not response.content:
+def _json_object(endpoint: str, body: bytes) -> dict[str, Any]:
+    if not body:
         return {}
     try:
-        data = json.loads(response.content)
+        data = json.loads(body)
     except ValueError as exc:
         raise protocol_error(endpoint, "its body is not JSON") from exc
     if not isinstance(data, dict):
@@ -175,10 +199,10 @@ def protocol_error(endpoint: str, problem: str) -> BackendProtocolError:
     )
 
 
-def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
-    status = response.status_code
+def _refusal(endpoint: str, answer: Answer) -> Exception:
+    status = answer.status
     where = _where(endpoint, status)
-    code = _error_code(response)
+    code = _error_code(answer.body)
     if code:
         where["backend_code"] = code
     if status == 401:
@@ -196,25 +220,25 @@ def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
         )
     if status in _TRANSIENT_STATUSES or status >= 500:
         return _Transient(
-            _unavailable(endpoint, f"answered {status}", status), _retry_after(response)
+            _unavailable(endpoint, f"answered {status}", status), _retry_after(answer.headers)
         )
     return BackendRejectedError(
         f"The backend refused {endpoint} with {status}{f' ({code})' if code else ''}", where
     )
 
 
-def _error_code(response: httpx2.Response) -> str | None:
+def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
     try:
-        code = json.loads(response.content)["code"]
+        code = json.loads(body)["code"]
     except (ValueError, LookupError, TypeError):
         return None
     return code[:64] if isinstance(code, str) else None
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """The pause asked for, in seconds (RFC 9110, 10.2.3: seconds or an HTTP date)."""
-    value = response.headers.get("retry-after")
+    value = headers.get("retry-after")
     if value is None:
         return None
     try:
