@@ -9,6 +9,7 @@ again. The key has no expiry; where Redis loses it, the boot shows as not done.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from redis.exceptions import RedisError
 
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.prompt.snapshot import BOOT_FILE, WorkspaceSnapshot
+
+_CALL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ class BootRecord:
         if text is None:
             return Boot(None, is_complete=False)
         try:
-            done = await self._redis.exists(_key(workspace, text))
-        except (RedisError, OSError) as exc:
+            async with asyncio.timeout(_CALL_SECONDS):
+                done = await self._redis.exists(_key(workspace, text))
+        except (RedisError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc
         return Boot(text, is_complete=bool(done))
 
@@ -66,8 +70,9 @@ class BootRecord:
         if text is None:
             return
         try:
-            await self._redis.set(_key(workspace, text), 1)
-        except (RedisError, OSError) as exc:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._redis.set(_key(workspace, text), 1)
+        except (RedisError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc
 
 

@@ -16,6 +16,7 @@ from clasper_worker.concurrency.task import CoroutineTask
 from clasper_worker.errors import ClasperError, UnexpectedError
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
+from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
@@ -68,6 +69,19 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
         log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
         if settings.clasper_log_content:
             log.info("turn.content", message=request.message, response=result.response)
+        return result
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.compact")
+async def compact_history(self: ClasperTask, **kwargs: Any) -> CompactResult:
+    """Summarise older history to one message (contract Part 2, ``clasper.compact``)."""
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    async with _typed_errors():
+        limits = RequestLimits.from_settings(get_settings())
+        request = parse_compact_request(kwargs, limits)
+        turns = (await RUNTIME.get()).turns
+        result = await compact(request, turns.model("cheap"), turns.window("cheap"))
+        log.info("compact.done", before=result.original_count, after=result.compacted_count)
         return result
 
 

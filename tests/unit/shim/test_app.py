@@ -7,6 +7,7 @@ import fakeredis
 import httpx2
 import pytest
 
+from clasper_worker.boot import BootRecord
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings
@@ -15,6 +16,7 @@ from clasper_worker.shim.auth import is_loopback, refuse_open_door
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.workspaces import ShimWorkspaces
 from clasper_worker.turn.request import RequestLimits
 
 REQUEST = {"user_id": "u1", "message": "Hello"}
@@ -35,6 +37,8 @@ def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.As
             JobResults(client.app, settings.result_backend_url),
             JobRegister(fakeredis.FakeAsyncRedis(server=server), ttl_seconds=60),
             RequestLimits.from_settings(settings),
+            ShimWorkspaces(settings),
+            BootRecord(fakeredis.FakeAsyncRedis(server=server)),
         )
         app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
