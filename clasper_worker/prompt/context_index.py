@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -40,6 +41,7 @@ class ContextIndex:
         memory: every piece.
         vectors: of the skills and then the memory, one row each, once they are embedded.
         embedding_problem: why they could not be embedded.
+        tried: set when embedding them has succeeded, or failed for the first time.
     """
 
     skills: tuple[Skill, ...]
@@ -52,6 +54,7 @@ class ContextIndex:
     _memory_words: LexicalIndex | None = field(repr=False)
     vectors: Vectors | None = field(default=None, repr=False)
     embedding_problem: str | None = None
+    tried: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @classmethod
     def build(cls, snapshot: WorkspaceSnapshot) -> Self:

@@ -8,6 +8,7 @@ context. Each fall is counted, logged, and told with the selection.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,13 @@ class SmartContext:
         count_ranking(selection.ranker)
         return selection
 
+    async def settled(self, snapshot: WorkspaceSnapshot, seconds: float) -> None:
+        """Wait until the workspace is embedded or that has failed once; for the inspector."""
+        index: ContextIndex | None = snapshot.derived.get(_INDEX)
+        if self._embedder is None or index is None or not (index.skills or index.memory):
+            return
+        await asyncio.to_thread(index.tried.wait, seconds)
+
     def close(self) -> None:
         """Stop embedding in the background."""
         self._closed.set()
@@ -176,8 +184,10 @@ class SmartContext:
                 problem, lasting = f"embedding failed ({type(exc).__name__})", False
             else:
                 index.embedding_problem = None
+                index.tried.set()
                 return True
         index.embedding_problem = problem
+        index.tried.set()
         count_failure("embed")
         log.warning("smart_context.embedding_failed", problem=problem, instead="ranking by words")
         return lasting
