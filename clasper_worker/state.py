@@ -180,7 +180,7 @@ class State:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+                connection = self._idle.pop() if self._idle else await self._pool.get_connection()  # type: ignore[no-untyped-call]
                 try:
                     return await _round_trip(connection, commands)
                 finally:
