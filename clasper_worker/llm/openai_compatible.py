@@ -77,6 +77,8 @@ class OpenAICompatibleModel:
     ) -> None:
         self._client = client
         self._ref = ref
+        # Whole, since the client would put it together anew for each request.
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
         self._gate = gate
         self._has_fallback = has_fallback
@@ -111,13 +113,14 @@ class OpenAICompatibleModel:
             ) from exc
         except openai.OpenAIError as exc:
             raise translate_error(exc, self._ref.name) from exc
-        except json.JSONDecodeError as exc:
+        except ValueError as exc:
             raise _not_the_protocol(self._ref.name, "its body is not JSON") from exc
         return parse_completion(answer, self._ref)
 
     async def _ask(self, body: dict[str, Any]) -> object:
         async def send() -> object:
-            return await self._client.post("/chat/completions", body=body, cast_to=object)
+            response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+            return json.loads(response.content)
 
         patience = patience_for(self._gate)
         if self._has_fallback:
@@ -133,7 +136,7 @@ def _judge(exc: Exception) -> Verdict:
         return verdict_on_status(exc.status_code, retry_after(headers), passing=passing)
     if isinstance(exc, openai.APIConnectionError):
         return NO_ANSWER
-    return WORKS if isinstance(exc, openai.OpenAIError | json.JSONDecodeError) else NOTHING
+    return WORKS if isinstance(exc, openai.OpenAIError | ValueError) else NOTHING
 
 
 def _is_passing(exc: openai.APIStatusError) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import aiohttp
 import httpx2
@@ -24,6 +25,7 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
+from clasper_worker.http_client import Answer, LeanClient
 from clasper_worker.resilience.calls import (
     NO_ANSWER,
     NOTHING,
@@ -62,7 +64,7 @@ class BackendTransport:
     """Sends requests to one backend.
 
     Args:
-        client: has the base URL, timeouts and connection limits.
+        client: has the base URL, timeouts and connection limits; a `LeanClient` is the quickest.
         attempts: how often a request is tried in all, those aside that fail of an outage or rate
             limit which the gate knows of.
         max_wait_seconds: the longest pause between two attempts.
@@ -77,7 +79,9 @@ class BackendTransport:
         max_wait_seconds: float = 10.0,
         gate: HostGate | None = None,
     ) -> None:
-        self._client = client
+        self._fetch: _Fetch = (
+            client.fetch if isinstance(client, LeanClient) else partial(_by_httpx2, client)
+        )
         self._gate = gate
         self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds)
         self._warned: set[str] = set()
@@ -133,11 +137,11 @@ class BackendTransport:
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
         try:
-            response = await self._client.request(
+            answer = await self._fetch(
                 method, path, headers=headers, params=params, content=content
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
-            # The aiohttp transport reports a refused connection as a connect timeout.
+            # The openai package's aiohttp transport reports a refusal as a connect timeout.
             raise _Transient(_unavailable(endpoint, "could not be reached"), NO_ANSWER) from exc
         except httpx2.TimeoutException as exc:
             raise _Transient(_unavailable(endpoint, "did not answer in time"), NO_ANSWER) from exc
@@ -148,16 +152,36 @@ class BackendTransport:
             ) from exc
         except httpx2.InvalidURL as exc:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
-        self._note_deprecation(endpoint, response)
-        if response.is_success:
-            return _json_object(endpoint, response)
-        raise _refusal(endpoint, response)
+        self._note_deprecation(endpoint, answer)
+        if 200 <= answer.status < 300:
+            return _json_object(endpoint, answer.body)
+        raise _refusal(endpoint, answer)
 
-    def _note_deprecation(self, endpoint: str, response: httpx2.Response) -> None:
-        warning = response.headers.get("warning")
+    def _note_deprecation(self, endpoint: str, answer: Answer) -> None:
+        warning = answer.headers.get("warning")
         if warning and endpoint not in self._warned:
             self._warned.add(endpoint)
             log.warning("backend.deprecated_endpoint", endpoint=endpoint, warning=warning[:200])
+
+
+class _Fetch(Protocol):
+    """Makes one request and reads the answer; see `LeanClient.fetch`."""
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str | int] | None,
+        content: bytes | None,
+    ) -> Answer: ...
+
+
+async def _by_httpx2(client: httpx2.AsyncClient, method: str, path: str, **rest: Any) -> Answer:
+    """The same by any of httpx2's clients: behind a proxy, or in a test."""
+    response = await client.request(method, path, **rest)
+    return Answer(response.status_code, response.headers, response.content)
 
 
 def _where(endpoint: str, status: int | None = None) -> dict[str, Any]:
@@ -171,11 +195,11 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
     )
 
 
-def _json_object(endpoint: str, response: httpx2.Response) -> dict[str, Any]:
-    if not response.content:
+def _json_object(endpoint: str, body: bytes) -> dict[str, Any]:
+    if not body:
         return {}
     try:
-        data = json.loads(response.content)
+        data = json.loads(body)
     except ValueError as exc:
         raise protocol_error(endpoint, "its body is not JSON") from exc
     if not isinstance(data, dict):
@@ -190,10 +214,10 @@ def protocol_error(endpoint: str, problem: str) -> BackendProtocolError:
     )
 
 
-def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
-    status = response.status_code
+def _refusal(endpoint: str, answer: Answer) -> Exception:
+    status = answer.status
     where = _where(endpoint, status)
-    code = _error_code(response)
+    code = _error_code(answer.body)
     if code:
         where["backend_code"] = code
     if status == 401:
@@ -212,17 +236,17 @@ def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
     if status in _TRANSIENT_STATUSES or status >= 500:
         return _Transient(
             _unavailable(endpoint, f"answered {status}", status),
-            verdict_on_status(status, retry_after(response.headers), passing=True),
+            verdict_on_status(status, retry_after(answer.headers), passing=True),
         )
     return BackendRejectedError(
         f"The backend refused {endpoint} with {status}{f' ({code})' if code else ''}", where
     )
 
 
-def _error_code(response: httpx2.Response) -> str | None:
+def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
     try:
-        code = json.loads(response.content)["code"]
+        code = json.loads(body)["code"]
     except (ValueError, LookupError, TypeError):
         return None
     return code[:64] if isinstance(code, str) else None
