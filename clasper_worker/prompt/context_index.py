@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEXICAL_FLOOR = 0.15
 """Of the best score: what has less by words is noise. On the labelled set this loses nothing."""
 
-MIN_COSINE = 0.2
+MIN_COSINE = 0.15
 """What is less similar than this by meaning is not told."""
 
 SHOWN_BEYOND = 5
