@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 from openai import AsyncOpenAI, OpenAI
 
-from clasper_worker.prompt.embedding import EmbeddingError, unit_rows
+from clasper_worker.prompt.embedding import EmbeddingError, content_key, unit_rows
 
 if TYPE_CHECKING:
     from clasper_worker.prompt.embedding import Vector, Vectors
@@ -22,6 +22,7 @@ QUERY_SECONDS = 3.0
 """A turn waits this long for its message's vector, and then ranks by words."""
 
 _BATCH = 64
+_MESSAGES_KEPT = 256
 _LASTING = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 
@@ -40,6 +41,7 @@ class OpenAIEmbedder:
         self._client = client
         self._open_client = open_client
         self._model = model
+        self._asked_before: dict[str, Vector] = {}  # by digest, the oldest first
         self.name = f"openai:{model}"
 
     def documents(self, texts: Sequence[str]) -> Vectors:
@@ -56,13 +58,19 @@ class OpenAIEmbedder:
         return unit_rows(rows)
 
     async def query(self, text: str) -> Vector:
-        """See `Embedder.query`."""
+        """See `Embedder.query`. A message that was just embedded is not embedded again."""
+        key = content_key(self.name, text)
+        if (known := self._asked_before.get(key)) is not None:
+            return known
         client = self._client.with_options(timeout=QUERY_SECONDS, max_retries=0)
         try:
             answer = await client.embeddings.create(**self._asked((text,)))
         except openai.OpenAIError as exc:
             raise self._translated(exc) from exc
         row: Vector = unit_rows(_rows(answer.data, 1))[0]
+        if len(self._asked_before) >= _MESSAGES_KEPT:
+            self._asked_before.pop(next(iter(self._asked_before)))
+        self._asked_before[key] = row
         return row
 
     def _asked(self, texts: Sequence[str]) -> dict[str, Any]:

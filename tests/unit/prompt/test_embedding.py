@@ -188,6 +188,29 @@ async def test_documents_and_messages_are_embedded_by_the_openai_client(
     assert int((rows @ query).argmax()) == 130
 
 
+async def test_a_message_that_was_just_embedded_is_not_asked_for_again() -> None:
+    asked: list[httpx2.Request] = []
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return answer_embeddings(request)
+
+    client = openai.AsyncOpenAI(
+        api_key="any",
+        base_url="http://offline/v1",
+        http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(answer)),
+    )
+    embedder = OpenAIEmbedder(client, lambda: blocking(answer_embeddings))
+    first = await embedder.query("one")
+    again = await embedder.query("one")
+    assert first.tolist() == again.tolist()
+    assert len(asked) == 1
+    for number in range(300):
+        await embedder.query(f"message {number}")
+    await embedder.query("one")
+    assert len(asked) == 302
+
+
 @pytest.mark.parametrize(("status", "lasting"), [(401, True), (404, True), (429, False)])
 async def test_a_refusal_is_one_error_that_says_whether_to_try_again(
     status: int, lasting: bool, asynchronous: openai.AsyncOpenAI

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,70 @@ HISTORY = (
 )
 def test_a_very_short_message_is_ranked_with_what_was_said_before(message: str, query: str) -> None:
     assert ranked_by(message, HISTORY) == query
+
+
+WARM_TURN = """
+import asyncio, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from clasper_worker.llm.messages import ChatMessage
+from clasper_worker.llm.tokens import TokenCounter
+from clasper_worker.prompt.smart_context import SmartContext
+from clasper_worker.prompt.workspaces import Workspaces
+from clasper_worker.turn.fit import ModelWindow
+from clasper_worker.turn.opening import PromptSettings, turn_prompt
+from clasper_worker.turn.request import parse_send_request
+
+smart = SmartContext()
+main, acme = Path(sys.argv[1]), Path(sys.argv[2])
+workspaces = Workspaces.open(main, {"acme": acme}, prepare=smart.prepare)
+workspaces.close()  # the watcher's own looks are not a turn's
+window = ModelWindow(4000, 100, TokenCounter())
+history = [ChatMessage("user", "x" * 3000), ChatMessage("assistant", "y" * 20000)]
+ZONES = ["Asia/Tokyo", "Asia/Seoul", "Asia/Dubai", "Europe/Berlin", "Europe/Paris", "Europe/Rome",
+         "America/Lima", "America/Bogota", "America/Denver", "Africa/Cairo", "Africa/Lagos"]
+
+async def turns():
+    for name in ("default", "acme"):
+        for zone in ZONES:
+            metadata = {"workspace": name, "timezone": zone,
+                        "skipSmartContext": zone == "Asia/Dubai"}
+            request = parse_send_request(
+                {"user_id": "u", "message": "What about tea, and travel?", "metadata": metadata})
+            found = await turn_prompt(
+                request, workspaces.snapshot(name, "u"), smart=smart, settings=PromptSettings(),
+                now=datetime.now(UTC), task_title="T", tool_names=("a",), history=history)
+            opening, fitted = found.fit(history, 100, window)
+            assert fitted.dropped == 2 and len(opening) == 2
+
+async def main():
+    await turns()
+    touched = []
+    sys.addaudithook(lambda event, args: touched.append(event)
+                     if event in ("open", "os.listdir", "os.scandir") else None)
+    def refuse(*args, **kwargs):
+        touched.append("stat")
+        raise AssertionError("a stat in a warm turn")
+    os.stat = os.lstat = os.path.realpath = refuse
+    await turns()
+    counted = len(touched)
+    open(os.devnull).close()   # the hook does count
+    return counted, len(touched) - counted
+
+print(*asyncio.run(main()))
+"""
+
+
+def test_a_warm_turn_touches_no_file(workspace: WorkspaceSnapshot, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "MEMORY.md").write_text("Tea is green.")
+    done = subprocess.run(
+        [sys.executable, "-c", WARM_TURN, str(workspace.root), str(other)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "0 1"
