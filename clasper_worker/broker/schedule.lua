@@ -158,7 +158,8 @@ end
 
 local function forget(tag, job, turn)
   call('DEL', P .. 'message:' .. tag)
-  if call('HGET', P .. 'jobs', job) == tag then call('HDEL', P .. 'jobs', job) end
+  if call('HGET', P .. 'jobs', job) ~= tag then return end  -- the job came again, as a retry does
+  call('HDEL', P .. 'jobs', job)
   if turn ~= job then call('SREM', P .. 'turn-jobs:' .. turn, job) end
 end
 
@@ -302,9 +303,11 @@ end
 local function select(free)
   for _ = 1, free do
     -- Seven of ten choices begin with the first queue; each of the others begins its share.
-    local tick = call('INCR', P .. 'tick') % 10
-    local first = 1
-    if tick > 6 and #how.queues > 1 then first = 2 + (tick - 7) % (#how.queues - 1) end
+    local tick = call('INCR', P .. 'tick')
+    local first, in_ten = 1, tick % 10
+    if in_ten > 6 and #how.queues > 1 then
+      first = 2 + ((tick - in_ten) / 10 * 3 + in_ten - 7) % (#how.queues - 1)
+    end
     local tag = pop(how.queues[first].name)
     for place = 1, #how.queues do
       if tag then break end
@@ -413,8 +416,14 @@ local function withdraw(job)
     return 'unknown'
   end
   if call('SISMEMBER', P .. 'running', tag) == 1 then return 'running' end
-  local about = field(tag, 'q', 't', 's', 'u')
+  local about = field(tag, 'q', 't', 's', 'u', 'g')
   call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
+  local group = about[5] and cjson.decode(about[5]) or {}
+  for place = #group, 1, -1 do  -- those that it had collected are to run without it
+    if call('EXISTS', P .. 'message:' .. group[place]) == 1 then
+      call('LINSERT', P .. 'lane:' .. about[3], 'AFTER', tag, group[place])
+    end
+  end
   forget(tag, job, about[4])
   advance(about[3], tag)
   return 'withdrawn'
