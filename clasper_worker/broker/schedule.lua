@@ -13,7 +13,8 @@
 --   rotating:<queue>       set: the tenants in that list
 --   running                set of tags; leases: the same, by when (ms) they lapse;
 --   leases:pulse, :hold    when (ms) somebody last looked for lapsed leases; not before when to
---   inflight               hash: how many messages of a tenant run
+--   inflight               hash: how many messages of a tenant run; capped: the tenants that were
+--                          passed over because of it, and are in no rotation
 --   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids
 --   cancelled              jobs that were cancelled before they came, by when (ms) to forget them
 --   dead, dead:<id>        dead letters, by time (ms)
@@ -146,7 +147,9 @@ local function is_capped(tenant)
 end
 
 local function rotate(queue, tenant)
-  if not is_capped(tenant) and call('SADD', P .. 'rotating:' .. queue, tenant) == 1 then
+  if is_capped(tenant) then
+    call('SADD', P .. 'capped', tenant)
+  elseif call('SADD', P .. 'rotating:' .. queue, tenant) == 1 then
     call('RPUSH', P .. 'tenants:' .. queue, tenant)
   end
 end
@@ -256,7 +259,11 @@ local function pop(queue)
     local tenant = call('LPOP', P .. 'tenants:' .. queue)
     if not tenant then return nil end
     local tag
-    if not is_capped(tenant) then tag = call('LPOP', P .. 'ready:' .. queue .. ':' .. tenant) end
+    if is_capped(tenant) then
+      call('SADD', P .. 'capped', tenant)
+    else
+      tag = call('LPOP', P .. 'ready:' .. queue .. ':' .. tenant)
+    end
     if tag and call('EXISTS', P .. 'ready:' .. queue .. ':' .. tenant) == 1 then
       call('RPUSH', P .. 'tenants:' .. queue, tenant)
     else
@@ -335,7 +342,7 @@ local function let_go(tag, tenant)
   if tenant == '' then return end
   local running = call('HINCRBY', P .. 'inflight', tenant, -1)
   if running <= 0 then call('HDEL', P .. 'inflight', tenant) end
-  if running + 1 >= how.cap then
+  if call('SREM', P .. 'capped', tenant) == 1 then
     for _, queue in ipairs(call('SMEMBERS', P .. 'queues')) do
       if call('EXISTS', P .. 'ready:' .. queue .. ':' .. tenant) == 1 then rotate(queue, tenant) end
     end
