@@ -180,7 +180,7 @@ class State:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+                connection = self._idle.pop() if self._idle else await self._pool.get_connection()  # type: ignore[no-untyped-call]
                 try:
                     return await _round_trip(connection, commands)
                 finally:
@@ -248,17 +248,18 @@ def redis_lock(
     as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
     Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
+    wait = seconds * 2 if patience is None else patience
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
         held = client.lock(
             f"clasper:lock:{name}",
             timeout=seconds,
-            blocking_timeout=patience or seconds * 2,
+            blocking_timeout=wait,
             sleep=0.02,
         )
         try:
-            async with asyncio.timeout(seconds * 2 + _CALL_SECONDS):
+            async with asyncio.timeout(wait + _CALL_SECONDS):
                 taken = await held.acquire()
         except (RedisError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc
