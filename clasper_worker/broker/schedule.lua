@@ -457,8 +457,7 @@ elseif ask.op == 'withdraw' then
   return withdraw(ask.job)
 elseif ask.op == 'bury' then
   local tag, about = held(ask.token)
-  if not tag then return 0 end
-  bury_running(tag, about, ask.reason)
-  return 1
+  if tag then bury_running(tag, about, ask.reason) end
+  return buried
 end
 return redis.error_reply('unknown operation ' .. tostring(ask.op))

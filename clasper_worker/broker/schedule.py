@@ -181,9 +181,12 @@ class Schedule:
         ).decode()
         return answer
 
-    def bury(self, token: str, reason: str) -> bool:
-        """Make a delivered message a dead letter; False if it is not the caller's any more."""
-        return bool(self._call(op="bury", token=token, reason=reason))
+    def bury(self, token: str, reason: str) -> tuple[Burial, ...]:
+        """Make a delivered message, and those it had collected, dead letters.
+
+        Returns what was buried: nothing if the delivery is not the caller's any more.
+        """
+        return _burials(self._call(op="bury", token=token, reason=reason))
 
     def _call(self, **ask: Any) -> Any:
         return self._script(args=[json.dumps(ask), self._rules])

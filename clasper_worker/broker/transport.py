@@ -100,6 +100,11 @@ class Channel(stock.Channel):
     """A channel whose acknowledged queues are consumed through the scheduler."""
 
     QoS = LeaseQoS
+    # kombu's default keys belong to every app on the Redis: their scan would redeliver what others
+    # still run, by a timeout that is not theirs.
+    unacked_key = "clasper:unacked"
+    unacked_index_key = "clasper:unacked-index"
+    unacked_mutex_key = "clasper:unacked-mutex"
     from_transport_options = (*stock.Channel.from_transport_options, "schedule_rules")
 
     schedule_rules: Mapping[str, Any] = MappingProxyType({})
@@ -187,7 +192,9 @@ class Channel(stock.Channel):
     def bury(self, token: str, reason: str) -> None:
         """Make a delivery a dead letter."""
         self._drop([token])
-        self._schedule.bury(token, reason)
+        buried = self._schedule.bury(token, reason)
+        if self._keeper is not None:
+            self._keeper.report(Exchanged((), (), buried, more=False))
 
     def release_all(self, tokens: Iterable[str]) -> None:
         """Release deliveries, now."""
@@ -272,12 +279,24 @@ class Channel(stock.Channel):
                 delivery = waiting[-1]
                 if delivery.queue not in self._laned:  # cancelled meanwhile
                     self.give_back(delivery.token, settled=False)
-                else:
-                    self.connection._deliver(_payload(delivery), delivery.queue)  # noqa: SLF001 - as kombu's own
+                elif (payload := self._read(delivery)) is not None:
+                    self.connection._deliver(payload, delivery.queue)  # noqa: SLF001 - as kombu's own
                 waiting.pop()
         except BaseException:
             self.qos.release_unseen(delivery.token for delivery in waiting)
             raise
+
+    def _read(self, delivery: Delivery) -> dict[str, Any] | None:
+        """What the consumer is shown; None of a message that would stop every worker it came to."""
+        try:
+            payload = _payload(delivery)
+            self.Message(payload, channel=self)  # decodes the body
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with it
+            reason = f"not a message that can be read: {type(exc).__name__}"
+            logger.error("%s (%s)", reason, delivery.token)  # noqa: TRY400 - its text may be private
+            self.bury(delivery.token, reason)
+            return None
+        return payload
 
     def _drop(self, tokens: Iterable[str]) -> None:
         if self._keeper is not None:
@@ -367,11 +386,13 @@ class Transport(stock.Transport):
 def _payload(delivery: Delivery) -> dict[str, Any]:
     payload: dict[str, Any] = loads(delivery.raw.decode())
     payload["properties"]["delivery_tag"] = delivery.token
+    if not isinstance(payload["properties"].setdefault("delivery_info", {}), dict):
+        raise TypeError("delivery_info is no object")
     headers = payload["headers"]
     headers[LEASE_HEADER] = delivery.token
     if delivery.is_redelivered:
         headers["redelivered"] = True
-        payload["properties"].setdefault("delivery_info", {})["redelivered"] = True
+        payload["properties"]["delivery_info"]["redelivered"] = True
     if delivery.verdict:
         headers[VERDICT_HEADER] = delivery.verdict
     if delivery.collected:
