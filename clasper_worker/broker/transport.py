@@ -45,6 +45,7 @@ VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
 
 _WAIT_SECONDS = 0.25  # for the first queue; so long may a message of another one wait
+_POLL_SECONDS = 0.1  # between looks where the server cannot wait for a message
 _INTAKE_SECONDS = 0.5  # between looks at the queues while there is no free slot
 
 
@@ -85,6 +86,9 @@ class LeaseQoS(stock.QoS):
             if token not in self._delivered:
                 self.channel.give_back(token, settled=False)
 
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `LeaseKeeper` looks for what dead workers had."""
+
     def restore_unacked(self, client: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """Release what this worker has not settled; on a lost connection, not what it still runs.
 
@@ -100,8 +104,7 @@ class Channel(stock.Channel):
     """A channel whose acknowledged queues are consumed through the scheduler."""
 
     QoS = LeaseQoS
-    # kombu's default keys belong to every app on the Redis: their scan would redeliver what others
-    # still run, by a timeout that is not theirs.
+    # kombu's default keys are shared by every app on the Redis.
     unacked_key = "clasper:unacked"
     unacked_index_key = "clasper:unacked-index"
     unacked_mutex_key = "clasper:unacked-mutex"
@@ -144,17 +147,26 @@ class Channel(stock.Channel):
             return
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
+        self._waits = not self._has_more
         if self._has_more:
             connection.send_command("PING")
+        elif self._polls:
+            connection.send_command("BRPOP", "clasper:nothing", _POLL_SECONDS)
         else:
             key = self._keys_of(self._laned[0])[0]
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_SECONDS)
+
+    _waits = False  # rather than ask at once
+    _polls = False  # since the server does not wait
 
     def _brpop_read(self, **options: Any) -> Any:
         if not self._laned:
             return super()._brpop_read(**options)
         try:
-            self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            last = self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            waited = time.monotonic() - self._brpop_sent_at
+            if self._waits and last is None and waited < _WAIT_SECONDS / 4:
+                self._polls = True  # fakeredis does not wait
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
