@@ -267,7 +267,8 @@ class Channel(stock.Channel):
         except BaseException:
             self._settled[:0], self._released[:0] = settled, released
             raise
-        self._has_more = found.more
+        # What was given back may have made another message ready.
+        self._has_more = found.more or not take
         if keeper is not None:
             keeper.hold((delivery.token for delivery in found.deliveries), since=began)
             keeper.report(found)
