@@ -24,6 +24,7 @@
     │  ├─ ToolLoopError               the model repeats itself or never finishes
     │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
+    │  ├─ LeaseLostError              another run has taken the turn over; this one posts nothing
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ StateUnavailableError      Redis, for our short-lived state (transient)
     └─ StackError                 the processes of `clasper up` could not be started
@@ -189,6 +190,12 @@ class TurnTimeoutError(TurnError):
     """The turn took longer than CLASPER_TURN_SOFT_LIMIT_SEC."""
 
     code = "turn_timeout"
+
+
+class LeaseLostError(TurnError):
+    """Another run has taken the turn over: this one posts nothing more, and its end is void."""
+
+    code = "lease_lost"
 
 
 class UnexpectedError(TurnError):

@@ -77,8 +77,8 @@ class StateScript:
 @dataclass(frozen=True, slots=True)
 class _Call:
     script: StateScript
-    keys: Sequence[Argument]
-    arguments: Sequence[Argument]
+    keys: Sequence[bytes]
+    arguments: Sequence[bytes]
     answer: asyncio.Future[Any]
 
     def command(self, how: str) -> tuple[Argument, ...]:
@@ -99,7 +99,7 @@ class State:
     """
 
     def __init__(self, client: redis.Redis, *, seconds: float = _CALL_SECONDS) -> None:
-        self._pool = client.connection_pool
+        self._pool: Any = client.connection_pool  # whose methods carry no types
         self._seconds = seconds
         self._waiting: list[_Call] = []
         self._senders: set[asyncio.Task[None]] = set()
@@ -114,10 +114,13 @@ class State:
 
         Raises:
             StateUnavailableError: Redis did not answer in time, or refused.
+            UnicodeEncodeError: a text is not well-formed.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(_Call(script, keys, arguments, answer))
+        # Made bytes here: what cannot be must fail this call, and not those that leave with it.
+        call = _Call(script, [*map(_encoded, keys)], [*map(_encoded, arguments)], answer)
+        self._waiting.append(call)
         if not self._sender_due and self._sending < _BATCHES_AT_ONCE:
             self._sender_due = True
             self._sending += 1
@@ -190,6 +193,10 @@ class State:
             except (redis.ConnectionError, OSError):
                 await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _encoded(value: Argument) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:

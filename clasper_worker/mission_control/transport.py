@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -30,6 +30,9 @@ from clasper_worker.errors import (
     BackendUnavailableError,
 )
 from clasper_worker.http_client import Answer, LeanClient
+
+Confirm = Callable[[], Awaitable[None]]
+"""Makes sure that a request may still be made, and raises where it may not."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +82,17 @@ class BackendTransport:
         headers: Mapping[str, str],
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        confirm: Confirm | None = None,
     ) -> dict[str, Any]:
         """Send one request and return its JSON object.
+
+        Args:
+            method: the HTTP method.
+            path: the endpoint, from the backend's base URL.
+            headers: headers beyond the usual ones.
+            params: the query.
+            body: what is sent as JSON.
+            confirm: called right before each attempt; what it raises ends the request.
 
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
@@ -91,7 +103,7 @@ class BackendTransport:
             content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
             sent_headers["Content-Type"] = "application/json"
         try:
-            return await self._attempt(method, path, sent_headers, params, content)
+            return await self._attempt(method, path, sent_headers, params, content, confirm)
         except _Transient as first:
             if self._attempts == 1:
                 raise first.error from first.__cause__
@@ -109,7 +121,7 @@ class BackendTransport:
                 with attempt:
                     if attempt.num == 1:
                         raise failure  # already made; the machinery only waits for it
-                    return await self._attempt(method, path, sent_headers, params, content)
+                    return await self._attempt(method, path, sent_headers, params, content, confirm)
         except _Transient as last:
             raise last.error from last.__cause__
         raise AssertionError("the retry loop returns or raises")
@@ -121,8 +133,11 @@ class BackendTransport:
         headers: Mapping[str, str],
         params: Mapping[str, str | int] | None,
         content: bytes | None,
+        confirm: Confirm | None,
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
+        if confirm is not None:
+            await confirm()
         try:
             answer = await self._fetch(
                 method, path, headers=headers, params=params, content=content
