@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import LockError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import LockError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 
@@ -147,7 +147,8 @@ class State:
             while self._waiting:
                 batch = [call for call in self._waiting if not call.answer.done()]
                 self._waiting = batch[_CALLS_IN_BATCH:]
-                await self._deliver(batch[:_CALLS_IN_BATCH])
+                if batch:
+                    await self._deliver(batch[:_CALLS_IN_BATCH])
         finally:
             self._sending -= 1
 
@@ -209,6 +210,9 @@ async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]])
                 answers.append(await connection.read_response(disable_decoding=True))
             except ResponseError as exc:
                 answers.append(exc)
+        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            # It is a replica now: its name may lead to another server by the next round trip.
+            await connection.disconnect(nowait=True)
     except BaseException:
         # Answers that nobody reads would be taken for the next caller's.
         await connection.disconnect(nowait=True)

@@ -29,7 +29,8 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
-from clasper_worker.http_client import Answer, LeanClient
+from clasper_worker.http_client import LeanClient
+from clasper_worker.http_transport import Answer
 
 Confirm = Callable[[], Awaitable[None]]
 """Makes sure that a request may still be made, and raises where it may not."""
