@@ -28,6 +28,7 @@ from clasper_worker.llm.messages import (
     ToolSpec,
 )
 from clasper_worker.mission_control.client import MissionControl
+from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
@@ -35,7 +36,7 @@ from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.reference_backend.app import create_app
 from clasper_worker.reference_backend.config import BackendConfig
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
-from clasper_worker.tools.registry import Toolbox
+from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import Entries, MemoryLedger, ledger_key
 from clasper_worker.turn.request import parse_send_request
@@ -165,6 +166,21 @@ class FickleModel:
         }[name]
 
 
+class OnceToolbox(Toolbox):
+    """Fails where a tool is run whose result is known."""
+
+    def __init__(self, ledger: MortalLedger) -> None:
+        super().__init__(MISSION_CONTROL_TOOLS)
+        self._ledger = ledger
+        places = [f"tool:{step}:{index}" for step in range(1, 9) for index in range(9)]
+        self._places = {turn_step_key("u1", "turn", place): place for place in places}
+
+    async def call(self, context: ToolContext, call: ToolCall) -> str:
+        place = self._places[context.idempotency_key]
+        assert self._ledger.entry(place) is None, "run again"
+        return await super().call(context, call)
+
+
 @dataclass
 class World:
     deps: TurnDependencies
@@ -241,7 +257,7 @@ async def world(script: Script) -> AsyncIterator[World]:
             ),
             ledger=ledger,
             tasks=TaskFinder(no_lock),
-            toolbox=Toolbox(MISSION_CONTROL_TOOLS),
+            toolbox=OnceToolbox(ledger),
             workspace=lambda: WorkspaceSnapshot(Path("/nowhere"), {}, {}),
             model=lambda _: model,
             now=now,
