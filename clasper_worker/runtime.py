@@ -21,6 +21,9 @@ from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.reader import missing_workspace
 from clasper_worker.prompt.workspace import Workspace
+from clasper_worker.resilience.gates import Gates
+from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.store import RedisStore
 from clasper_worker.settings import Settings
 from clasper_worker.state import State, redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
@@ -61,19 +64,21 @@ class Runtime:
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url)
         state = State(redis)
-        transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
-        chains = {tier: model_chain(settings, tier) for tier in TIERS}
+        gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
+        transport = BackendTransport(
+            backend_http,
+            attempts=settings.clasper_backend_attempts,
+            gate=gates.gate(backend_url),
+        )
+        models = {tier: _models(settings, tier, llm, gates) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
-            cap = settings.clasper_llm_max_output_tokens
-            return ModelChain(
-                [OpenAICompatibleModel(llm, ref, max_output_tokens=cap) for ref in chains[tier]]
-            )
+            return ModelChain(models[tier])
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=_journal_seconds(settings)),
-            tasks=TaskFinder(redis_lock(redis)),
+            tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=workspace.current,
             model=model,
@@ -87,7 +92,14 @@ class Runtime:
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
             ),
         )
-        closers = (llm.close, backend_http.aclose, state.aclose, redis.aclose, workspace.close)
+        closers = (
+            llm.close,
+            backend_http.aclose,
+            gates.close,
+            state.aclose,
+            redis.aclose,
+            workspace.close,
+        )
         return cls(settings, turns, closers)
 
     async def close(self) -> None:
@@ -119,6 +131,12 @@ def check_settings(settings: Settings) -> str:
     AgentTokens.from_settings(settings)
     for tier in TIERS:
         model_chain(settings, tier)
+    if settings.outage_wait_sec >= settings.clasper_turn_soft_limit_sec:
+        raise ConfigurationError(
+            "CLASPER_OUTAGE_WAIT_SEC is not below CLASPER_TURN_SOFT_LIMIT_SEC: a turn would end"
+            " before its wait does; lower the one or raise the other",
+            {"variable": "CLASPER_OUTAGE_WAIT_SEC"},
+        )
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
@@ -130,13 +148,30 @@ def _journal_seconds(settings: Settings) -> int:
     return max(settings.clasper_result_ttl_sec, math.ceil(longest))
 
 
+def _models(
+    settings: Settings, tier: Tier, llm: AsyncOpenAI, gates: Gates
+) -> tuple[ChatModel, ...]:
+    refs = model_chain(settings, tier)
+    return tuple(
+        OpenAICompatibleModel(
+            llm,
+            ref,
+            max_output_tokens=settings.clasper_llm_max_output_tokens,
+            retries=settings.clasper_llm_retries,
+            gate=gates.gate(str(llm.base_url), ref.name),
+            has_fallback=ref is not refs[-1],
+        )
+        for ref in refs
+    )
+
+
 def _openai_client(settings: Settings) -> AsyncOpenAI:
     key = settings.openai_api_key
     http_client = open_http_client(settings.clasper_llm_timeout_sec)
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
         base_url=settings.openai_base_url or "https://api.openai.com/v1",
-        max_retries=settings.clasper_llm_retries,
+        max_retries=0,  # ours, in the model: all turns wait together
         timeout=http_client.timeout,
         http_client=http_client,
     )

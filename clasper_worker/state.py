@@ -251,20 +251,26 @@ def _unavailable(exc: BaseException) -> StateUnavailableError:
 
 
 def redis_lock(
-    client: redis.Redis, *, seconds: float = _LOCK_SECONDS
+    client: redis.Redis, *, seconds: float = _LOCK_SECONDS, patience: float | None = None
 ) -> Callable[[str], AbstractAsyncContextManager[object]]:
     """Named locks shared by all workers, each held for ``seconds`` at most.
 
+    Whoever holds one may be waiting for a backend that is down, so that the others are to wait for
+    as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
     Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
+    wait = seconds * 2 if patience is None else patience
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
         held = client.lock(
-            f"clasper:lock:{name}", timeout=seconds, blocking_timeout=seconds * 2, sleep=0.02
+            f"clasper:lock:{name}",
+            timeout=seconds,
+            blocking_timeout=wait,
+            sleep=0.02,
         )
         try:
-            async with asyncio.timeout(seconds * 2 + _CALL_SECONDS):
+            async with asyncio.timeout(wait + _CALL_SECONDS):
                 taken = await held.acquire()
         except (RedisError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc

@@ -88,9 +88,13 @@ class MissionControl:
         Raises:
             BackendError: by what the backend answered.
         """
-        headers = {"X-Agent-Token": self._tokens.token_for(identity)}
         return await self._transport.request(
-            method, path, headers=headers, params=params, body=body, confirm=confirm
+            method,
+            path,
+            headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
+            params=params,
+            body=body,
+            confirm=confirm,
         )
 
 

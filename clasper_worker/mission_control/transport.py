@@ -1,23 +1,19 @@
 """HTTP to the backend: retries, and every failure as one of our errors.
 
 Transient failures (429, 5xx, timeouts, lost connections) are retried with exponential backoff and
-jitter, or after the ``Retry-After`` that the backend names. That is safe for POSTs too: each
-carries an idempotency key, and the very same bytes are sent again.
+jitter; while the backend is down or limits our rate, requests wait at its gate instead. Trying
+again is safe for POSTs too: each carries an idempotency key, and the very same bytes are sent.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
 import httpx2
-import stamina
 import structlog
 
 from clasper_worker.errors import (
@@ -31,29 +27,41 @@ from clasper_worker.errors import (
 )
 from clasper_worker.http_client import LeanClient
 from clasper_worker.http_transport import Answer
+from clasper_worker.resilience.calls import (
+    NO_ANSWER,
+    NOTHING,
+    WORKS,
+    Pace,
+    Verdict,
+    call_persistently,
+    patience_for,
+    verdict_on_status,
+)
+from clasper_worker.resilience.gate import GateClosedError, HostGate
+from clasper_worker.resilience.retry_after import retry_after
 
 Confirm = Callable[[], Awaitable[None]]
 """Makes sure that a request may still be made, and raises where it may not."""
 
 log = structlog.get_logger(__name__)
 
-_MAX_RETRY_AFTER_SECONDS = 60.0
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
 class _Transient(Exception):  # noqa: N818 - a signal to the retry loop, never seen outside
     """One attempt failed in a way that another may not."""
 
-    def __init__(self, error: BackendUnavailableError, retry_after: float | None = None) -> None:
+    def __init__(self, error: BackendUnavailableError, verdict: Verdict) -> None:
         super().__init__(str(error))
         self.error = error
-        self.retry_after = retry_after
+        self.verdict = verdict
 
 
-def _backoff(exc: Exception) -> bool | float:
-    if not isinstance(exc, _Transient):
-        return False
-    return True if exc.retry_after is None else exc.retry_after
+def _judge(exc: Exception) -> Verdict:
+    """What an error tells of the backend: any refusal tells that it works."""
+    if isinstance(exc, _Transient):
+        return exc.verdict
+    return WORKS if isinstance(exc, BackendError) else NOTHING
 
 
 class BackendTransport:
@@ -61,18 +69,25 @@ class BackendTransport:
 
     Args:
         client: has the base URL, timeouts and connection limits; a `LeanClient` is the quickest.
-        attempts: how often a request is tried in all.
-        max_wait_seconds: the longest pause between two attempts without ``Retry-After``.
+        attempts: how often a request is tried in all, those aside that fail of an outage or rate
+            limit which the gate knows of.
+        max_wait_seconds: the longest pause between two attempts.
+        gate: the backend's; None sends every request at once.
     """
 
     def __init__(
-        self, client: httpx2.AsyncClient, *, attempts: int = 5, max_wait_seconds: float = 10.0
+        self,
+        client: httpx2.AsyncClient,
+        *,
+        attempts: int = 5,
+        max_wait_seconds: float = 10.0,
+        gate: HostGate | None = None,
     ) -> None:
         self._fetch: _Fetch = (
             client.fetch if isinstance(client, LeanClient) else partial(_by_httpx2, client)
         )
-        self._attempts = attempts
-        self._max_wait = max_wait_seconds
+        self._gate = gate
+        self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds)
         self._warned: set[str] = set()
 
     async def request(
@@ -80,7 +95,7 @@ class BackendTransport:
         method: str,
         path: str,
         *,
-        headers: Mapping[str, str],
+        headers: Callable[[], Mapping[str, str]],
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
         confirm: Confirm | None = None,
@@ -88,46 +103,37 @@ class BackendTransport:
         """Send one request and return its JSON object.
 
         Args:
-            method: the HTTP method.
-            path: the endpoint, from the backend's base URL.
-            headers: headers beyond the usual ones.
+            method: of HTTP.
+            path: below the backend's base URL.
+            headers: gives them anew for each try: a token may expire while a request waits.
             params: the query.
-            body: what is sent as JSON.
-            confirm: called right before each attempt; what it raises ends the request.
+            body: sent as JSON.
+            confirm: called right before each try; what it raises ends the request.
 
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
         """
         content = None
-        sent_headers = dict(headers)
         if body is not None:
             content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-            sent_headers["Content-Type"] = "application/json"
-        try:
-            return await self._attempt(method, path, sent_headers, params, content, confirm)
-        except _Transient as first:
-            if self._attempts == 1:
-                raise first.error from first.__cause__
-            failure = first
-        # The first attempt is made outside of the retry machinery: it nearly always succeeds.
-        try:
-            async for attempt in stamina.retry_context(
-                on=_backoff,
-                attempts=self._attempts,
-                timeout=None,
-                wait_initial=0.2,
-                wait_max=self._max_wait,
-                wait_jitter=0.5,
-            ):
-                with attempt:
-                    if attempt.num == 1:
-                        raise failure  # already made; the machinery only waits for it
-                    return await self._attempt(method, path, sent_headers, params, content, confirm)
-        except _Transient as last:
-            raise last.error from last.__cause__
-        raise AssertionError("the retry loop returns or raises")
 
-    async def _attempt(
+        async def send() -> dict[str, Any]:
+            sent_headers = dict(headers())
+            if content is not None:
+                sent_headers["Content-Type"] = "application/json"
+            return await self._send(method, path, sent_headers, params, content, confirm)
+
+        patience = patience_for(self._gate)
+        try:
+            return await call_persistently(self._gate, patience, send, _judge, self._pace)
+        except _Transient as exc:
+            raise exc.error from exc.__cause__
+        except GateClosedError as exc:
+            if isinstance(exc.__cause__, _Transient):
+                raise exc.__cause__.error from exc
+            raise _unavailable(f"{method} {path}", "has been unavailable for too long") from exc
+
+    async def _send(
         self,
         method: str,
         path: str,
@@ -145,12 +151,14 @@ class BackendTransport:
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
             # The openai package's aiohttp transport reports a refusal as a connect timeout.
-            raise _Transient(_unavailable(endpoint, "could not be reached")) from exc
+            raise _Transient(_unavailable(endpoint, "could not be reached"), NO_ANSWER) from exc
         except httpx2.TimeoutException as exc:
-            raise _Transient(_unavailable(endpoint, "did not answer in time")) from exc
+            raise _Transient(_unavailable(endpoint, "did not answer in time"), NO_ANSWER) from exc
         except (httpx2.RequestError, aiohttp.ClientError) as exc:
             # aiohttp carries the bytes, and a broken status line comes up as its own error.
-            raise _Transient(_unavailable(endpoint, "did not keep the connection")) from exc
+            raise _Transient(
+                _unavailable(endpoint, "did not keep the connection"), NO_ANSWER
+            ) from exc
         except httpx2.InvalidURL as exc:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
         self._note_deprecation(endpoint, answer)
@@ -236,7 +244,8 @@ def _refusal(endpoint: str, answer: Answer) -> Exception:
         )
     if status in _TRANSIENT_STATUSES or status >= 500:
         return _Transient(
-            _unavailable(endpoint, f"answered {status}", status), _retry_after(answer.headers)
+            _unavailable(endpoint, f"answered {status}", status),
+            verdict_on_status(status, retry_after(answer.headers), passing=True),
         )
     return BackendRejectedError(
         f"The backend refused {endpoint} with {status}{f' ({code})' if code else ''}", where
@@ -250,22 +259,3 @@ def _error_code(body: bytes) -> str | None:
     except (ValueError, LookupError, TypeError):
         return None
     return code[:64] if isinstance(code, str) else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """The pause asked for, in seconds (RFC 9110, 10.2.3: seconds or an HTTP date)."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
