@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class ThreadCrew:
@@ -47,6 +51,28 @@ class ThreadCrew:
                 thread.start()
         self._queue.put((function, args))
 
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(*args)`` in one of the threads, and wait without blocking the loop.
+
+        Cancelling the wait does not stop the function.
+
+        Raises:
+            Exception: whatever the function raised.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            try:
+                settle, outcome = future.set_result, function(*args)
+            except Exception as exc:  # noqa: BLE001 - it is the caller's
+                settle, outcome = future.set_exception, exc  # type: ignore[assignment]
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+                loop.call_soon_threadsafe(_unless_done, future, settle, outcome)
+
+        self.submit(work)
+        return await future
+
     def close(self, timeout: float) -> None:
         """Let the threads finish what was handed in, waiting ``timeout`` seconds for each."""
         for _ in self._threads:
@@ -64,3 +90,10 @@ class ThreadCrew:
             del work, function, args  # do not keep a finished job alive while waiting for the next
             with self._lock:
                 self._unclaimed -= 1
+
+
+def _unless_done(
+    future: asyncio.Future[Any], settle: Callable[[Any], object], outcome: object
+) -> None:
+    if not future.done():  # cancelled
+        settle(outcome)

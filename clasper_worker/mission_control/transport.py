@@ -8,10 +8,7 @@ carries an idempotency key, and the very same bytes are sent again.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -28,6 +25,7 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
+from clasper_worker.retry_after import parse_retry_after
 
 log = structlog.get_logger(__name__)
 
@@ -213,19 +211,5 @@ def _error_code(response: httpx2.Response) -> str | None:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """The pause asked for, in seconds (RFC 9110, 10.2.3: seconds or an HTTP date)."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
+    seconds = parse_retry_after(response.headers.get("retry-after"))
+    return None if seconds is None else min(seconds, _MAX_RETRY_AFTER_SECONDS)
