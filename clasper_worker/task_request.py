@@ -19,3 +19,9 @@ class RedactedRequest(CoroutineRequest):
         self._argsrepr = f"({count} positional)" if count else "()"
         self._kwargsrepr = redacted(arguments)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What remote control shows (``celery inspect``, Flower): always with the safe forms."""
+        del safe
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown
