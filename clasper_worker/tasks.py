@@ -10,6 +10,8 @@ from typing import Any
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
 
+from clasper_worker.broker.doom import LEASE_HEADER, Doom
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.celery import app
 from clasper_worker.concurrency.resources import LoopLocal
 from clasper_worker.concurrency.task import CoroutineTask
@@ -31,6 +33,13 @@ async def _open_runtime() -> Runtime:
 RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
 
 
+async def _open_doom() -> Doom:
+    return Doom(open_schedule(get_settings()))
+
+
+DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
+
+
 class ClasperTask(CoroutineTask):
     """What our tasks have in common: redacted arguments, and errors of ours as expected ends."""
 
@@ -48,7 +57,8 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     """One agent turn; the keyword arguments are the send request (contract Part 2)."""
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
-    async with _typed_errors():
+    doom = await DOOM.get()
+    async with doom.of_failures(self.request.get(LEASE_HEADER)), _typed_errors():
         if args:
             raise invalid_request(
                 [

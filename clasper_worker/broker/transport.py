@@ -273,6 +273,8 @@ class Channel(stock.Channel):
                 if delivery.queue not in self._laned:  # cancelled meanwhile
                     self.give_back(delivery.token, settled=False)
                 else:
+                    if delivery.verdict == "cancelled":
+                        _note_revoked(delivery)
                     self.connection._deliver(_payload(delivery), delivery.queue)  # noqa: SLF001 - as kombu's own
                 waiting.pop()
         except BaseException:
@@ -377,6 +379,11 @@ def _payload(delivery: Delivery) -> dict[str, Any]:
     if delivery.collected:
         headers[COLLECTED_HEADER] = collected_requests(delivery.collected)
     return payload
+
+
+def _note_revoked(delivery: Delivery) -> None:
+    # Then Celery announces it as revoked, stores that, and settles it.
+    worker_state.revoked.add(loads(delivery.raw.decode())["headers"]["id"])
 
 
 def _is_stopping() -> bool:
