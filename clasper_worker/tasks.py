@@ -5,17 +5,22 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.doom import Doom
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.celery import app
 from clasper_worker.concurrency.resources import LoopLocal
 from clasper_worker.concurrency.task import CoroutineTask
 from clasper_worker.errors import (
     ClasperError,
+    LeaseLostError,
     StateUnavailableError,
     UnexpectedError,
     WebhookUnavailableError,
@@ -23,6 +28,7 @@ from clasper_worker.errors import (
 from clasper_worker.redaction import redacted
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
+from clasper_worker.turn.collected import CollectedTurns
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
@@ -52,6 +58,13 @@ COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
 OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
 
 
+async def _open_doom() -> Doom:
+    return Doom(open_schedule(get_settings()))
+
+
+DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
+
+
 class ClasperTask(CoroutineTask):
     """What our tasks have in common: redacted arguments, and errors of ours as expected ends."""
 
@@ -78,13 +91,21 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     """One agent turn; the keyword arguments are the send request (contract Part 2)."""
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    delivery = TurnDelivery.of(self.request)
+    group = CollectedTurns(delivery.collected, app.backend)
+    doom = await DOOM.get()
     try:
-        async with _typed_errors("turn"):
-            result = await _run_turn(self.request.id, args, kwargs)
+        async with doom.of_failures(delivery.token), _typed_errors("turn"):
+            delivery.check_verdict()
+            result = await _run_turn(self.request.id, delivery, group, args, kwargs)
+    except LeaseLostError:
+        raise Ignore("another worker has the turn") from None
     except ClasperError as exc:
         await _report_end(self.request.id, kwargs, exc)
+        await group.fail(exc, _report_end)
         raise
     await _report_end(self.request.id, kwargs, result)
+    await group.succeed(result, _report_end)
     return result
 
 
@@ -99,7 +120,9 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
 async def webhook(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     """One attempt to deliver one webhook (`clasper_worker.webhooks`)."""
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
-    async with _typed_errors("webhook"):
+    doom = await DOOM.get()
+    lease = TurnDelivery.of(self.request).token
+    async with doom.of_failures(lease), _typed_errors("webhook"):
         delivery = Delivery.parse(kwargs)
         structlog.contextvars.bind_contextvars(turn_id=delivery.turn_id, user_id=delivery.user_id)
         attempt = (self.request.retries or 0) + 1
@@ -119,7 +142,13 @@ async def webhook(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         raise self.retry(exc=cause, countdown=pause)
 
 
-async def _run_turn(job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TurnResult:
+async def _run_turn(
+    job_id: str,
+    delivery: TurnDelivery,
+    group: CollectedTurns,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> TurnResult:
     if args:
         raise invalid_request(
             [
@@ -131,11 +160,13 @@ async def _run_turn(job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             ]
         )
     settings = get_settings()
-    request = parse_send_request(kwargs, RequestLimits.from_settings(settings))
+    limits = RequestLimits.from_settings(settings)
+    request = await group.join(parse_send_request(kwargs, limits), limits, _report_end)
     turn = identify_turn(request.user_id, request.idempotency_key, job_id)
     structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
     runtime = await RUNTIME.get()
-    result = await run_within_limits(request, turn, runtime.turns)
+    turns = replace(runtime.turns, lease=delivery.lease())
+    result = await run_within_limits(request, turn, turns)
     log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
     if settings.clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)
