@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from clasper_worker.errors import DeadLetterError
-from tests.integration.broker.conftest import Site, until
+from tests.integration.faults.conftest import Site, until
 from tests.unit.broker.turns import message
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
-from tests.integration.broker.conftest import HERE, REPOSITORY
+from tests.integration.faults.conftest import HERE, REPOSITORY
 
 pytestmark = pytest.mark.integration
 
