@@ -105,8 +105,9 @@ class Site:
 
     def left(self) -> set[bytes]:
         """What the scheduler still has of any message."""
-        kept = {b"clasper:tick", b"clasper:queues", b"clasper:leases:pulse", b"clasper:leases:hold"}
-        return set(self.client.keys("clasper:*")) - kept
+        kept = {b"clasper:tick", b"clasper:queues", b"clasper:leases:pulse"}
+        found = set(self.client.keys("clasper:*")) - kept
+        return {key for key in found if self.client.pttl(key) < 0}
 
     def close(self) -> None:
         self.client.close()

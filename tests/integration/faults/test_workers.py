@@ -82,6 +82,10 @@ def test_what_no_worker_can_run_becomes_dead_letters_and_the_worker_goes_on(site
         pickled["content-type"] = "application/x-python-serialize"
         bad = {
             "eta": message(job="eta", user_id="u", headers={"eta": "never"}),
+            "limits": message(job="limits", user_id="u", headers={"timelimit": 5}),
+            "expiry": message(job="expiry", user_id="u", headers={"expires": {}}),
+            "a list": message(job="a list", user_id="u", headers={"task": ["clasper.send"]}),
+            "stamps": message(job="stamps", user_id="u", headers={"stamped_headers": 5}),
             "nameless": message(task="", job="nameless"),
             "body": message(job="body", body="no JSON"),
             "pickled": json.dumps(pickled).encode(),
@@ -97,7 +101,9 @@ def test_what_no_worker_can_run_becomes_dead_letters_and_the_worker_goes_on(site
             site.client.hget(b"clasper:dead:" + letter, "job").decode()
             for letter in site.client.zrange("clasper:dead", 0, -1)
         }
-        assert letters == {"unknown", "eta", "nameless", "body", "pickled", ""}
+        assert letters == {"unknown", *bad} - {"junk"} | {""}
+        for job in (*letters - {"", "unknown"},):
+            assert site.app.AsyncResult(job).state == "FAILURE"
         until(lambda: all(key.startswith(b"clasper:dead") for key in site.left()), "no more")
 
 

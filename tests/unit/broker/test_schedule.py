@@ -374,12 +374,24 @@ def test_a_turn_that_runs_is_not_withdrawn(broker: Broker) -> None:
     assert broker.schedule().refresh([token]) == ()
 
 
-def test_a_turn_that_has_not_come_yet_is_dropped_when_it_comes(broker: Broker) -> None:
+def test_a_turn_that_has_not_come_yet_comes_to_be_called_cancelled(broker: Broker) -> None:
     assert broker.schedule().withdraw("a") == "unknown"
     broker.send("a")
     broker.send("b")
-    assert broker.drain() == ["b"]
+    cancelled, other = broker.take().deliveries
+    assert [(job_of(cancelled), cancelled.verdict)] == [("a", "cancelled")]
+    assert [(job_of(other), other.verdict)] == [("b", "")]
+    broker.take(0, settled=[cancelled.token, other.token])
     assert broker.left() == {"clasper:cancelled"}
+
+
+def test_a_turn_that_runs_and_is_cancelled_is_not_run_by_the_next_worker(broker: Broker) -> None:
+    broker.send("a")
+    broker.take_one()
+    assert broker.schedule().withdraw("a") == "running"
+    broker.lapse()
+    broker.schedule().reap()
+    assert broker.take_one().verdict == "cancelled"
 
 
 def test_a_withdrawal_of_what_never_came_is_forgotten_in_time(broker: Broker) -> None:

