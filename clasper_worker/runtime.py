@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
@@ -31,6 +32,8 @@ from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.ledger import RedisLedger
 from clasper_worker.turn.run import TurnDependencies, TurnSettings
+
+_REDELIVERY_SECONDS = 3600.0
 
 
 class Runtime:
@@ -78,7 +81,7 @@ class Runtime:
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
-            ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
+            ledger=RedisLedger(state, ttl_seconds=_journal_seconds(settings)),
             tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=context.workspaces.snapshot,
@@ -91,6 +94,7 @@ class Runtime:
                 history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
                 prompt=prompt_settings(settings),
+                soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
             ),
         )
         closers = (
@@ -141,6 +145,12 @@ def check_settings(settings: Settings) -> str:
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
+
+
+def _journal_seconds(settings: Settings) -> int:
+    """How long turns are remembered: as their results, and well past the longest turn."""
+    longest = settings.clasper_turn_hard_limit_sec + _REDELIVERY_SECONDS
+    return max(settings.clasper_result_ttl_sec, math.ceil(longest))
 
 
 def _models(

@@ -36,6 +36,8 @@ each chosen piece, best first, end the ``turn_context``. The catalogue stays who
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from clasper_worker.prompt.builtin import DEFAULT_RULES, DEFAULT_SOUL, OUTPUT, SAFETY
 from clasper_worker.prompt.models import Mode, Prompt, PromptInputs, PromptWarning, Section
 from clasper_worker.prompt.sanitize import TURN_CONTEXT_TAG, strip_unsafe
@@ -76,12 +78,22 @@ def build_prompt(snapshot: WorkspaceSnapshot, inputs: PromptInputs) -> Prompt:
     with_memory = inputs.mode == "full" and override is None
     turn = turn_context(snapshot, inputs, standing.skills, with_memory=with_memory)
     beside = f"<{TURN_CONTEXT_TAG}>\n{turn.text}\n</{TURN_CONTEXT_TAG}>" if turn.text else ""
+    together = _shared_text if override is None else _text
     return Prompt(
-        system=f"{persona.text}\n\n{standing.text}\n\n{agent.text}",
+        system=together(persona.text, standing.text, agent.text),
         turn_context=beside,
         sections=(*persona.sections, *standing.sections, agent, *turn.sections),
         warnings=(*persona.warnings, *standing.warnings, *turn.warnings),
     )
+
+
+def _text(*blocks: str) -> str:
+    return "\n\n".join(blocks)
+
+
+# Thousands of turns in flight hold one text of some 10,000 characters, instead of one each: with
+# an emoji in it, that is 40 kB.
+_shared_text = lru_cache(maxsize=64)(_text)
 
 
 def _override(inputs: PromptInputs) -> Block | None:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from clasper_worker.boot import BootRecord
+from clasper_worker.broker.cancel import Canceller
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
@@ -24,6 +27,7 @@ class ShimServices:
     results: JobResults
     register: JobRegister
     limits: RequestLimits
+    canceller: Canceller
     workspaces: ShimWorkspaces
     boots: BootRecord
 
@@ -38,6 +42,7 @@ class ShimServices:
             JobResults(client.app, settings.result_backend_url),
             JobRegister(state, ttl_seconds=settings.clasper_result_ttl_sec),
             RequestLimits.from_settings(settings),
+            Canceller(client.app, open_schedule(settings), QUEUES),
             ShimWorkspaces(settings),
             BootRecord(state),
         )
@@ -46,5 +51,6 @@ class ShimServices:
         """Close every connection."""
         await self.results.close()
         await self.register.close()
+        self.canceller.close()
         self.client.close()
         self.workspaces.close()

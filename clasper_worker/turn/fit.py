@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from clasper_worker.llm.messages import ChatMessage
-from clasper_worker.llm.tokens import TokenCounter, estimated
+from clasper_worker.llm.tokens import DEFAULT_WINDOW, TokenCounter, estimated
 
 _CLEARLY = 0.5
 # Up to this part of what fits, an estimate is enough: none is off by half.
@@ -40,6 +40,11 @@ class ModelWindow:
     tokens: int
     reply_tokens: int
     counter: TokenCounter
+
+
+def unknown_window(_: object = None) -> ModelWindow:
+    """The window of a model of which nothing is known."""
+    return ModelWindow(DEFAULT_WINDOW, DEFAULT_WINDOW // 32, TokenCounter())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ import httpx2
 import pytest
 
 from clasper_worker.boot import BootRecord
+from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.jobs import JobRegister
@@ -56,6 +58,7 @@ async def shim(
         JobResults(client.app, settings.result_backend_url),
         JobRegister(redis, ttl_seconds=60),
         RequestLimits.from_settings(settings),
+        Canceller(client.app, None, QUEUES),
         ShimWorkspaces(settings),
         BootRecord(redis),
     )

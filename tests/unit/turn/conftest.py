@@ -12,7 +12,6 @@ import pytest
 import stamina
 
 from clasper_worker.llm.messages import ModelReply
-from clasper_worker.llm.tokens import TokenCounter
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
@@ -23,7 +22,6 @@ from clasper_worker.reference_backend.config import BackendConfig
 from clasper_worker.testing import ScriptedModel
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
-from clasper_worker.turn.fit import ModelWindow
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import MemoryLedger
 from clasper_worker.turn.request import parse_send_request
@@ -122,7 +120,6 @@ async def harness(workspace_path: Path) -> AsyncIterator[TurnHarness]:
             model=lambda _: ScriptedModel([]),
             now=lambda: NOW,
             settings=TurnSettings(),
-            window=lambda _: ModelWindow(128_000, 4_096, TokenCounter()),
         )
         yield TurnHarness(deps, http)
     await client.aclose()
