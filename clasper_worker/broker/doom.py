@@ -12,16 +12,20 @@ from clasper_worker.broker.schedule import Schedule
 from clasper_worker.errors import (
     ClasperError,
     LaneFullError,
+    LeaseLostError,
     SessionBusyError,
     TurnConflictError,
     TurnTimeoutError,
 )
 
-LEASE_HEADER = "clasper_lease"
-"""The header by which the transport tells a task its lease's token."""
-
 # These are how such a turn is meant to end: running it again would change nothing.
-OUTCOMES = (SessionBusyError, LaneFullError, TurnConflictError, TurnTimeoutError)
+OUTCOMES = (
+    SessionBusyError,
+    LaneFullError,
+    TurnConflictError,
+    TurnTimeoutError,
+    LeaseLostError,
+)
 
 log = structlog.get_logger(__name__)
 

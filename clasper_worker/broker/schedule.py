@@ -222,9 +222,12 @@ class Schedule:
         jobs = frozenset(job.decode() for job in members)
         return jobs | {turn_id} if is_job else jobs
 
-    def bury(self, token: str, reason: str) -> bool:
-        """Make a delivered message a dead letter; False if it is not the caller's any more."""
-        return bool(self._call(op="bury", token=token, reason=reason))
+    def bury(self, token: str, reason: str) -> tuple[Burial, ...]:
+        """Make a delivered message, and those it had collected, dead letters.
+
+        Returns what was buried: nothing if the delivery is not the caller's any more.
+        """
+        return _burials(self._call(op="bury", token=token, reason=reason))
 
     def doom(self, token: str, reason: str) -> bool:
         """Have settling this delivery make it a dead letter; False if it is not the caller's.

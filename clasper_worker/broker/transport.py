@@ -35,16 +35,14 @@ from kombu.utils.json import loads
 from vine import promise
 
 from clasper_worker.broker.collected import collected_requests
+from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER, VERDICT_HEADER
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
 from clasper_worker.broker.schedule import Delivery, Exchanged, Schedule, ScheduleRules
 
 logger = logging.getLogger(__name__)
 
-LEASE_HEADER = "clasper_lease"
-VERDICT_HEADER = "clasper_verdict"
-COLLECTED_HEADER = "clasper_collected"
-
 _WAIT_SECONDS = 0.25  # for the first queue; so long may a message of another one wait
+_POLL_SECONDS = 0.1  # between looks where the server cannot wait for a message
 _INTAKE_SECONDS = 0.5  # between looks at the queues while there is no free slot
 
 
@@ -85,6 +83,9 @@ class LeaseQoS(stock.QoS):
             if token not in self._delivered:
                 self.channel.give_back(token, settled=False)
 
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `LeaseKeeper` looks for what dead workers had."""
+
     def restore_unacked(self, client: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """Release what this worker has not settled; on a lost connection, not what it still runs.
 
@@ -100,6 +101,10 @@ class Channel(stock.Channel):
     """A channel whose acknowledged queues are consumed through the scheduler."""
 
     QoS = LeaseQoS
+    # kombu's default keys are shared by every app on the Redis.
+    unacked_key = "clasper:unacked"
+    unacked_index_key = "clasper:unacked-index"
+    unacked_mutex_key = "clasper:unacked-mutex"
     from_transport_options = (*stock.Channel.from_transport_options, "schedule_rules")
 
     schedule_rules: Mapping[str, Any] = MappingProxyType({})
@@ -139,17 +144,26 @@ class Channel(stock.Channel):
             return
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
+        self._waits = not self._has_more
         if self._has_more:
             connection.send_command("PING")
+        elif self._polls:
+            connection.send_command("BRPOP", "clasper:nothing", _POLL_SECONDS)
         else:
             key = self._keys_of(self._laned[0])[0]
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_SECONDS)
+
+    _waits = False  # rather than ask at once
+    _polls = False  # since the server does not wait
 
     def _brpop_read(self, **options: Any) -> Any:
         if not self._laned:
             return super()._brpop_read(**options)
         try:
-            self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            last = self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            waited = time.monotonic() - self._brpop_sent_at
+            if self._waits and last is None and waited < _WAIT_SECONDS / 4:
+                self._polls = True  # fakeredis does not wait
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
@@ -187,7 +201,9 @@ class Channel(stock.Channel):
     def bury(self, token: str, reason: str) -> None:
         """Make a delivery a dead letter."""
         self._drop([token])
-        self._schedule.bury(token, reason)
+        buried = self._schedule.bury(token, reason)
+        if self._keeper is not None:
+            self._keeper.report(Exchanged((), (), buried, more=False))
 
     def release_all(self, tokens: Iterable[str]) -> None:
         """Release deliveries, now."""
@@ -248,7 +264,8 @@ class Channel(stock.Channel):
         except BaseException:
             self._settled[:0], self._released[:0] = settled, released
             raise
-        self._has_more = found.more
+        # What was given back may have made another message ready.
+        self._has_more = found.more or not take
         if keeper is not None:
             keeper.hold((delivery.token for delivery in found.deliveries), since=began)
             keeper.report(found)
@@ -272,14 +289,26 @@ class Channel(stock.Channel):
                 delivery = waiting[-1]
                 if delivery.queue not in self._laned:  # cancelled meanwhile
                     self.give_back(delivery.token, settled=False)
-                else:
+                elif (payload := self._read(delivery)) is not None:
                     if delivery.verdict == "cancelled":
                         _note_revoked(delivery)
-                    self.connection._deliver(_payload(delivery), delivery.queue)  # noqa: SLF001 - as kombu's own
+                    self.connection._deliver(payload, delivery.queue)  # noqa: SLF001 - as kombu's own
                 waiting.pop()
         except BaseException:
             self.qos.release_unseen(delivery.token for delivery in waiting)
             raise
+
+    def _read(self, delivery: Delivery) -> dict[str, Any] | None:
+        """What the consumer is shown; None of a message that would stop every worker it came to."""
+        try:
+            payload = _payload(delivery)
+            self.Message(payload, channel=self)  # decodes the body
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with it
+            reason = f"not a message that can be read: {type(exc).__name__}"
+            logger.error("%s (%s)", reason, delivery.token)  # noqa: TRY400 - its text may be private
+            self.bury(delivery.token, reason)
+            return None
+        return payload
 
     def _drop(self, tokens: Iterable[str]) -> None:
         if self._keeper is not None:
@@ -369,11 +398,13 @@ class Transport(stock.Transport):
 def _payload(delivery: Delivery) -> dict[str, Any]:
     payload: dict[str, Any] = loads(delivery.raw.decode())
     payload["properties"]["delivery_tag"] = delivery.token
+    if not isinstance(payload["properties"].setdefault("delivery_info", {}), dict):
+        raise TypeError("delivery_info is no object")
     headers = payload["headers"]
     headers[LEASE_HEADER] = delivery.token
     if delivery.is_redelivered:
         headers["redelivered"] = True
-        payload["properties"].setdefault("delivery_info", {})["redelivered"] = True
+        payload["properties"]["delivery_info"]["redelivered"] = True
     if delivery.verdict:
         headers[VERDICT_HEADER] = delivery.verdict
     if delivery.collected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -29,6 +29,22 @@ class TurnConsumer(BatchingConsumer):
 
     Celery logs and drops it.
     """
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """A handler that buries what Celery's own fails at, which would end worker after worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as exc:
+                if message.acknowledged or worker_state.should_stop is not None:
+                    raise
+                self.on_invalid_task(None, message, exc)
+
+        return on_task_received
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message without a task's name."""

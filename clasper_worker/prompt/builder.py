@@ -79,16 +79,27 @@ def build_prompt(snapshot: WorkspaceSnapshot, inputs: PromptInputs) -> Prompt:
     What depends on the snapshot alone is put together once for each soul and mode and kept in the
     snapshot, so a warm call only joins a few strings.
     """
-    persona = _override(inputs) or _persona(snapshot, inputs.role, inputs.mode)
+    override = _override(inputs)
+    persona = override or _persona(snapshot, inputs.role, inputs.mode)
     standing = _standing(snapshot, inputs.mode)
     agent = _agent_section(inputs)
     turn = _turn_block(snapshot, inputs, standing.skills)
+    join = _shared_text if override is None else _text
     return Prompt(
-        system=f"{persona.text}\n\n{standing.text}\n\n{agent.text}",
+        system=join(persona.text, standing.text, agent.text),
         turn_context=_wrap(turn),
         sections=(*persona.sections, *standing.sections, agent, *turn.sections),
         warnings=(*persona.warnings, *standing.warnings, *turn.warnings),
     )
+
+
+def _text(*blocks: str) -> str:
+    return "\n\n".join(blocks)
+
+
+# Thousands of turns in flight hold one text of some 10,000 characters, instead of one each: with
+# an emoji in it, that is 40 kB.
+_shared_text = lru_cache(maxsize=64)(_text)
 
 
 @dataclass(frozen=True, slots=True)
