@@ -5,6 +5,7 @@ Every check returns the offenders as texts, so that a count above nought can be 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -145,6 +146,30 @@ def conflicts(record: RowRecord) -> tuple[str, ...]:
         for post in record.posts
         if post.outcome == "conflict"
     )
+
+
+def unfenced(record: RowRecord) -> tuple[str, ...]:
+    """Posts that a worker tried after it had stood still, for turns that others had taken over.
+
+    Whatever the backend made of them: a worker that has lost its lease may not post.
+    """
+    acts = [(call.token, call.worker, call.at) for call in record.calls]
+    acts += [(post.token, post.worker, post.at) for post in record.posts if post.kind != "task"]
+    found = []
+    for fault in record.disturbances:
+        if math.isinf(fault.until) or not fault.workers:
+            continue
+        taken_over = {
+            token
+            for token, worker, at in acts
+            if fault.at < at <= fault.until and worker not in fault.workers
+        }
+        found += [
+            f"{post.token}: {post.kind} by {post.worker} ({post.outcome})"
+            for post in record.posts
+            if post.token in taken_over and post.worker in fault.workers and post.at > fault.until
+        ]
+    return tuple(found)
 
 
 def out_of_order(record: RowRecord) -> tuple[str, ...]:

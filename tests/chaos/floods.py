@@ -104,7 +104,7 @@ def many_turns(scene: Scene) -> None:
         began = time.monotonic()
         pause = scene.random.uniform(options.kill_every / 2, options.kill_every)
         while time.monotonic() < began + pause and scene.ended() < total:
-            time.sleep(0.05)
+            time.sleep(0.5)
         scene.look_after_workers()
         _kill_one(scene)
         if scene.stuck():

@@ -30,6 +30,8 @@ class Options:
         copies: of one turn, enqueued at once.
         concurrency: of each worker (``-c``).
         plain: start each worker from nothing instead of forking it.
+        recovery_seconds: within which turns of killed workers must have gone on, where a row says
+            so; None for no such limit.
         flushed: patterns of keys for the row that flushes.
     """
 
@@ -45,6 +47,7 @@ class Options:
     copies: int = 50
     concurrency: int = 8
     plain: bool = False
+    recovery_seconds: float | None = 20.0
     flushed: tuple[str, ...] = FLUSHED
 
     def quick(self) -> Options:
@@ -56,6 +59,7 @@ class Options:
             visibility_seconds=5.0,
             kills=20,
             many=400,
+            recovery_seconds=None,
         )
 
     @property

@@ -27,6 +27,7 @@ _COLUMNS = (
     ("lost", "lost"),
     ("doubled", "posted twice"),
     ("repeated", "model calls repeated"),
+    ("unfenced", "posts of the frozen"),
     ("disorder", "out of order"),
 )
 

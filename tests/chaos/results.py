@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class RowResult:
         repeated: model calls made again after their answer had been journaled.
         redone: model calls made again because their answer may have died with its worker.
         conflicts: posts refused with 409.
+        unfenced: posts tried by a worker that had been frozen past its lease.
         disorder: replies posted out of order, and turns of one session at the model at once.
         recovery_p50: seconds.
         recovery_max: seconds.
@@ -55,6 +57,7 @@ class RowResult:
     repeated: int
     redone: int
     conflicts: int
+    unfenced: int
     disorder: int
     recovery_p50: float | None
     recovery_max: float | None
@@ -67,24 +70,39 @@ class RowResult:
         return asdict(self)
 
 
-def judge(record: RowRecord, title: str, *, calls_may_repeat: bool = False) -> RowResult:
-    """Run all checks over a record."""
+def judge(
+    record: RowRecord,
+    title: str,
+    *,
+    allowed: Collection[str] = (),
+    recovery_limit: float | None = None,
+) -> RowResult:
+    """Run all checks over a record.
+
+    Args:
+        record: of the row.
+        title: of the row.
+        allowed: what is counted, and breaks no promise.
+        recovery_limit: seconds within which every turn must have gone on after a fault.
+    """
     found = {
         "lost": checks.lost(record),
         "unreported": checks.unreported(record),
         "doubled": checks.doubled(record),
         "wrong": (*checks.wrong(record), *checks.tools_missing(record)),
         "repeated": checks.repeated(record),
+        "unfenced": checks.unfenced(record),
         "disorder": (*checks.out_of_order(record), *checks.overlapping(record)),
         "failed": checks.failed(record),
     }
     told = {**found, "conflicts": checks.conflicts(record)}
-    allowed = {"repeated"} if calls_may_repeat else set()
     broken = tuple(name for name, items in found.items() if items and name not in allowed)
     done = len(checks.completed(record))
-    if done != len(record.sent) and not broken:
+    if done != len(record.sent) and not broken and not allowed:
         broken = ("completed",)
     times = recovery_times(record)
+    if recovery_limit is not None and max(times, default=0.0) > recovery_limit:
+        broken += ("recovery",)
     return RowResult(
         name=record.row,
         title=title,
@@ -100,6 +118,7 @@ def judge(record: RowRecord, title: str, *, calls_may_repeat: bool = False) -> R
         repeated=len(found["repeated"]),
         redone=len(checks.redone(record)),
         conflicts=len(told["conflicts"]),
+        unfenced=len(found["unfenced"]),
         disorder=len(found["disorder"]),
         recovery_p50=round(statistics.median(times), 2) if times else None,
         recovery_max=round(max(times), 2) if times else None,

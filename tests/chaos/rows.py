@@ -23,7 +23,8 @@ class Row:
         play: does it, once the scene is set; the turns are settled and checked afterwards.
         latency: of the model, in seconds.
         slow: of turns that are to be slow, in leases.
-        calls_may_repeat: whether the promise of no repeated model call does not hold here.
+        allowed: promises that do not hold here (`results.RowResult.broken`).
+        timed: whether the limit for recoveries holds (`Options.recovery_seconds`).
     """
 
     name: str
@@ -31,7 +32,8 @@ class Row:
     play: Callable[[Scene], None]
     latency: float = 0.1
     slow: float = 0.0
-    calls_may_repeat: bool = False
+    allowed: tuple[str, ...] = ()
+    timed: bool = False
 
     def slow_seconds(self, options: Options) -> float:
         """What slow turns take."""
@@ -43,8 +45,13 @@ def _outage(name: str, title: str, outage: Outage) -> Row:
 
 
 ROWS = (
-    Row("kill", "kill -9 the worker", partial(worker_faults.kill_at_points, workers=1)),
-    Row("kill-one", "kill -9 one of two workers", partial(worker_faults.kill_at_points, workers=2)),
+    Row("kill", "kill -9 the worker", partial(worker_faults.kill_at_points, workers=1), timed=True),
+    Row(
+        "kill-one",
+        "kill -9 one of two workers",
+        partial(worker_faults.kill_at_points, workers=2),
+        timed=True,
+    ),
     Row("sigterm", "SIGTERM", partial(worker_faults.stop_at_points, number=signal.SIGTERM)),
     Row("sigquit", "SIGQUIT", partial(worker_faults.stop_at_points, number=signal.SIGQUIT)),
     Row("freeze", "SIGSTOP past the lease, then SIGCONT", worker_faults.freeze_at_points),
@@ -54,7 +61,7 @@ ROWS = (
         "redis-flush",
         "leases, journals and results deleted from Redis",
         redis_faults.flush_state,
-        calls_may_repeat=True,
+        allowed=("repeated", "unreported"),
     ),
     Row("redis-pause", "Redis stands still", redis_faults.pause_redis),
     _outage("backend-down", "backend down", Outage("backend", "down")),

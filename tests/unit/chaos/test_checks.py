@@ -37,6 +37,7 @@ def with_end(record: RowRecord, token: str, **changed: object) -> RowRecord:
         checks.repeated,
         checks.redone,
         checks.conflicts,
+        checks.unfenced,
         checks.out_of_order,
         checks.overlapping,
     ],
@@ -185,6 +186,23 @@ def test_a_retry_after_a_call_without_an_answer_is_not_repeated(outcome: str) ->
 def test_a_conflict_is_found() -> None:
     refused = post(FIRST, 9.0, outcome="conflict")
     assert len(checks.conflicts(replace(GOOD, posts=(*GOOD.posts, refused)))) == 1
+
+
+@pytest.mark.parametrize("outcome", ["stored", "replayed", "conflict"])
+def test_a_worker_that_posts_after_another_has_taken_its_turn_over_is_unfenced(
+    outcome: str,
+) -> None:
+    frozen = Disturbance("SIGSTOP", 1.2, 30.0, workers=("w1",))
+    taken_over = call(FIRST, 20.0, worker="w2")
+    late = post(FIRST, 30.5, outcome=outcome)
+    record = replace(without_reply(GOOD, FIRST), disturbances=(frozen,))
+    record = replace(record, calls=(*GOOD.calls, taken_over), posts=(*record.posts, late))
+    assert checks.unfenced(record) == (f"{FIRST}: message by w1 ({outcome})",)
+
+
+def test_a_worker_that_stood_still_and_kept_its_turn_may_post() -> None:
+    frozen = Disturbance("SIGSTOP", 1.2, 2.0, workers=("w1",))
+    assert checks.unfenced(replace(GOOD, disturbances=(frozen,))) == ()
 
 
 def test_a_reply_posted_before_that_of_an_earlier_turn_is_out_of_order() -> None:

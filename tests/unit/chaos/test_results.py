@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.records import RowRecord
+from tests.chaos.records import Disturbance, RowRecord
 from tests.chaos.report import BEGIN, END, describe_run, markdown, put_into, write_json
 from tests.chaos.results import judge
 from tests.chaos.sample import call, end, good_record, post
@@ -48,9 +48,16 @@ def test_a_turn_that_no_check_speaks_of_but_that_is_not_completed_breaks_the_row
     assert result.broken == ("completed",)
 
 
+def test_a_recovery_beyond_the_limit_breaks_the_row() -> None:
+    outage = Disturbance("backend: down", 0.0, 1.0)
+    record = replace(GOOD, disturbances=(outage,))
+    assert judge(record, "A row", recovery_limit=1.0).broken == ("recovery",)
+    assert judge(record, "A row", recovery_limit=1.2).broken == ()
+
+
 def test_a_row_that_may_repeat_calls_counts_them_and_breaks_nothing() -> None:
     record = replace(GOOD, calls=(*GOOD.calls, call("s000.00", 9.0)))
-    result = judge(record, "A row", calls_may_repeat=True)
+    result = judge(record, "A row", allowed=("repeated",))
     assert (result.repeated, result.broken) == (1, ())
 
 
