@@ -7,18 +7,23 @@ Configuration is read when it is first needed, not at import.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from clasper_worker.broker.schedule import ScheduleRules
 from clasper_worker.concurrency.install import install
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
+
+TRANSPORT = "clasper_worker.broker.transport:Transport"
+REDIS = ("redis://", "rediss://")
 
 # Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks.
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
@@ -30,10 +35,18 @@ _REDELIVERY_MARGIN_SECONDS = 60
 def celery_configuration(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a worker of ours (names: Celery's documentation)."""
     visibility_timeout = settings.clasper_turn_hard_limit_sec + _REDELIVERY_MARGIN_SECONDS
-    transport = {"visibility_timeout": visibility_timeout} if _on_redis(settings) else {}
+    transport: dict[str, Any] = (
+        {
+            "visibility_timeout": visibility_timeout,
+            "schedule_rules": asdict(schedule_rules(settings)),
+        }
+        if _on_redis(settings)
+        else {}
+    )
     return {
         "broker_url": settings.celery_broker_url,
         "broker_connection_retry_on_startup": True,
+        "broker_transport": TRANSPORT if settings.celery_broker_url.startswith(REDIS) else None,
         "broker_transport_options": transport,
         "result_backend": settings.result_backend_url,
         "result_backend_transport_options": {"visibility_timeout": visibility_timeout},
@@ -67,6 +80,17 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "redbeat_redis_options": {"socket_timeout": 5},
         "redbeat_key_prefix": "clasper:redbeat:",
     }
+
+
+def schedule_rules(settings: Settings) -> ScheduleRules:
+    """The rules by which workers share what is queued."""
+    return ScheduleRules(
+        lease_seconds=settings.clasper_visibility_timeout_sec,
+        lane_depth=settings.clasper_lane_depth,
+        tenant_concurrency=settings.clasper_tenant_concurrency,
+        attempts=settings.clasper_max_deliveries,
+        busy=settings.clasper_busy_policy,
+    )
 
 
 def _on_redis(settings: Settings) -> bool:
@@ -107,5 +131,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
+app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
+app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
 signals.celeryd_init.connect(_log_our_way, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)

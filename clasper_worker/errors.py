@@ -24,6 +24,9 @@
     │  ├─ ToolLoopError               the model repeats itself or never finishes
     │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
+    │  ├─ SessionBusyError            its session was busy, and it asked to be rejected then
+    │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
+    │  ├─ DeadLetterError             it was buried: its message, or its worker each time
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ StateUnavailableError      Redis, for our short-lived state (transient)
     └─ StackError                 the processes of `clasper up` could not be started
@@ -189,6 +192,26 @@ class TurnTimeoutError(TurnError):
     """The turn took longer than CLASPER_TURN_SOFT_LIMIT_SEC."""
 
     code = "turn_timeout"
+
+
+class SessionBusyError(TurnError):
+    """The session was busy, and the request said ``busy: reject``."""
+
+    code = "session_busy"
+    transient = True
+
+
+class LaneFullError(TurnError):
+    """More turns of the session wait than ``CLASPER_LANE_DEPTH`` allows."""
+
+    code = "lane_full"
+    transient = True
+
+
+class DeadLetterError(TurnError):
+    """The message was put with the dead letters instead of being run (again)."""
+
+    code = "dead_letter"
 
 
 class UnexpectedError(TurnError):

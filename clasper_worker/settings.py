@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     celery_result_backend: str | None = None
     clasper_redis_url: str | None = None
     clasper_result_ttl_sec: Annotated[int, Field(ge=60)] = 86_400
+    clasper_visibility_timeout_sec: Annotated[float, Field(ge=2, le=3600)] = 15.0
+    clasper_lane_depth: Annotated[int, Field(ge=0, le=100_000)] = 100
+    clasper_tenant_concurrency: Annotated[int, Field(ge=1)] = 50
+    clasper_max_deliveries: Annotated[int, Field(ge=1, le=100)] = 5
+    clasper_busy_policy: Literal["enqueue", "reject", "interrupt", "collect"] = "enqueue"
 
     # The workspace
     clasper_workspace: Path = Path("./workspace")

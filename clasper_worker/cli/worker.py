@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
+from clasper_worker.concurrency.cpu import run_on, usable_cpus
 from clasper_worker.settings import get_settings
 
 
@@ -21,18 +23,26 @@ from clasper_worker.settings import get_settings
     type=click.IntRange(1),
     help="Worker processes, supervised as one; the number of cores when omitted.",
 )
+@click.option(
+    "--pin/--no-pin",
+    default=True,
+    help="Keep each process on a CPU of its own where there is one process a core (default).",
+)
+@click.option("--cpu", type=click.IntRange(0), hidden=True)  # what a group gives its processes
 @click.pass_context
-def command(ctx: click.Context, processes: int | None) -> None:
+def command(ctx: click.Context, processes: int | None, pin: bool, cpu: int | None) -> None:
     """Run workers: `celery -A clasper_worker worker -E`, plus any of its options.
 
     Each process holds -c turns in flight (500 unless given) on an event loop of its own. SIGTERM
     or Ctrl-C lets running turns finish; a second one, or SIGQUIT, does not.
     """
     count = processes or os.cpu_count() or 1
+    if cpu is not None:
+        run_on(cpu)
     if count == 1:
         _run_here(ctx.args)
     else:
-        sys.exit(_run_group(count, ctx.args))
+        sys.exit(_run_group(count, ctx.args, usable_cpus() if pin else []))
 
 
 def _run_here(options: list[str]) -> None:
@@ -51,7 +61,7 @@ def _run_here(options: list[str]) -> None:
     app.worker_main([*quiet, "worker", "-E", "-n", node, *level, *rest])
 
 
-def _run_group(count: int, options: list[str]) -> int:
+def _run_group(count: int, options: list[str], cpus: Sequence[int]) -> int:
     from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - as above
     from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - as above
         turns_in_flight,
@@ -62,5 +72,7 @@ def _run_group(count: int, options: list[str]) -> int:
     configure_logging(get_settings())
     each = turns_in_flight(options)
     total = f": {each} turns at a time in each, {count * each} in all" if each else ""
+    if each is None:  # another pool, which may have processes or threads of its own to spread
+        cpus = []
     click.echo(f"{count} worker processes, supervised as one{total}", err=True)
-    return asyncio.run(WorkerGroup(worker_commands(count, options)).run())
+    return asyncio.run(WorkerGroup(worker_commands(count, options, cpus)).run())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kombu.asynchronous import Hub
@@ -42,7 +42,11 @@ class ConsumerThread:
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Have ``function(*args)`` run there soon. From any thread."""
-        self._posts.append((function, args))
+        self.post_all(function, [args])
+
+    def post_all(self, function: Callable[..., object], calls: Iterable[tuple[Any, ...]]) -> None:
+        """Have ``function`` run there soon with the arguments of each call, for one wake-up."""
+        self._posts.extend((function, args) for args in calls)
         if self._hub is None:
             self.drain()
         else:

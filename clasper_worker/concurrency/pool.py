@@ -8,11 +8,12 @@ Three kinds of thread work on a coroutine task, each on what it may touch::
     (Celery's main)                                               │       │   events, free the slot
     event loop                                     the coroutine ◄┘       │
                                                         │ its outcome     │
-    settling threads          Celery's tracer ◄─────────┘ ────────────────┘
+    writing thread            Celery's tracer ◄─────────┘ ────────────────┘
                               (result, signals, retries)
 
 Celery's tracer runs unmodified after the coroutine with the outcome at hand (``settling``), in a
-thread because it writes the result synchronously (``settler``). Reports to Celery are made on the
+thread because it writes the result synchronously (``settler``); what is to be written in the same
+moment is written together. Reports to Celery are made on the
 consumer's thread (``consumer_thread``). The loop does nothing but turns (``runner``).
 
 A task that is not a coroutine runs whole in a thread, as in Celery's threads pool, and like there
@@ -22,6 +23,7 @@ it has no time limits and cannot be stopped.
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -39,6 +41,7 @@ from kombu.serialization import prepare_accept_content
 
 from clasper_worker.concurrency.bridge import close_process_loop, process_loop
 from clasper_worker.concurrency.consumer_thread import ConsumerThread
+from clasper_worker.concurrency.cpu import collect_rarely
 from clasper_worker.concurrency.job import Call, Callbacks, Job, Limits
 from clasper_worker.concurrency.runner import CoroutineRunner
 from clasper_worker.concurrency.settler import Settler
@@ -59,7 +62,9 @@ class TaskPool(BasePool):
     Attributes:
         soft_limit_grace: seconds that a task without a hard limit gets after its soft limit.
         cold_grace: seconds that a cold shutdown waits for outcomes that are being stored.
-        settling_threads: how many threads store outcomes.
+        settling_threads: how many threads store outcomes that are not stored together.
+        writing_interval: the fewest seconds from one batch of states to the next; a result is
+            stored so much later at most.
         plain_threads: how many threads there may be for tasks that are not coroutines.
     """
 
@@ -67,6 +72,7 @@ class TaskPool(BasePool):
     cold_grace = 2.0
     settling_threads = 4
     plain_threads = 64
+    writing_interval = 0.02
 
     body_can_be_buffer = True
 
@@ -85,6 +91,8 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Start the event loop."""
+        self._collection_thresholds = gc.get_threshold()
+        collect_rarely()
         self._accept = prepare_accept_content(self.app.conf.accept_content)
         self._runner = CoroutineRunner(
             process_loop(), self._on_end, self._on_limit, self.soft_limit_grace
@@ -92,9 +100,10 @@ class TaskPool(BasePool):
         self._settler = Settler(
             self._hostname,
             self._runner.launch,
-            functools.partial(self._consumer.post, self._report),
+            functools.partial(self._consumer.post_all, self._report),
             self.settling_threads,
             min(self.limit, self.plain_threads),
+            self.writing_interval,
         )
         signals.worker_process_init.send(sender=self._hostname)
 
@@ -136,6 +145,7 @@ class TaskPool(BasePool):
         close_process_loop()
         self._settler.close(self.cold_grace)
         self._consumer.turn()
+        gc.set_threshold(*self._collection_thresholds)
 
     # Tasks
 

@@ -1,27 +1,37 @@
-"""Celery's Redis result backend, storing a state in one step instead of two.
+"""Celery's Redis result backend, storing states in one step instead of two, and many at a time.
 
 Celery reads the stored state first, so that nothing overwrites SUCCESS, and writes afterwards. Two
 writers (a retry and its next attempt, a redelivery and a revocation) can both read before either
-writes; and each state costs two exchanges with Redis. Here a script on the server does both.
-What is stored, under which keys, and what is published to waiting clients is unchanged.
+writes; and each state costs two exchanges with Redis. Here a script on the server does both, and
+one exchange can carry many. What is stored, under which keys, and what is published to waiting
+clients is unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError
 from redis.commands.core import Script
+from redis.exceptions import NoScriptError
+
+from clasper_worker.concurrency.settling import settling
 
 # KEYS[1]: the task's key. ARGV[1]: its new state as JSON. ARGV[2]: seconds to keep it, 0 for ever.
+# ARGV[3]: for STARTED the time of the start, else empty: an end that was stored after it stays.
 _STORE = """
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local readable, meta = pcall(cjson.decode, stored)
-  if readable and type(meta) == 'table' and meta['status'] == 'SUCCESS' then return 0 end
+  if readable and type(meta) == 'table' then
+    if meta['status'] == 'SUCCESS' then return 0 end
+    local ended = meta['date_done']
+    if ARGV[3] ~= '' and type(ended) == 'string' and ended >= ARGV[3] then return 0 end
+  end
 end
 local seconds = tonumber(ARGV[2])
 if seconds > 0 then
@@ -34,23 +44,47 @@ return 1
 """
 
 
+class StateWrite(NamedTuple):
+    """A state that is ready to be sent to Redis.
+
+    Attributes:
+        key: the task's key.
+        value: the state as JSON.
+        expires: seconds to keep it; 0 for ever.
+        since: ISO time of the start that it announces; an end that was stored later is kept.
+            Empty for all other states, which only SUCCESS withstands.
+    """
+
+    key: bytes | str
+    value: str
+    expires: int
+    since: str = ""
+
+
 class AtomicRedisBackend(RedisBackend):
     """Stores results as ``RedisBackend`` does, but reads and writes in one step."""
 
-    def _store_result(
+    @property
+    def is_atomic(self) -> bool:
+        """Whether it does, with the serializer it has: the script reads JSON only."""
+        return self.serializer == "json" and not self.compression
+
+    def prepare(
         self,
         task_id: str,
         result: Any,
         state: str,
         traceback: Any = None,
         request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        if self.serializer != "json" or self.compression:
-            # The script reads JSON only.
-            return super()._store_result(
-                task_id, result, state, traceback, request=request, **kwargs
-            )
+        *,
+        since: str = "",
+    ) -> StateWrite:
+        """Encode a state for :meth:`write`; for ``since`` see :class:`StateWrite`.
+
+        Raises:
+            BackendStoreError: it is too large for Redis.
+            kombu.exceptions.EncodeError: it cannot be encoded.
+        """
         meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
         )
@@ -61,11 +95,53 @@ class AtomicRedisBackend(RedisBackend):
                 "value too large for Redis backend", state=state, task_id=task_id
             )
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        self.ensure(self._store_unless_done, (self.get_key_for_task(task_id), value, expires or 0))
+        return StateWrite(self.get_key_for_task(task_id), value, int(expires or 0), since)
+
+    def write(self, writes: Sequence[StateWrite]) -> list[Exception | None]:
+        """Send states to Redis together, without trying again where it cannot be reached.
+
+        Returns:
+            What Redis refused, and None for each state that it took, in their order.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer; each may be stored or not.
+        """
+        answers = self._send(writes)
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # Redis has been started anew, or has been told to forget
+            self.client.script_load(self._script.script)
+            for at, answer in zip(unknown, self._send([writes[at] for at in unknown]), strict=True):
+                answers[at] = answer
+        return [answer if isinstance(answer, Exception) else None for answer in answers]
+
+    def _send(self, writes: Sequence[StateWrite]) -> list[Any]:
+        with self.client.pipeline(transaction=False) as pipe:
+            for key, value, expires, since in writes:
+                pipe.execute_command("EVALSHA", self._script.sha, 1, key, value, expires, since)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if not self.is_atomic:
+            return super()._store_result(
+                task_id, result, state, traceback, request=request, **kwargs
+            )
+        call = settling.call
+        if call is None or not call.has_stored(task_id, state):
+            write = self.prepare(task_id, result, state, traceback, request)
+            self.ensure(self._write_one, write)
         return result
 
-    def _store_unless_done(self, key: bytes | str, value: str, expires: int) -> None:
-        self._script(keys=[key], args=[value, int(expires)])
+    def _write_one(self, key: bytes | str, value: str, expires: int, since: str) -> None:
+        self._script(keys=[key], args=[value, expires, since])
 
     @cached_property
     def _script(self) -> Script:

@@ -1,67 +1,128 @@
-"""The threads that write to the result backend: STARTED before a coroutine, its outcome after."""
+"""The threads that write to the result backend: STARTED and outcomes.
+
+One thread writes what our Redis backend can store in one exchange, batch by batch: STARTED of the
+coroutines that have begun, and the values of those that have returned. Then it runs Celery's
+tracer for the latter, which finds its result stored, and reports them together. So signals, log
+lines and the acknowledgement follow the stored result, as they do in Celery.
+
+All else goes through threads of its own, one call at a time, in which the tracer stores the
+outcome itself: errors and retries, calls with callbacks or a chord (which may need the stored
+result, and send messages), tasks with hooks of their own (which may block), other result backends,
+and values that Redis did not take. A hook or a broker that is stuck holds up one of those threads.
+When Redis is, all of them wait, and so does nothing else: coroutines do not wait for their STARTED.
+
+STARTED is never stored after the outcome of the same call, because the same thread does both, in
+order, and leaves STARTED out for a call whose end has been decided. A revocation is stored by the
+consumer's thread; our Redis backend keeps it if STARTED comes late.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from celery import states
 from celery.app.task import get_actual_ignore_result
+from celery.app.trace import task_has_custom
+from redis.exceptions import RedisError
 
-from clasper_worker.concurrency.job import Job
+from clasper_worker.concurrency.job import Call, Job
+from clasper_worker.concurrency.results import AtomicRedisBackend, StateWrite
 from clasper_worker.concurrency.settling import SettledCall, settling
-from clasper_worker.concurrency.threads import ThreadCrew
+from clasper_worker.concurrency.task import CoroutineTask
+from clasper_worker.concurrency.threads import BatchThread, ThreadCrew
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[Job, Any, ExceptionInfo | None], object]
+
+class Settled(NamedTuple):
+    """A settled job: what the tracer returned (``(failed, value, runtime)``), or what it raised."""
+
+    job: Job
+    result: Any
+    failure: ExceptionInfo | None
+
+
+class _Note(NamedTuple):
+    """Something to be written: that a job's coroutine has begun, or what it returned."""
+
+    job: Job
+    has_ended: bool
+
+
+class _Way(NamedTuple):
+    """How a task's states are stored.
+
+    Attributes:
+        together: whether with others', by our Redis backend.
+        ahead: whether its values too, before the tracer runs: it is sure to make SUCCESS of them,
+            and does nothing slow.
+    """
+
+    together: bool
+    ahead: bool
 
 
 class Settler:
-    """Runs Celery's tracer on outcomes, several at a time.
+    """Writes the states of jobs, and runs Celery's tracer on their outcomes.
 
     Args:
         hostname: the worker's node name, for the STARTED state.
-        launch: called with a job whose STARTED state has been written.
-        report: called with a settled job, and either what the tracer returned (``(failed, value,
-            runtime)``) or what it raised.
-        size: how many threads may write results at a time.
+        launch: called with a job that may start.
+        report: called with jobs that are settled.
+        size: how many threads may store outcomes one at a time.
         plain_size: how many threads there may be for tasks that are not coroutines.
+        interval: the fewest seconds from one batch of states to the next.
     """
 
     def __init__(
         self,
         hostname: str | None,
         launch: Callable[[Job], object],
-        report: Report,
+        report: Callable[[list[Settled]], object],
         size: int,
         plain_size: int,
+        interval: float,
     ) -> None:
         self._hostname = hostname
         self._launch = launch
         self._report = report
+        self._writer: BatchThread[_Note] = BatchThread("clasper-write", self._write, interval)
         self._crew = ThreadCrew("clasper-settle", size)
         self._plain_crew = ThreadCrew("clasper-plain", plain_size)
+        self._ways: dict[CoroutineTask, _Way] = {}
 
     @property
     def threads(self) -> int:
         """How many threads run."""
-        return len(self._crew) + len(self._plain_crew)
+        return len(self._writer) + len(self._crew) + len(self._plain_crew)
 
     def announce(self, job: Job) -> None:
-        """Write the job's STARTED state if its task tracks that, then launch it."""
-        if job.task is None or job.call is None or not job.task.track_started:
+        """Launch the job, and write its STARTED state if its task tracks that.
+
+        With other backends than ours it is launched once that is written: nothing else would keep
+        STARTED from overwriting a revocation.
+        """
+        if job.task is None or not job.task.track_started:
             self._launch(job)
-            return
-        job.announcing = True
-        self._crew.submit(self._announce, job)
+        elif self._way(job.task).together:
+            self._writer.put(_Note(job, has_ended=False))
+            self._launch(job)
+        else:
+            job.announcing = True
+            self._crew.submit(self._announce, job)
 
     def settle(self, job: Job) -> None:
         """Have Celery's tracer store the outcome of the job's coroutine."""
-        self._crew.submit(self._settle, job)
+        if job.task is not None and self._way(job.task).together:
+            self._writer.put(_Note(job, has_ended=True))
+        else:
+            self._crew.submit(self._settle_alone, job)
 
     def run_plain(self, job: Job) -> None:
         """Run a task that is not a coroutine, tracer and all."""
@@ -69,8 +130,87 @@ class Settler:
 
     def close(self, timeout: float) -> None:
         """Let what is being written be written."""
+        self._writer.close(timeout)
         self._crew.close(timeout)
         self._plain_crew.close(0.0)
+
+    def _way(self, task: CoroutineTask) -> _Way:
+        way = self._ways.get(task)
+        if way is None:
+            way = self._ways[task] = _way(task)
+        return way
+
+    # Together, on the writing thread
+
+    def _write(self, notes: list[_Note]) -> list[_Note]:
+        """Store what can be stored in one exchange, and hand on the rest."""
+        states_of: dict[AtomicRedisBackend, dict[_Note, StateWrite]] = {}
+        for note in notes:
+            state = self._prepare(note)
+            if state is not None and note.job.task is not None:
+                states_of.setdefault(note.job.task.backend, {})[note] = state
+        stored: set[_Note] = set()
+        unsent: set[_Note] = set()
+        for backend, prepared in states_of.items():
+            try:
+                refusals = backend.write(list(prepared.values()))
+            except (RedisError, OSError) as exc:
+                logger.warning("could not store %d states: %s; trying again", len(prepared), exc)
+                unsent.update(prepared)
+            else:
+                stored.update(_taken(prepared, refusals))
+        self._settle_all([note for note in notes if note.has_ended], stored)
+        return [note for note in unsent if not note.has_ended]
+
+    def _settle_all(self, ends: list[_Note], stored: set[_Note]) -> None:
+        settled = []
+        for note in ends:
+            if note in stored:
+                settled.append(self._settle(note.job, is_stored=True))
+            else:
+                self._crew.submit(self._settle_alone, note.job)
+        if settled:
+            self._report(settled)
+
+    def _prepare(self, note: _Note) -> StateWrite | None:
+        """The state to store; None if there is none, or if the tracer is to store it."""
+        try:
+            return self._outcome(note.job) if note.has_ended else self._started(note.job)
+        except Exception:  # the tracer meets it again, and knows how to report it
+            logger.debug("cannot encode a state of %s", note.job.args[0], exc_info=True)
+            return None
+
+    def _started(self, job: Job) -> StateWrite | None:
+        task, call, began = job.task, job.call, job.began
+        # Looked at after `began` was read: a revocation that is not seen here is later than that.
+        if job.is_claimed or task is None or call is None:
+            return None
+        request = call.context(job.limits)
+        if get_actual_ignore_result(task, request):
+            return None
+        ago = timedelta(seconds=time.monotonic() - began)
+        since = (task.app.now() - ago).isoformat()
+        meta = {"pid": os.getpid(), "hostname": self._hostname}
+        write: StateWrite = task.backend.prepare(
+            call.task_id, meta, states.STARTED, request=request, since=since
+        )
+        return write
+
+    def _outcome(self, job: Job) -> StateWrite | None:
+        task, call, run = job.task, job.call, job.run
+        if task is None or call is None or run is None or run.error is not None:
+            return None
+        if not self._way(task).ahead or _leads_on(call):
+            return None
+        request = call.context(job.limits)
+        if get_actual_ignore_result(task, request):
+            return None
+        backend = task.backend
+        value = backend.encode_result(run.value, states.SUCCESS)
+        write: StateWrite = backend.prepare(call.task_id, value, states.SUCCESS, request=request)
+        return write
+
+    # One at a time
 
     def _announce(self, job: Job) -> None:
         task, call = job.task, job.call
@@ -86,24 +226,58 @@ class Settler:
             job.announcing = False
             self._launch(job)
 
-    def _settle(self, job: Job) -> None:
+    def _settle_alone(self, job: Job) -> None:
+        self._report([self._settle(job, is_stored=False)])
+
+    def _run_plain(self, job: Job) -> None:
+        self._report([_trace(job, job.args)])
+
+    def _settle(self, job: Job, *, is_stored: bool) -> Settled:
         task, call, run = job.task, job.call, job.run
         if task is None or call is None or run is None:
             raise RuntimeError("only a coroutine that has run can be settled")
-        settling.call = SettledCall(task, run.value, run.error, job.began, job.ended)
+        stored_id = call.task_id if is_stored else None
+        settling.call = SettledCall(task, run.value, run.error, job.began, job.ended, stored_id)
         job.run = None  # the outcome is with the call now
         try:
-            self._trace(job, call.trace_args())
+            return _trace(job, call.trace_args())
         finally:
             settling.call = None
 
-    def _run_plain(self, job: Job) -> None:
-        self._trace(job, job.args)
 
-    def _trace(self, job: Job, args: tuple[Any, ...]) -> None:
-        try:
-            result = job.target(*args)
-        except BaseException:  # noqa: BLE001  # SystemExit too: Celery reports it as a failure
-            self._report(job, None, ExceptionInfo())
-        else:
-            self._report(job, result, None)
+def _taken(notes: Iterable[_Note], refusals: list[Exception | None]) -> Iterator[_Note]:
+    for note, refusal in zip(notes, refusals, strict=True):
+        if refusal is None:
+            yield note
+        elif not note.has_ended:  # a refused outcome is reported by the tracer
+            logger.warning("could not store STARTED of %s: %s", note.job.args[0], refusal)
+
+
+def _trace(job: Job, args: tuple[Any, ...]) -> Settled:
+    try:
+        return Settled(job, job.target(*args), None)
+    except BaseException:  # noqa: BLE001  # SystemExit too: Celery reports it as a failure
+        return Settled(job, None, ExceptionInfo())
+
+
+def _way(task: CoroutineTask) -> _Way:
+    conf, backend = task.app.conf, task.backend
+    together = isinstance(backend, AtomicRedisBackend) and backend.is_atomic
+    has_hooks = any(
+        task_has_custom(task, hook) for hook in ("before_start", "on_success", "after_return")
+    )
+    ahead = (
+        together
+        and type(task).__call__ is CoroutineTask.__call__
+        and not has_hooks
+        and not conf.worker_deduplicate_successful_tasks
+        and not conf.result_extended  # stores what only the tracer's request has
+    )
+    return _Way(together, ahead)
+
+
+def _leads_on(call: Call) -> bool:
+    """Whether a call's success has the tracer send messages, before or after it stores it."""
+    return any(
+        call.embed.get(part) or call.request.get(part) for part in ("callbacks", "chain", "chord")
+    )

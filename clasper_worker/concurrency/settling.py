@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any
 
+from celery import states
+
 
 class SettledCall:
     """One finished call of a coroutine task.
@@ -21,12 +23,20 @@ class SettledCall:
         error: what it raised, or None.
         began: when it was started, by ``time.monotonic()``.
         ended: when it ended, by the same clock.
+        stored_id: the Celery id under which its value has been stored as SUCCESS already, with
+            other calls', so that the tracer need not; None where the tracer is to store it.
     """
 
-    __slots__ = ("_began", "_ended", "_error", "_read", "_task", "_value")
+    __slots__ = ("_began", "_ended", "_error", "_read", "_stored_id", "_task", "_value")
 
     def __init__(
-        self, task: Any, value: Any, error: BaseException | None, began: float, ended: float
+        self,
+        task: Any,
+        value: Any,
+        error: BaseException | None,
+        began: float,
+        ended: float,
+        stored_id: str | None = None,
     ) -> None:
         self._task = task
         self._value = value
@@ -34,6 +44,11 @@ class SettledCall:
         self._began = began
         self._ended = ended
         self._read = False
+        self._stored_id = stored_id
+
+    def has_stored(self, task_id: str, state: str) -> bool:
+        """Whether this state, the call's own outcome, is stored already."""
+        return state == states.SUCCESS and task_id == self._stored_id
 
     def is_for(self, task: Any) -> bool:
         """Whether the outcome is that task's, and not given yet."""

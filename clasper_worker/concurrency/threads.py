@@ -1,21 +1,25 @@
-"""A few daemon threads for work that blocks: result writes, and tasks that are not coroutines."""
+"""Daemon threads for work that blocks: result writes, and tasks that are not coroutines.
+
+Unlike an executor of ``concurrent.futures``, whose threads the interpreter waits for when it exits,
+these are daemon threads: a function that hangs cannot hold up a quick shutdown.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class ThreadCrew:
     """Runs functions in threads, started as they are needed.
-
-    Unlike an executor of ``concurrent.futures``, whose threads the interpreter waits for when it
-    exits, these are daemon threads: a function that hangs cannot hold up a quick shutdown.
 
     Args:
         name: prefix of the threads' names.
@@ -64,3 +68,84 @@ class ThreadCrew:
             del work, function, args  # do not keep a finished job alive while waiting for the next
             with self._lock:
                 self._unclaimed -= 1
+
+
+class BatchThread(Generic[T]):
+    """One daemon thread that works on all that has come in since it last did, together.
+
+    What comes in while it is idle is worked on at once; after that it lets at least ``interval``
+    seconds pass from one batch to the next. Waking a thread and sending to Redis cost much more
+    than an item does, so under load a batch's few dozen items cost little more than one.
+
+    Args:
+        name: the thread's name.
+        work: called with a batch; what it returns is handed in again with the next batch, and
+            after ``retry_after`` seconds at the latest.
+        interval: seconds.
+        retry_after: seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[T]], list[T]],
+        interval: float,
+        retry_after: float = 1.0,
+    ) -> None:
+        self._name = name
+        self._work = work
+        self._interval = interval
+        self._retry_after = retry_after
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return int(self._thread is not None)
+
+    def put(self, item: T) -> None:
+        """Hand in an item. From any thread."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                    thread.start()
+                    self._thread = thread
+        self._queue.put(item)
+
+    def close(self, timeout: float) -> None:
+        """Let the thread work on what was handed in, waiting for it ``timeout`` seconds."""
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        again: list[T] = []
+        is_open, next_batch = True, 0.0
+        while is_open:
+            items, again = again, []
+            try:
+                first = self._queue.get(timeout=self._retry_after if items else None)
+            except Empty:
+                pass
+            else:
+                time.sleep(max(0.0, next_batch - time.monotonic()))
+                is_open = self._take(first, items)
+            next_batch = time.monotonic() + self._interval
+            if items:
+                try:
+                    again = self._work(items)
+                except Exception:
+                    logger.exception("%s failed", self._name)
+            del items  # do not keep finished items alive while waiting for the next
+
+    def _take(self, first: T | None, items: list[T]) -> bool:
+        """Add what has come in to the items; False if the end has."""
+        item = first
+        while item is not None:
+            items.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return True
+        return False

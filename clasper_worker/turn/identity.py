@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 
 # A namespace of our own, so that our ids collide with nobody else's name-based UUIDs.
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "clasper-worker:turn")
+TURN_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "clasper-worker:turn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def turn_id_for(user_id: str, idempotency_key: str | None, job_id: str) -> str:
     """The turn's id: from the user and the idempotency key, else the Celery task's id."""
     if idempotency_key is None:
         return job_id
-    return str(uuid.uuid5(_NAMESPACE, f"{len(user_id)}:{user_id}:{idempotency_key}"))
+    return str(uuid.uuid5(TURN_NAMESPACE, f"{len(user_id)}:{user_id}:{idempotency_key}"))
 
 
 def identify_turn(user_id: str, idempotency_key: str | None, job_id: str) -> TurnIdentity:

@@ -54,10 +54,21 @@ def numbered(node: str, number: int) -> str:
     return f"{name}-{number}{at}{host}" if at else f"{name}-{number}@%h"
 
 
-def worker_commands(processes: int, options: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """One command a process: ``clasper worker`` for a single process, each under its own name."""
+def worker_commands(
+    processes: int, options: Sequence[str], cpus: Sequence[int] = ()
+) -> tuple[tuple[str, ...], ...]:
+    """One command a process: ``clasper worker`` for a single process, each under its own name.
+
+    Args:
+        processes: how many.
+        options: the worker's.
+        cpus: the CPUs to share out among them. Each process is kept on one if there are as many
+            as processes; else they are left to the system.
+    """
     node, rest = split_node(options)
     single = (sys.executable, "-m", "clasper_worker", "worker", "--processes", "1")
+    places = [("--cpu", str(cpu)) for cpu in cpus] if len(cpus) == processes else [()] * processes
     return tuple(
-        (*single, *rest, "-n", numbered(node, number)) for number in range(1, processes + 1)
+        (*single, *place, *rest, "-n", numbered(node, number))
+        for number, place in enumerate(places, 1)
     )

@@ -81,9 +81,9 @@ def test_a_thousand_coroutines_are_in_flight_at_once(worker: Worker, send: Send)
 def test_started_is_visible_while_the_coroutine_runs(
     worker: Worker, send: Send, notes: Notes, key: str
 ) -> None:
-    result = send("probe.hold", args=[key, 0.3])
+    result = send("probe.hold", args=[key, 1.5])
     until(lambda: notes(key), "the coroutine runs")
-    assert result.state == "STARTED"
+    until(lambda: result.state == "STARTED")
     assert result.meta["result"]["hostname"] == worker.name
     assert result.get() == "finished"
 
@@ -264,7 +264,7 @@ def test_a_task_of_another_pools_habits_is_acknowledged_early(
     result = send("probe.hold_early", args=[key, 1.0])
     until(lambda: notes(key))
     until(lambda: not _is_unacknowledged(server, result.id), "it is acknowledged")
-    assert result.state == "STARTED"
+    until(lambda: result.state == "STARTED")
     assert result.get() == "finished"
 
 

@@ -99,7 +99,8 @@ def test_a_cold_shutdown_is_quick_and_hands_everything_back(
         held = [send("probe.hold", args=[key], queue=queue) for _ in range(10)]
         # Nothing can stop this one; the shutdown must not wait for it.
         stuck = send("probe.plain", args=[DEADLINE], queue=queue)
-        until(lambda: len(notes(key)) == 10 and stuck.state == "STARTED")
+        until(lambda: {task.state for task in [*held, stuck]} == {"STARTED"})
+        until(lambda: len(notes(key)) == 10)
         if warm_first:
             worker.send_signal(signal.SIGTERM)
             until(lambda: "Warm shutdown" in worker.log)

@@ -27,6 +27,7 @@ class _Hub:
 class _Dispatcher:
     def __init__(self) -> None:
         self.flushes = 0
+        self.buffer_limit = 24
 
     def flush(self) -> None:
         self.flushes += 1
@@ -48,6 +49,11 @@ def test_many_events_are_one_flush_a_moment_later(consumer: BatchingConsumer) ->
     assert consumer.event_dispatcher.flushes == 0
     consumer.hub.timers[0][1]()
     assert consumer.event_dispatcher.flushes == 1
+
+
+def test_a_burst_is_not_cut_up_by_celerys_own_limit(consumer: BatchingConsumer) -> None:
+    consumer.on_send_event_buffered()
+    assert consumer.event_dispatcher.buffer_limit == consumer.event_batch > 24
 
 
 def test_events_after_a_flush_are_flushed_as_well(consumer: BatchingConsumer) -> None:

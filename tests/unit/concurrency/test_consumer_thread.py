@@ -106,3 +106,16 @@ def test_a_turn_survives_a_timer_that_fails(hub: Hub, caplog: pytest.LogCaptureF
     hub.timer.call_after(0, fail_hard)
     consumer.turn()
     assert "failed during shutdown" in caplog.text
+
+
+def test_many_posts_at_once_run_in_order_and_one_that_fails_does_not_stop_the_others() -> None:
+    consumer = ConsumerThread()
+    seen: list[int] = []
+
+    def note(number: int) -> None:
+        if number == 1:
+            _fail()
+        seen.append(number)
+
+    consumer.post_all(note, [(number,) for number in range(4)])
+    assert seen == [0, 2, 3]

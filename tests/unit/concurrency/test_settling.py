@@ -36,3 +36,11 @@ def test_the_tracers_clock_shows_begin_and_then_end() -> None:
 def test_without_a_call_it_is_the_real_clock() -> None:
     before = time.monotonic()
     assert before <= tracer_clock() <= time.monotonic()
+
+
+def test_a_call_knows_that_its_own_value_is_stored() -> None:
+    call = SettledCall(object(), "value", None, 1.0, 2.0, "t1")
+    assert call.has_stored("t1", "SUCCESS")
+    assert not call.has_stored("t1", "FAILURE")
+    assert not call.has_stored("t2", "SUCCESS")
+    assert not SettledCall(object(), "value", None, 1.0, 2.0).has_stored("t1", "SUCCESS")

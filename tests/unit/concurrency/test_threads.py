@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from clasper_worker.concurrency.threads import ThreadCrew
+from clasper_worker.concurrency.threads import BatchThread, ThreadCrew
 
 
 @pytest.fixture
@@ -102,3 +102,100 @@ def test_finished_work_is_not_kept_alive(crew: ThreadCrew) -> None:
     done.set()
     del job
     assert reference() is None
+
+
+class _Batches:
+    """Work that notes its batches, and waits in the first until it may go on."""
+
+    def __init__(self) -> None:
+        self.seen: SimpleQueue[list[int]] = SimpleQueue()
+        self.go = threading.Event()
+        self.again: list[int] = []
+
+    def work(self, items: list[int]) -> list[int]:
+        self.seen.put(list(items))
+        self.go.wait(10)
+        again, self.again = self.again, []
+        return again
+
+
+@pytest.fixture
+def batches() -> _Batches:
+    return _Batches()
+
+
+@pytest.fixture
+def batch_thread(batches: _Batches) -> Iterator[BatchThread[int]]:
+    thread = BatchThread("test-batches", batches.work, interval=0.0, retry_after=0.01)
+    yield thread
+    batches.go.set()
+    thread.close(5)
+
+
+def test_what_comes_in_meanwhile_is_worked_on_together(
+    batch_thread: BatchThread[int], batches: _Batches
+) -> None:
+    assert len(batch_thread) == 0
+    batch_thread.put(1)
+    assert batches.seen.get(timeout=5) == [1]
+    for number in (2, 3, 4):
+        batch_thread.put(number)
+    batches.go.set()
+    assert batches.seen.get(timeout=5) == [2, 3, 4]
+    assert len(batch_thread) == 1
+
+
+def test_what_is_handed_back_comes_first_in_the_next_batch(
+    batch_thread: BatchThread[int], batches: _Batches
+) -> None:
+    batches.again = [1]
+    batch_thread.put(1)
+    batches.seen.get(timeout=5)
+    batch_thread.put(2)
+    batches.go.set()
+    assert batches.seen.get(timeout=5) == [1, 2]
+
+
+def test_what_is_handed_back_does_not_wait_for_more_to_come_in(
+    batch_thread: BatchThread[int], batches: _Batches
+) -> None:
+    batches.again = [1]
+    batches.go.set()
+    batch_thread.put(1)
+    assert [batches.seen.get(timeout=5) for _ in range(2)] == [[1], [1]]
+
+
+def test_batches_keep_their_distance(batches: _Batches) -> None:
+    batches.go.set()
+    thread = BatchThread("test-distance", batches.work, interval=0.5)
+    thread.put(1)
+    assert batches.seen.get(timeout=5) == [1]
+    for number in (2, 3):
+        thread.put(number)
+    assert batches.seen.get(timeout=5) == [2, 3]
+    thread.close(5)
+
+
+def test_a_batch_that_fails_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    seen: SimpleQueue[int] = SimpleQueue()
+
+    def work(items: list[int]) -> list[int]:
+        seen.put(items[0])
+        raise ValueError("wrong")
+
+    thread = BatchThread("test-failing", work, interval=0.0)
+    for number in (1, 2):
+        thread.put(number)
+        assert seen.get(timeout=5) == number
+    thread.close(5)
+    assert "test-failing failed" in caplog.text
+
+
+def test_closing_lets_a_batch_be_finished(batches: _Batches) -> None:
+    thread = BatchThread("test-closing", batches.work, interval=0.01)
+    batches.go.set()
+    for number in range(20):
+        thread.put(number)
+    thread.close(5)
+    done = [number for _ in range(batches.seen.qsize()) for number in batches.seen.get()]
+    assert done == list(range(20))

@@ -35,6 +35,17 @@ def test_each_process_has_a_name_of_its_own() -> None:
     assert all(command[-4:-2] == ("-c", "9") for command in commands)
 
 
+def test_with_a_process_a_core_each_has_one_of_its_own() -> None:
+    commands = worker_commands(2, ["-c", "9"], cpus=[4, 7])
+    assert [command[command.index("--cpu") + 1] for command in commands] == ["4", "7"]
+    assert all(command[-4:-2] == ("-c", "9") for command in commands)
+
+
+@pytest.mark.parametrize("cpus", [[], [0], [0, 1, 2]])
+def test_else_the_system_shares_the_cores_out(cpus: list[int]) -> None:
+    assert all("--cpu" not in command for command in worker_commands(2, [], cpus=cpus))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -1,0 +1,1 @@
+"""How turns come from the broker: taken atomically, in lanes, under leases."""

@@ -1,0 +1,156 @@
+"""Keeping the leases of what this worker process runs.
+
+A thread of its own prolongs them: it must go on while the consumer's thread is busy, in a soft
+shutdown or with a blocking command, and while the event loop is. It also looks for the leases of
+dead workers. A worker that was frozen, or cut off from Redis, learns here that another has taken
+over, and stops its turns; until it knows, `LeaseKeeper.is_fresh` tells it not to post.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from redis.exceptions import RedisError
+
+from clasper_worker.broker.schedule import Burial, Exchanged, Schedule
+
+logger = logging.getLogger(__name__)
+
+_TOKEN = re.compile(r"#\d+\Z")
+_REFRESHES = 5  # in the time of a lease
+_FRESH = 0.8  # of the lease's time: younger than this a lease is surely held
+
+
+def is_lease_token(delivery_tag: str) -> bool:
+    """Whether a delivery tag is a lease's token (and not one of kombu's own)."""
+    return isinstance(delivery_tag, str) and _TOKEN.search(delivery_tag) is not None
+
+
+class LeaseKeeper:
+    """Prolongs the leases that this process holds. All methods may be called from any thread.
+
+    Args:
+        schedule: a scheduler over a connection of the keeper's own.
+        lease_seconds: how long a lease lasts.
+        on_lost: called, on the keeper's thread, with tokens that another worker has taken over.
+        on_interrupt: called with ids of jobs that a newer turn of their session interrupts.
+        on_buried: called with messages that became dead letters.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        lease_seconds: float,
+        *,
+        on_lost: Callable[[tuple[str, ...]], object],
+        on_interrupt: Callable[[tuple[str, ...]], object],
+        on_buried: Callable[[tuple[Burial, ...]], object],
+    ) -> None:
+        self._schedule = schedule
+        self._period = lease_seconds / _REFRESHES
+        self._fresh_for = lease_seconds * _FRESH
+        self._on_lost = on_lost
+        self._on_interrupt = on_interrupt
+        self._on_buried = on_buried
+        self._held: dict[str, float] = {}  # by when each was surely held, by time.monotonic()
+        self._left: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, in a thread; at once if that has begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="clasper-leases", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the leases run out unless they were given back."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(self._period)
+
+    def hold(self, tokens: Iterable[str], *, since: float) -> None:
+        """Keep these; ``since`` is when they were asked for, by ``time.monotonic()``."""
+        with self._lock:
+            self._held.update(dict.fromkeys(tokens, since))
+
+    def drop(self, tokens: Iterable[str]) -> None:
+        """Keep these no longer."""
+        with self._lock:
+            for token in tokens:
+                self._held.pop(token, None)
+
+    def holds(self, token: str) -> bool:
+        """Whether the lease is kept, as far as is known."""
+        return token in self._held
+
+    def is_fresh(self, token: str) -> bool:
+        """Whether the lease is surely held: it was prolonged recently enough."""
+        confirmed = self._held.get(token)
+        return confirmed is not None and time.monotonic() - confirmed < self._fresh_for
+
+    def confirm(self, token: str) -> bool:
+        """Ask Redis whether the lease is held, and prolong it. Blocks.
+
+        Raises:
+            RedisError: Redis did not answer.
+        """
+        if token not in self._held:
+            return False
+        self._refresh([token])
+        return token in self._held
+
+    def leave(self, settled: Iterable[str]) -> None:
+        """Leave to the next channel what one that was closed has not settled any more."""
+        with self._lock:
+            self._left += settled
+
+    def take_left(self) -> list[str]:
+        """What was left to be settled."""
+        if not self._left:
+            return []
+        with self._lock:
+            left, self._left = self._left, []
+        return left
+
+    def report(self, found: Exchanged) -> None:
+        """Pass on what an exchange found beside deliveries."""
+        if found.interrupts:
+            self._on_interrupt(found.interrupts)
+        if found.buried:
+            self._on_buried(found.buried)
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            wait = self._period
+            try:
+                self._refresh(list(self._held))
+                _, buried = self._schedule.reap()
+                if buried:
+                    self._on_buried(buried)
+            except (RedisError, OSError) as exc:
+                logger.warning("leases were not prolonged: %s", type(exc).__name__)
+                wait = min(1.0, self._period)
+            except Exception:
+                logger.exception("keeping leases failed")
+
+    def _refresh(self, tokens: list[str]) -> None:
+        if not tokens:
+            return
+        began = time.monotonic()
+        lost = tuple(token for token in self._schedule.refresh(tokens))
+        with self._lock:
+            for token in tokens:
+                if token in self._held:
+                    self._held[token] = began
+            # What was given back meanwhile is not lost, but done.
+            lost = tuple(token for token in lost if self._held.pop(token, None) is not None)
+        if lost:
+            logger.warning("%d leases were lost to another worker", len(lost))
+            self._on_lost(lost)

@@ -1,0 +1,423 @@
+-- The scheduler of turns, inside the broker's Redis: what moves a message does so in one step.
+--
+--   stock list ──intake──► message + lane ──► ready list of its tenant ──select──► running, leased
+--                              ▲                                                       │
+--                              └───────── lapsed, released (front) ◄──────────────────┤
+--                                                                    settled, dead ◄───┘
+--
+-- Keys (all under "clasper:"; a tag is a message's own name, a token is "tag#delivery"):
+--   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (deliveries),
+--                          l(apses), b(usy policy), v(erdict), u (turn), g(roup of collected tags)
+--   lane:<id>              list: the session's messages in order of arrival; the first is its turn
+--   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
+--   rotating:<queue>       set: the tenants in that list
+--   running                set of tags; leases: the same, by when (ms) they lapse;
+--   leases:pulse, :hold    when (ms) somebody last looked for lapsed leases; not before when to
+--   inflight               hash: how many messages of a tenant run
+--   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids
+--   cancelled              jobs that were cancelled before they came, by when (ms) to forget them
+--   dead, dead:<id>        dead letters, by time (ms)
+--
+-- ARGV[1]: what to do, ARGV[2]: how (both JSON).
+
+local ask, how = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local call = redis.call
+local P = 'clasper:'
+local clock = call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local deliveries, interrupts, buried = {}, {}, {}
+
+local function field(tag, ...) return call('HMGET', P .. 'message:' .. tag, ...) end
+
+-- Base64, as stock producers encode bodies. Redis has no function for it.
+
+local alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+local values
+local function base64_decode(text)
+  if not values then
+    values = {}
+    for i = 1, 64 do values[string.byte(alphabet, i)] = i - 1 end
+  end
+  local byte, char, floor = string.byte, string.char, math.floor
+  local out, length = {}, #text
+  if length % 4 ~= 0 then return nil end
+  for i = 1, length - 3, 4 do
+    local a, b, c, d = byte(text, i, i + 3)
+    local x = values[a] * 262144 + values[b] * 4096 + (values[c] or 0) * 64 + (values[d] or 0)
+    local high = floor(x / 65536)
+    x = x - high * 65536
+    local middle = floor(x / 256)
+    out[#out + 1] = char(high, middle, x - middle * 256)
+  end
+  local decoded = table.concat(out)
+  if string.sub(text, -2) == '==' then return string.sub(decoded, 1, -3) end
+  if string.sub(text, -1) == '=' then return string.sub(decoded, 1, -2) end
+  return decoded
+end
+
+-- Whose a message is, and which session's.
+
+local function uuid5(namespace_hex, name)
+  local bytes = string.gsub(namespace_hex, '..', function(x) return string.char(tonumber(x, 16)) end)
+  local h = redis.sha1hex(bytes .. name)
+  local variant = string.format('%x', 8 + tonumber(string.sub(h, 17, 17), 16) % 4)
+  return table.concat({
+    string.sub(h, 1, 8), string.sub(h, 9, 12), '5' .. string.sub(h, 14, 16),
+    variant .. string.sub(h, 18, 20), string.sub(h, 21, 32),
+  }, '-')
+end
+
+local function text(x)
+  if type(x) ~= 'string' then return nil end
+  local stripped = string.match(x, '^%s*(.-)%s*$')
+  return stripped ~= '' and stripped or nil
+end
+
+local function arguments(message)
+  local route = message.headers.clasper_route
+  if type(route) == 'table' then return route end
+  local body = message.body
+  if message.properties.body_encoding == 'base64' then body = base64_decode(body) end
+  local decoded = cjson.decode(body)
+  return decoded[2]
+end
+
+local function route(message)
+  local job = message.headers.id
+  if message.headers.task ~= 'clasper.send' then return '', '', '', job end
+  local readable, kwargs = pcall(arguments, message)
+  local user = readable and type(kwargs) == 'table' and text(kwargs.user_id)
+  if not user then return '', '', '', job end  -- the task itself says what is wrong with it
+  local session = text(kwargs.session_key)
+  if not session then session = 'user:' .. user .. ':' .. (text(kwargs.agent_role) or 'default') end
+  local turn, key = job, text(kwargs.idempotency_key)
+  if key then
+    -- As turn/identity.py, whose lengths are in characters.
+    local _, continuation = string.gsub(user, '[\128-\191]', '')
+    turn = uuid5(how.namespace, (#user - continuation) .. ':' .. user .. ':' .. key)
+  end
+  local metadata = kwargs.metadata
+  local busy = type(metadata) == 'table' and text(metadata.busy) or ''
+  return user, redis.sha1hex(#user .. ':' .. user .. session), busy, turn
+end
+
+-- Dead letters.
+
+local function bury(id, raw, queue, job, tenant, reason, attempts)
+  call('HSET', P .. 'dead:' .. id, 'raw', raw, 'queue', queue or '', 'job', job or '',
+    'user', tenant or '', 'reason', reason, 'attempts', attempts, 'at', now)
+  call('ZADD', P .. 'dead', now, id)
+  local excess = call('ZCARD', P .. 'dead') - how.dead
+  if excess > 0 then
+    for _, old in ipairs(call('ZRANGE', P .. 'dead', 0, excess - 1)) do
+      call('DEL', P .. 'dead:' .. old)
+      call('ZREM', P .. 'dead', old)
+    end
+  end
+  buried[#buried + 1] = { id, job or '', reason }
+end
+
+-- What may run.
+
+local function is_capped(tenant)
+  if tenant == '' then return false end
+  return tonumber(call('HGET', P .. 'inflight', tenant) or 0) >= how.cap
+end
+
+local function rotate(queue, tenant)
+  if not is_capped(tenant) and call('SADD', P .. 'rotating:' .. queue, tenant) == 1 then
+    call('RPUSH', P .. 'tenants:' .. queue, tenant)
+  end
+end
+
+local function make_ready(tag, queue, tenant, in_front)
+  call(in_front and 'LPUSH' or 'RPUSH', P .. 'ready:' .. queue .. ':' .. tenant, tag)
+  rotate(queue, tenant)
+end
+
+local function forget(tag, job, turn)
+  call('DEL', P .. 'message:' .. tag)
+  if call('HGET', P .. 'jobs', job) == tag then call('HDEL', P .. 'jobs', job) end
+  if turn ~= job then call('SREM', P .. 'turn-jobs:' .. turn, job) end
+end
+
+local function advance(lane, tag)
+  -- The session's turn `tag` is over: the next may run.
+  if lane == '' then return end
+  local key = P .. 'lane:' .. lane
+  if call('LINDEX', key, 0) ~= tag then
+    call('LREM', key, 1, tag)
+    return
+  end
+  call('LPOP', key)
+  local following = call('LINDEX', key, 0)
+  if following then
+    local about = field(following, 'q', 't')
+    if about[1] then make_ready(following, about[1], about[2]) end
+  end
+end
+
+-- From the stock lists into lanes.
+
+local function admit(raw, queue)
+  local readable, message = pcall(cjson.decode, raw)
+  if not readable or type(message) ~= 'table' or type(message.properties) ~= 'table'
+    or type(message.headers) ~= 'table' or not text(message.headers.id)
+    or not text(message.properties.delivery_tag) then
+    bury(redis.sha1hex(raw .. now), raw, queue, '', '', 'not a message of Celery', 0)
+    return
+  end
+  local job, tag = message.headers.id, message.properties.delivery_tag
+  if call('ZSCORE', P .. 'cancelled', job) then return end
+  if call('EXISTS', P .. 'message:' .. tag) == 1 then
+    tag = tag .. '+' .. call('INCR', P .. 'tick')
+  end
+  local tenant, lane, busy, turn = route(message)
+  local verdict = ''
+  if lane ~= '' then
+    local key = P .. 'lane:' .. lane
+    local place = call('RPUSH', key, tag)
+    if place > 1 then
+      local policy = busy ~= '' and busy or how.busy
+      if place - 1 > how.depth then verdict = 'lane_full' end
+      if policy == 'reject' then verdict = 'busy' end
+      if verdict ~= '' then
+        call('RPOP', key)
+        lane = ''
+      elseif policy == 'interrupt' then
+        local head = call('LINDEX', key, 0)
+        interrupts[#interrupts + 1] = field(head, 'j')[1] or nil
+      end
+    end
+    call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
+      'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
+    call('HSET', P .. 'jobs', job, tag)
+    if turn ~= job then call('SADD', P .. 'turn-jobs:' .. turn, job) end
+    if lane ~= '' and place > 1 then return end
+  else
+    call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', '',
+      'n', 0, 'l', 0, 'b', '', 'v', '', 'u', turn)
+    call('HSET', P .. 'jobs', job, tag)
+  end
+  make_ready(tag, queue, tenant)
+end
+
+local function intake(limit)
+  if limit <= 0 then return false end
+  -- A tenth of the limit is kept for each queue that follows: no backlog bars the others' way.
+  local left = limit
+  for place, queue in ipairs(how.queues) do
+    if call('EXISTS', unpack(queue.keys)) > 0 then
+      call('SADD', P .. 'queues', queue.name)
+      local quota = math.max(left - math.floor(limit / 10) * (#how.queues - place), 1)
+      for _, key in ipairs(queue.keys) do
+        while quota > 0 do
+          local raw = call('RPOP', key)
+          if not raw then break end
+          admit(raw, queue.name)
+          quota, left = quota - 1, left - 1
+        end
+      end
+    end
+  end
+  return left <= 0
+end
+
+-- From ready to running.
+
+local function pop(queue)
+  while true do
+    local tenant = call('LPOP', P .. 'tenants:' .. queue)
+    if not tenant then return nil end
+    local tag
+    if not is_capped(tenant) then tag = call('LPOP', P .. 'ready:' .. queue .. ':' .. tenant) end
+    if tag and call('EXISTS', P .. 'ready:' .. queue .. ':' .. tenant) == 1 then
+      call('RPUSH', P .. 'tenants:' .. queue, tenant)
+    else
+      call('SREM', P .. 'rotating:' .. queue, tenant)
+    end
+    if tag then return tag end
+  end
+end
+
+local function collect(tag, lane, queue)
+  -- The messages that wait behind this one and ask for it are run with it as one turn.
+  local key, group = P .. 'lane:' .. lane, {}
+  while #group < how.depth do
+    local following = call('LINDEX', key, 1)
+    if not following then break end
+    local about = field(following, 'b', 'q')
+    if (about[1] ~= '' and about[1] or how.busy) ~= 'collect' or about[2] ~= queue then break end
+    call('LREM', key, 1, following)
+    group[#group + 1] = following
+  end
+  if #group > 0 then call('HSET', P .. 'message:' .. tag, 'g', cjson.encode(group)) end
+end
+
+local function lease(tag)
+  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v')
+  if not about[1] then return end
+  local count = call('HINCRBY', P .. 'message:' .. tag, 'n', 1)
+  call('SADD', P .. 'running', tag)
+  call('ZADD', P .. 'leases', now + how.lease, tag)
+  if about[3] ~= '' then call('HINCRBY', P .. 'inflight', about[3], 1) end
+  if count == 1 and about[4] ~= '' and (about[6] ~= '' and about[6] or how.busy) == 'collect' then
+    collect(tag, about[4], about[2])
+  end
+  local raws = {}
+  local group = field(tag, 'g')[1]
+  if group then
+    for _, member in ipairs(cjson.decode(group)) do
+      raws[#raws + 1] = field(member, 'raw')[1] or nil
+    end
+  end
+  deliveries[#deliveries + 1] = { about[2], tag .. '#' .. count, about[1], about[7], about[5], raws }
+end
+
+local function select(free)
+  for _ = 1, free do
+    -- Seven of ten choices begin with the first queue; each of the others begins its share.
+    local tick = call('INCR', P .. 'tick') % 10
+    local first = 1
+    if tick > 6 and #how.queues > 1 then first = 2 + (tick - 7) % (#how.queues - 1) end
+    local tag = pop(how.queues[first].name)
+    for place = 1, #how.queues do
+      if tag then break end
+      if place ~= first then tag = pop(how.queues[place].name) end
+    end
+    if not tag then return false end
+    lease(tag)
+  end
+  return true
+end
+
+-- The end of a delivery.
+
+local function held(token)
+  local tag, count = string.match(token, '^(.*)#(%d+)$')
+  if not tag then return nil end
+  local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw')
+  if about[1] ~= count or call('SISMEMBER', P .. 'running', tag) == 0 then return nil end
+  return tag, about
+end
+
+local function let_go(tag, tenant)
+  call('SREM', P .. 'running', tag)
+  call('ZREM', P .. 'leases', tag)
+  if tenant == '' then return end
+  local running = call('HINCRBY', P .. 'inflight', tenant, -1)
+  if running <= 0 then call('HDEL', P .. 'inflight', tenant) end
+  if running + 1 >= how.cap then
+    for _, queue in ipairs(call('SMEMBERS', P .. 'queues')) do
+      if call('EXISTS', P .. 'ready:' .. queue .. ':' .. tenant) == 1 then rotate(queue, tenant) end
+    end
+  end
+end
+
+local function finish(tag, about)
+  let_go(tag, about[3])
+  for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
+    local known = field(member, 'j', 'u')
+    if known[1] then forget(member, known[1], known[2]) end
+  end
+  forget(tag, about[5], about[6])
+  advance(about[4], tag)
+end
+
+local function settle(token)
+  local tag, about = held(token)
+  if tag then finish(tag, about) end
+end
+
+local function release(token)
+  local tag, about = held(token)
+  if not tag then return end
+  let_go(tag, about[3])
+  make_ready(tag, about[2], about[3], true)
+end
+
+local function bury_running(tag, about, reason)
+  bury(tag, about[9], about[2], about[5], about[3], reason, tonumber(about[8]) + 1)
+  for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
+    local known = field(member, 'raw', 'q', 'j', 't')
+    if known[1] then bury(member, known[1], known[2], known[3], known[4], reason, 1) end
+  end
+  finish(tag, about)
+end
+
+local function is_steady()
+  -- After a gap in which nobody looked (Redis stood still or was away, or all workers did) living
+  -- workers get a lease's time to prolong theirs, before any is taken for dead.
+  local last = tonumber(call('GET', P .. 'leases:pulse') or 0)
+  call('SET', P .. 'leases:pulse', now)
+  if now - last > how.lease / 2 then
+    call('SET', P .. 'leases:hold', now + how.lease, 'PX', how.lease * 2)
+  end
+  return now >= tonumber(call('GET', P .. 'leases:hold') or 0)
+end
+
+local function reap(limit)
+  if call('SCARD', P .. 'running') > call('ZCARD', P .. 'leases') then
+    for _, tag in ipairs(call('SMEMBERS', P .. 'running')) do  -- leases were lost with a flush
+      call('ZADD', P .. 'leases', 'NX', now + how.lease, tag)
+    end
+  end
+  if not is_steady() then return 0 end
+  local lapsed = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
+  for _, tag in ipairs(lapsed) do
+    local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw')
+    if not about[1] then
+      call('SREM', P .. 'running', tag)
+      call('ZREM', P .. 'leases', tag)
+    elseif tonumber(about[8]) + 1 >= how.attempts then
+      bury_running(tag, about, 'its worker was lost each time')
+    else
+      call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
+      let_go(tag, about[3])
+      make_ready(tag, about[2], about[3], true)
+    end
+  end
+  call('ZREMRANGEBYSCORE', P .. 'cancelled', '-inf', now)
+  return #lapsed
+end
+
+local function withdraw(job)
+  local tag = call('HGET', P .. 'jobs', job)
+  if not tag then
+    call('ZADD', P .. 'cancelled', now + how.remember, job)
+    return 'unknown'
+  end
+  if call('SISMEMBER', P .. 'running', tag) == 1 then return 'running' end
+  local about = field(tag, 'q', 't', 's', 'u')
+  call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
+  forget(tag, job, about[4])
+  advance(about[3], tag)
+  return 'withdrawn'
+end
+
+-- What was asked for.
+
+if ask.op == 'exchange' then
+  for _, token in ipairs(ask.settled) do settle(token) end
+  for _, token in ipairs(ask.released) do release(token) end
+  local more = intake(ask.intake)
+  if ask.free > 0 then more = select(ask.free) or more end
+  return { deliveries, interrupts, buried, more and 1 or 0 }
+elseif ask.op == 'refresh' then
+  local lost = {}
+  for _, token in ipairs(ask.tokens) do
+    local tag = held(token)
+    if tag then call('ZADD', P .. 'leases', now + how.lease, tag) else lost[#lost + 1] = token end
+  end
+  return lost
+elseif ask.op == 'reap' then
+  return { reap(ask.limit), buried }
+elseif ask.op == 'withdraw' then
+  return withdraw(ask.job)
+elseif ask.op == 'bury' then
+  local tag, about = held(ask.token)
+  if not tag then return 0 end
+  bury_running(tag, about, ask.reason)
+  return 1
+end
+return redis.error_reply('unknown operation ' .. tostring(ask.op))

@@ -1,0 +1,202 @@
+"""The scheduler of turns in the broker's Redis (``schedule.lua``), as Python calls it.
+
+Every method is one script call, which Redis carries out whole or not at all: a worker that dies
+between two of them has either taken a message, with a lease, or not touched it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, Literal
+
+import redis
+
+from clasper_worker.turn.identity import TURN_NAMESPACE
+
+BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
+Verdict = Literal["", "busy", "lane_full"]
+
+_DEAD_LETTERS = 10_000
+_REMEMBER_CANCELLED_MS = 86_400_000
+_REAPED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRules:
+    """What all workers of one broker should agree on.
+
+    Attributes:
+        lease_seconds: how long a delivery is a worker's without a sign of life of it.
+        lane_depth: how many turns may wait behind the running one of a session.
+        tenant_concurrency: how many turns of a user run at a time.
+        attempts: how often a worker may be lost with a message before that is a dead letter.
+        busy: what a turn does whose session is busy, where it does not say.
+    """
+
+    lease_seconds: float = 15.0
+    lane_depth: int = 100
+    tenant_concurrency: int = 50
+    attempts: int = 5
+    busy: BusyPolicy = "enqueue"
+
+    def as_json(self, queues: Sequence[tuple[str, Sequence[str]]]) -> str:
+        """These rules as the script reads them.
+
+        Args:
+            queues: the names to consume, most urgent first, each with its lists' keys.
+        """
+        return json.dumps(
+            {
+                "queues": [{"name": name, "keys": list(keys)} for name, keys in queues],
+                "lease": int(self.lease_seconds * 1000),
+                "depth": self.lane_depth,
+                "cap": self.tenant_concurrency,
+                "attempts": self.attempts,
+                "busy": self.busy,
+                "dead": _DEAD_LETTERS,
+                "remember": _REMEMBER_CANCELLED_MS,
+                "namespace": TURN_NAMESPACE.hex,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, leased to whoever received this.
+
+    Attributes:
+        queue: the queue it was sent to.
+        token: names this delivery: what it is settled, released or refreshed by.
+        raw: the message as kombu encoded it.
+        verdict: why it must not run, else empty.
+        lapses: how many workers were lost with it.
+        collected: the raw messages that are to be run with it as one turn.
+    """
+
+    queue: str
+    token: str
+    raw: bytes = field(repr=False)
+    verdict: Verdict
+    lapses: int
+    collected: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def is_redelivered(self) -> bool:
+        """Whether it was delivered before."""
+        return not self.token.endswith("#1")
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A message that became a dead letter just now."""
+
+    letter_id: str
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What a call of `Schedule.exchange` gave.
+
+    Attributes:
+        deliveries: messages to run.
+        interrupts: ids of the jobs that a newer turn of their session interrupts.
+        buried: messages that nobody could read.
+        more: whether another call would find more at once.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    interrupts: tuple[str, ...]
+    buried: tuple[Burial, ...]
+    more: bool
+
+
+class Schedule:
+    """The script, with the rules of this worker.
+
+    Args:
+        client: a connection to the broker's Redis that returns bytes.
+        rules: what all workers agree on.
+        queues: see `ScheduleRules.as_json`.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        rules: ScheduleRules,
+        queues: Sequence[tuple[str, Sequence[str]]] = (),
+    ) -> None:
+        self._client = client
+        self._rules = rules.as_json(queues)
+
+    def exchange(
+        self,
+        *,
+        settled: Iterable[str] = (),
+        released: Iterable[str] = (),
+        free: int,
+        intake: int = 200,
+    ) -> Exchanged:
+        """Give back what is done, and take what may run: a whole turn of a worker's loop.
+
+        Args:
+            settled: tokens of messages that are done for good.
+            released: tokens of messages that another worker is to run, first of their session.
+            free: how many messages to take at most.
+            intake: how many messages to move from the queues into lanes at most.
+        """
+        deliveries, interrupts, buried, more = self._call(
+            op="exchange", settled=list(settled), released=list(released), free=free, intake=intake
+        )
+        return Exchanged(
+            tuple(
+                Delivery(
+                    queue.decode(), token.decode(), raw, verdict.decode(), int(lapses), tuple(raws)
+                )
+                for queue, token, raw, verdict, lapses, raws in deliveries
+            ),
+            tuple(job.decode() for job in interrupts),
+            _burials(buried),
+            bool(more),
+        )
+
+    def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
+        """Prolong these deliveries' leases; returns those that are not the caller's any more."""
+        return tuple(token.decode() for token in self._call(op="refresh", tokens=list(tokens)))
+
+    def reap(self) -> tuple[int, tuple[Burial, ...]]:
+        """Make ready again whose lease has lapsed, or bury it; returns how many, and the buried."""
+        lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
+        return int(lapsed), _burials(buried)
+
+    def withdraw(self, job_id: str) -> Literal["withdrawn", "running", "unknown"]:
+        """Drop a job that has not been delivered; one that has not even come is dropped later."""
+        answer: Literal["withdrawn", "running", "unknown"] = self._call(
+            op="withdraw", job=job_id
+        ).decode()
+        return answer
+
+    def bury(self, token: str, reason: str) -> bool:
+        """Make a delivered message a dead letter; False if it is not the caller's any more."""
+        return bool(self._call(op="bury", token=token, reason=reason))
+
+    def _call(self, **ask: Any) -> Any:
+        return self._script(args=[json.dumps(ask), self._rules])
+
+    @cached_property
+    def _script(self) -> Any:
+        return self._client.register_script(script_text())
+
+
+def script_text() -> str:
+    """The script's source."""
+    return files("clasper_worker.broker").joinpath("schedule.lua").read_text(encoding="utf-8")
+
+
+def _burials(found: Iterable[Sequence[bytes]]) -> tuple[Burial, ...]:
+    return tuple(Burial(*(part.decode() for part in parts)) for parts in found)

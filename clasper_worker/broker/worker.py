@@ -1,0 +1,153 @@
+"""The worker's side of the scheduler: keeps leases, stops turns, and says what was buried."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from celery import bootsteps, states
+from celery.worker import state as worker_state
+from celery.worker.consumer.connection import Connection
+from kombu.asynchronous import Hub
+from vine import promise
+
+from clasper_worker.broker.leases import LeaseKeeper
+from clasper_worker.broker.schedule import Burial, Schedule, ScheduleRules
+from clasper_worker.broker.transport import Transport
+from clasper_worker.concurrency.consumer import BatchingConsumer
+from clasper_worker.errors import DeadLetterError
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper
+
+
+class TurnConsumer(BatchingConsumer):
+    """Keeps a message that is no task, or none of ours, as a dead letter with the reason.
+
+    Celery logs and drops it.
+    """
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Bury a message without a task's name."""
+        message.dead_letter_reason = "not a task message: its headers name no task"
+        super().on_unknown_message(body, message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury a message of a task that this worker does not have; its caller gets a failure."""
+        message.dead_letter_reason = f"no such task: {message.headers.get('task')}"
+        logger.error("%s (%s)", message.dead_letter_reason, message.headers.get("id"))
+        # Celery's own log line would quote the message.
+        message.reject_log_error(logger, self.connection_errors)
+        job_id = message.headers.get("id")
+        if job_id:
+            _store_failure(self.app, job_id, message.dead_letter_reason)
+        del body, exc
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury a task message that Celery cannot make a request of."""
+        message.dead_letter_reason = f"not a valid task message: {type(exc).__name__}"
+        logger.error("%s (%s)", message.dead_letter_reason, message.headers.get("id"))
+        message.reject_log_error(logger, self.connection_errors)
+        del body
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury a message whose body cannot be decoded."""
+        message.dead_letter_reason = f"its body cannot be decoded: {type(exc).__name__}"
+        logger.error("%s", message.dead_letter_reason)
+        message.reject_log_error(logger, self.connection_errors)
+
+
+class KeepLeases(bootsteps.StartStopStep):
+    """Starts the keeper with the first connection, and gives it to each connection's transport."""
+
+    requires = (Connection,)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._keeper: LeaseKeeper | None = None
+        self._client: redis.Redis | None = None
+
+    def start(self, consumer: Any) -> None:
+        """Attach the keeper to the connection that was just made."""
+        transport = consumer.connection.transport
+        if not isinstance(transport, Transport):
+            return  # another broker has a redelivery of its own
+        if self._keeper is None:
+            self._keeper = self._make(consumer)
+            consumer.lease_keeper = self._keeper
+            self._keeper.start()
+        transport.attach(self._keeper)
+
+    def terminate(self, consumer: Any) -> None:
+        """Called by Celery where `stop` is, when all is over."""
+        del consumer
+
+    def shutdown(self, consumer: Any) -> None:
+        """Stop keeping; by now everything was settled or released."""
+        del consumer
+        if self._keeper is not None:
+            self._keeper.stop()
+        if self._client is not None:
+            self._client.close()
+
+    def _make(self, consumer: Any) -> LeaseKeeper:
+        options = consumer.app.conf.broker_transport_options
+        rules = ScheduleRules(**options.get("schedule_rules", {}))
+        channel = consumer.connection.default_channel
+        pool = channel.pool
+        self._client = redis.Redis(
+            connection_pool=redis.ConnectionPool(
+                connection_class=pool.connection_class,
+                **{**pool.connection_kwargs, "socket_timeout": _ANSWER_SECONDS},
+            )
+        )
+        stopper = _Stopper(consumer)
+        return LeaseKeeper(
+            Schedule(self._client, rules),
+            rules.lease_seconds,
+            on_lost=stopper.stop,
+            on_interrupt=lambda jobs: consumer.app.control.revoke(list(jobs), terminate=True),
+            on_buried=lambda buried: _report_burials(consumer.app, buried),
+        )
+
+
+class _Stopper:
+    """Stops turns whose lease another worker has, on the consumer's thread."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def stop(self, tokens: tuple[str, ...]) -> None:
+        hub: Hub | None = self._consumer.hub
+        if hub is None:
+            self._stop(tokens)
+        else:
+            hub.call_soon(promise(self._stop, (tokens,)))
+
+    def _stop(self, tokens: tuple[str, ...]) -> None:
+        lost = set(tokens)
+        for request in list(worker_state.active_requests):
+            if request.message.delivery_tag in lost:
+                logger.warning("stopping %s: another worker has taken it over", request.id)
+                request.cancel(self._consumer.pool, emit_retry=False)
+                request.message.ack_log_error(logger, self._consumer.connection_errors)
+
+
+def _report_burials(app: Any, buried: Iterable[Burial]) -> None:
+    for burial in buried:
+        logger.error("dead letter %s (%s): %s", burial.letter_id, burial.job_id, burial.reason)
+        if burial.job_id:
+            _store_failure(app, burial.job_id, burial.reason)
+
+
+def _store_failure(app: Any, job_id: str, reason: str) -> None:
+    error = DeadLetterError(
+        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
+    )
+    try:
+        app.backend.store_result(job_id, error, states.FAILURE)
+    except Exception:
+        logger.exception("could not store the failure of %s", job_id)
