@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-import httpx2
-from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai import AsyncOpenAI
 
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.http_client import open_http_client
 from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
 from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.messages import ChatModel
@@ -20,18 +20,15 @@ from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.reader import missing_workspace
 from clasper_worker.prompt.workspace import Workspace
+from clasper_worker.resilience.gates import Gates
+from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.store import RedisStore
 from clasper_worker.settings import Settings
-from clasper_worker.state import redis_client, redis_lock
+from clasper_worker.state import State, redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.ledger import RedisLedger
 from clasper_worker.turn.run import TurnDependencies, TurnSettings
-
-# No cap on connections (aiohttp's 0): the pool's -c already bounds how many turns call out at
-# once, and any lower number here would silently cap the worker. Idle connections are closed
-# before servers that keep theirs for 5 seconds (uvicorn, Node) close them under a request.
-_LIMITS = httpx2.Limits(max_connections=0, keepalive_expiry=4.0)
-_CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class Runtime:
@@ -61,21 +58,24 @@ class Runtime:
         tokens = AgentTokens.from_settings(settings)
         workspace = Workspace.open(settings.clasper_workspace)
         llm = _openai_client(settings)
-        backend_http = _http_client(settings.clasper_backend_timeout_sec, backend_url)
-        state = redis_client(settings.redis_url)
-        transport = BackendTransport(backend_http, attempts=settings.clasper_backend_attempts)
-        chains = {tier: model_chain(settings, tier) for tier in TIERS}
+        backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
+        redis = redis_client(settings.redis_url)
+        state = State(redis)
+        gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
+        transport = BackendTransport(
+            backend_http,
+            attempts=settings.clasper_backend_attempts,
+            gate=gates.gate(backend_url),
+        )
+        models = {tier: _models(settings, tier, llm, gates) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
-            cap = settings.clasper_llm_max_output_tokens
-            return ModelChain(
-                [OpenAICompatibleModel(llm, ref, max_output_tokens=cap) for ref in chains[tier]]
-            )
+            return ModelChain(models[tier])
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
-            tasks=TaskFinder(redis_lock(state)),
+            tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=workspace.current,
             model=model,
@@ -88,7 +88,15 @@ class Runtime:
                 include_time=settings.clasper_include_time_context,
             ),
         )
-        return cls(settings, turns, (llm.close, backend_http.aclose, state.aclose, workspace.close))
+        closers = (
+            llm.close,
+            backend_http.aclose,
+            gates.close,
+            state.aclose,
+            redis.aclose,
+            workspace.close,
+        )
+        return cls(settings, turns, closers)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""
@@ -119,22 +127,41 @@ def check_settings(settings: Settings) -> str:
     AgentTokens.from_settings(settings)
     for tier in TIERS:
         model_chain(settings, tier)
+    if settings.outage_wait_sec >= settings.clasper_turn_soft_limit_sec:
+        raise ConfigurationError(
+            "CLASPER_OUTAGE_WAIT_SEC is not below CLASPER_TURN_SOFT_LIMIT_SEC: a turn would end"
+            " before its wait does; lower the one or raise the other",
+            {"variable": "CLASPER_OUTAGE_WAIT_SEC"},
+        )
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
 
 
-def _http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
-    timeout = httpx2.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
-    return DefaultAioHttpClient(base_url=base_url, timeout=timeout, limits=_LIMITS)
+def _models(
+    settings: Settings, tier: Tier, llm: AsyncOpenAI, gates: Gates
+) -> tuple[ChatModel, ...]:
+    refs = model_chain(settings, tier)
+    return tuple(
+        OpenAICompatibleModel(
+            llm,
+            ref,
+            max_output_tokens=settings.clasper_llm_max_output_tokens,
+            retries=settings.clasper_llm_retries,
+            gate=gates.gate(str(llm.base_url), ref.name),
+            has_fallback=ref is not refs[-1],
+        )
+        for ref in refs
+    )
 
 
 def _openai_client(settings: Settings) -> AsyncOpenAI:
     key = settings.openai_api_key
+    http_client = open_http_client(settings.clasper_llm_timeout_sec)
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
         base_url=settings.openai_base_url or "https://api.openai.com/v1",
-        max_retries=settings.clasper_llm_retries,
-        timeout=httpx2.Timeout(settings.clasper_llm_timeout_sec, connect=_CONNECT_TIMEOUT_SECONDS),
-        http_client=_http_client(settings.clasper_llm_timeout_sec),
+        max_retries=0,  # ours, in the model: all turns wait together
+        timeout=http_client.timeout,
+        http_client=http_client,
     )

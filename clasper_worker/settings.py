@@ -123,6 +123,11 @@ class Settings(BaseSettings):
     clasper_max_request_chars: Annotated[int, Field(ge=1)] = 1_000_000
     clasper_history_limit: Annotated[int, Field(ge=0, le=1000)] = 50
 
+    # Outages and rate limits
+    clasper_outage_wait_sec: Annotated[float | None, Field(gt=0)] = None
+    clasper_outage_failures: Annotated[int, Field(ge=1, le=1000)] = 4
+    clasper_retry_after_max_sec: Annotated[float, Field(gt=0, le=3600)] = 120.0
+
     # The HTTP shim
     clasper_host: str = "127.0.0.1"
     clasper_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
@@ -176,6 +181,11 @@ class Settings(BaseSettings):
             return self.clasper_redis_url
         urls = (self.celery_broker_url, self.result_backend_url)
         return next((url for url in urls if url.startswith(_REDIS)), _LOCAL_REDIS)
+
+    @property
+    def outage_wait_sec(self) -> float:
+        """How long a turn waits for a host: ``CLASPER_OUTAGE_WAIT_SEC``, else 4/5 of its time."""
+        return self.clasper_outage_wait_sec or 0.8 * self.clasper_turn_soft_limit_sec
 
     @property
     def daemon_api_keys(self) -> tuple[str, ...]:

@@ -1,26 +1,43 @@
-"""Redis as our own short-lived state: one way to connect to it, and locks in it."""
+"""Redis as our own short-lived state: scripts that many turns share round trips for, and locks.
+
+Nothing here sets redis-py's ``socket_timeout``: on Python 3.11 that goes through
+``asyncio.wait_for``, which can swallow a cancellation, so that a revoked turn would go on. Time is
+bounded by ``asyncio.timeout`` around our calls instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import contextvars
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import LockError, RedisError
+from redis.exceptions import LockError, NoScriptError, RedisError, ResponseError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 
 _LOCK_SECONDS = 30.0
-_CONNECTIONS = 32
+_LOCK_CONNECTIONS = 32
 _WAIT_SECONDS = 60.0
-_SOCKET_SECONDS = 10.0
+_CALL_SECONDS = 10.0
+_BATCHES_AT_ONCE = 2
+_CALLS_IN_BATCH = 1000
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+
+Argument = str | bytes | int | float
+"""What a script can be given."""
 
 
 def redis_client(url: str) -> redis.Redis:
     """A client whose callers wait for one of a few connections.
 
     Each call is short, so that few serve thousands of turns; redis-py's default pool would fail
-    the hundred-and-first caller instead.
+    the hundred-and-first caller instead. Callers bound their calls by ``asyncio.timeout``.
 
     Raises:
         ConfigurationError: the address is not one of Redis.
@@ -28,9 +45,10 @@ def redis_client(url: str) -> redis.Redis:
     try:
         pool = redis.BlockingConnectionPool.from_url(
             url,
-            max_connections=_CONNECTIONS,
+            max_connections=_LOCK_CONNECTIONS + _BATCHES_AT_ONCE,
             timeout=_WAIT_SECONDS,
-            socket_timeout=_SOCKET_SECONDS,
+            socket_timeout=None,
+            socket_connect_timeout=_CALL_SECONDS,
         )
     except ValueError as exc:
         raise ConfigurationError(
@@ -40,34 +58,221 @@ def redis_client(url: str) -> redis.Redis:
     return redis.Redis.from_pool(pool)
 
 
+@dataclass(frozen=True)
+class StateScript:
+    """A Lua script that Redis runs as one step.
+
+    It may be run twice for one call, where a connection broke before the answer came: write it so
+    that the second run does no harm.
+    """
+
+    source: str = field(repr=False)
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    script: StateScript
+    keys: Sequence[Argument]
+    arguments: Sequence[Argument]
+    answer: asyncio.Future[Any]
+
+    def command(self, how: str) -> tuple[Argument, ...]:
+        which = self.script.sha if how == "EVALSHA" else self.script.source
+        return (how, which, len(self.keys), *self.keys, *self.arguments)
+
+
+class State:
+    """Runs scripts; what many turns call at one moment goes out as one round trip.
+
+    Calls made in one iteration of the event loop, and those that come while a round trip is under
+    way, leave together, over two connections of the client's pool at most. Each has its own answer
+    or error, and a caller that is cancelled leaves at once and disturbs nobody.
+
+    Args:
+        client: our own state's Redis.
+        seconds: how long one round trip, with reconnecting, may take.
+    """
+
+    def __init__(self, client: redis.Redis, *, seconds: float = _CALL_SECONDS) -> None:
+        self._pool = client.connection_pool
+        self._seconds = seconds
+        self._waiting: list[_Call] = []
+        self._senders: set[asyncio.Task[None]] = set()
+        self._sending = 0  # senders that may still take a call
+        self._sender_due = False  # one of them has not begun to
+        self._idle: list[Any] = []  # redis-py's connections, kept from one round trip to the next
+
+    async def call(
+        self, script: StateScript, keys: Sequence[Argument], arguments: Sequence[Argument] = ()
+    ) -> Any:
+        """Run a script and return its answer, texts as bytes.
+
+        Raises:
+            StateUnavailableError: Redis did not answer in time, or refused.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append(_Call(script, keys, arguments, answer))
+        if not self._sender_due and self._sending < _BATCHES_AT_ONCE:
+            self._sender_due = True
+            self._sending += 1
+            # In a context of its own: it works for others than this caller, too.
+            sender = loop.create_task(self._send(), context=contextvars.Context())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await answer
+
+    async def aclose(self) -> None:
+        """Give the connections back; calls under way fail."""
+        for sender in tuple(self._senders):
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+        self._sending, self._sender_due = 0, False
+        _fail(self._waiting, redis.ConnectionError())
+        self._waiting.clear()
+        while self._idle:
+            await self._pool.release(self._idle.pop())
+
+    async def _send(self) -> None:
+        self._sender_due = False
+        try:
+            while self._waiting:
+                batch = [call for call in self._waiting if not call.answer.done()]
+                self._waiting = batch[_CALLS_IN_BATCH:]
+                await self._deliver(batch[:_CALLS_IN_BATCH])
+        finally:
+            self._sending -= 1
+
+    async def _deliver(self, batch: Sequence[_Call]) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._exchange(batch)
+        except (RedisError, OSError, TimeoutError) as exc:
+            _fail(batch, exc)
+            # Whoever waits behind would wait as long, and in vain.
+            _fail(self._waiting, exc)
+            self._waiting.clear()
+        except BaseException as exc:
+            _fail(batch, exc)
+            raise
+
+    async def _exchange(self, batch: Sequence[_Call]) -> None:
+        unknown: list[_Call] = []
+        for call, answer in zip(batch, await self._commands(batch, "EVALSHA"), strict=True):
+            if isinstance(answer, NoScriptError):
+                unknown.append(call)
+            else:
+                _settle(call, answer)
+        # Redis was restarted, or never saw the script. EVAL makes it known as well.
+        if unknown:
+            answers = await self._commands(unknown, "EVAL")
+            for call, answer in zip(unknown, answers, strict=True):
+                _settle(call, answer)
+
+    async def _commands(self, batch: Sequence[_Call], how: str) -> list[Any]:
+        """One round trip, again after a pause where the connection broke, until time is up."""
+        commands = [call.command(how) for call in batch]
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+                try:
+                    return await _round_trip(connection, commands)
+                finally:
+                    self._idle.append(connection)
+            except redis.AuthenticationError:
+                raise  # a kind of ConnectionError, and a pause will not mend it
+            except (redis.ConnectionError, OSError):
+                await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+    """Send commands and read their answers, a refused command's error as its answer."""
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response(disable_decoding=True))
+            except ResponseError as exc:
+                answers.append(exc)
+    except BaseException:
+        # Answers that nobody reads would be taken for the next caller's.
+        await connection.disconnect(nowait=True)
+        raise
+    return answers
+
+
+def _settle(call: _Call, answer: Any) -> None:
+    if call.answer.done():
+        return  # the caller was cancelled
+    if isinstance(answer, Exception):
+        call.answer.set_exception(_unavailable(answer))
+    else:
+        call.answer.set_result(answer)
+
+
+def _fail(batch: Sequence[_Call], exc: BaseException) -> None:
+    for call in batch:
+        if not call.answer.done():
+            error = _unavailable(exc)
+            error.__cause__ = exc
+            call.answer.set_exception(error)
+
+
+def _unavailable(exc: BaseException) -> StateUnavailableError:
+    """The error without Redis's text, which may quote what a script was given."""
+    problem = type(exc).__name__
+    if isinstance(exc, ResponseError):
+        return StateUnavailableError(
+            f"Redis refused a call of ours ({problem}): look at its memory, its disk and its role",
+            {"problem": problem},
+        )
+    return StateUnavailableError(
+        f"Redis did not answer ({problem}): check CLASPER_REDIS_URL", {"problem": problem}
+    )
+
+
 def redis_lock(
-    client: redis.Redis, *, seconds: float = _LOCK_SECONDS
+    client: redis.Redis, *, seconds: float = _LOCK_SECONDS, patience: float | None = None
 ) -> Callable[[str], AbstractAsyncContextManager[object]]:
     """Named locks shared by all workers, each held for ``seconds`` at most.
 
+    Whoever holds one may be waiting for a backend that is down, so that the others are to wait for
+    as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
     Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
         held = client.lock(
-            f"clasper:lock:{name}", timeout=seconds, blocking_timeout=seconds * 2, sleep=0.02
+            f"clasper:lock:{name}",
+            timeout=seconds,
+            blocking_timeout=patience or seconds * 2,
+            sleep=0.02,
         )
         try:
-            if not await held.acquire():
-                raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
-        except RedisError as exc:
-            raise StateUnavailableError(
-                f"Redis did not answer ({type(exc).__name__}): check CLASPER_REDIS_URL"
-            ) from exc
+            async with asyncio.timeout(seconds * 2 + _CALL_SECONDS):
+                taken = await held.acquire()
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise _unavailable(exc) from exc
+        if not taken:
+            raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
         try:
             yield held
         finally:
             try:
-                await held.release()
+                async with asyncio.timeout(_CALL_SECONDS):
+                    await held.release()
             except LockError:
                 pass  # it ran out while held; the idempotency key still keeps the task single
-            except RedisError:
+            except (RedisError, OSError, TimeoutError):
                 pass  # it will run out by itself
 
     return lock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -15,6 +16,30 @@ from structlog.typing import Processor
 from clasper_worker.settings import Settings
 
 _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp", "flower")
+
+
+class _Lines:
+    """Writes the lines of the module of that name where a handler of `logging` writes its own.
+
+    They share the handler's lock, so that lines do not mix and a fork does not find it taken.
+    """
+
+    def __init__(self, name: str, handler: logging.StreamHandler[TextIO]) -> None:
+        self.name = name
+        self._handler = handler
+
+    def msg(self, line: str) -> None:
+        handler = self._handler
+        handler.acquire()
+        try:
+            handler.stream.write(line + handler.terminator)
+            handler.flush()
+        except (OSError, ValueError):
+            pass  # the stream is gone: nothing to say it to, and no reason to fail a turn
+        finally:
+            handler.release()
+
+    debug = info = warning = error = critical = msg
 
 
 def configure_logging(settings: Settings, *, level: int | str | None = None) -> None:
@@ -45,12 +70,6 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -58,8 +77,16 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    level = level or settings.clasper_log_level
+    # Our own lines do not go through `logging`, which would make each of them twice over.
+    structlog.configure(
+        processors=[*shared, *rendering],
+        logger_factory=lambda *names: _Lines(str(names[0]) if names else "", handler),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level or settings.clasper_log_level)
+    root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

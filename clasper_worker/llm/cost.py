@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from clasper_worker.llm.messages import ModelReply
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice
+
+_MILLION = 1_000_000
 
 
 class Usage(BaseModel):
@@ -76,36 +84,88 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
     )
 
 
-@lru_cache(maxsize=4096)
 def _price(
     provider: str, model: str, prompt: int, completion: int, cached: int
 ) -> tuple[Decimal, Decimal] | None:
-    if (listed_under := _listed_under(provider, model)) is _UNLISTED:
-        return None
-    # Imported here: its price data takes a third of a second to load, once.
-    from genai_prices import Usage, calc_price  # noqa: PLC0415
-
-    usage = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
-    try:
-        found = calc_price(usage, model, provider_id=listed_under)
-    except (ValueError, ArithmeticError):
-        return None  # counts that make no sense have no price
-    return found.input_price, found.output_price
+    """What one call's prompt and completion cost; None where no price is known."""
+    listed = _listed(provider, model)
+    return None if listed is None else listed.price_of(prompt, completion, cached)
 
 
-_UNLISTED = ""
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Prices that do not depend on the request's size, in USD a million tokens."""
+
+    prompt: Decimal
+    cached: Decimal
+    completion: Decimal
+
+    def of(self, prompt: int, completion: int, cached: int) -> tuple[Decimal, Decimal]:
+        fresh = self.prompt * (prompt - cached)
+        return (fresh + self.cached * cached) / _MILLION, self.completion * completion / _MILLION
+
+
+class _Listed:
+    """A model in the price lists.
+
+    ``genai-prices`` takes a fraction of a millisecond for a price, whatever the request. Most are
+    so much a token, which is found out once; those that depend on the size are asked for each time.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
+        # By the price's identity, for it has no hash, and the list keeps it as long as us.
+        self._rates: dict[int, _Rates | None] = {}
+
+    def price_of(self, prompt: int, completion: int, cached: int) -> tuple[Decimal, Decimal] | None:
+        listed = self._info.prices
+        # A list of prices: by the date, or the hour.
+        price = self._info.get_prices(datetime.now(UTC)) if isinstance(listed, list) else listed
+        if id(price) not in self._rates:
+            self._rates[id(price)] = _measure(price)
+        rates = self._rates[id(price)]
+        if rates is None or not 0 <= cached <= prompt or completion < 0:
+            return _ask(price, prompt, completion, cached)
+        return rates.of(prompt, completion, cached)
 
 
 @lru_cache(maxsize=256)
-def _listed_under(provider: str, model: str) -> str | None:
-    """The provider whose price list has the model, None for any; `_UNLISTED` where none has."""
-    from genai_prices import Usage, calc_price  # noqa: PLC0415 - as above
+def _listed(provider: str, model: str) -> _Listed | None:
+    """Where the model's price is listed; None where it is not."""
+    # Imported here: its price data takes a third of a second to load, once.
+    from genai_prices import Usage, calc_price  # noqa: PLC0415
 
     candidates: tuple[str | None, ...] = (provider, None)
     for candidate in candidates:  # a compatible server may serve any provider's model
         try:
-            calc_price(Usage(), model, provider_id=candidate)
+            return _Listed(calc_price(Usage(), model, provider_id=candidate).model)
         except (LookupError, ValueError):
             continue
-        return candidate
-    return _UNLISTED
+    return None
+
+
+def _measure(price: ModelPrice) -> _Rates | None:
+    """The price's rates; None where they are not the same for every size."""
+    from genai_prices.types import TieredPrices  # noqa: PLC0415 - as above
+
+    if any(isinstance(value, TieredPrices) for value in vars(price).values()):
+        return None
+    prompt = _ask(price, _MILLION, 0, 0)
+    cached = _ask(price, _MILLION, 0, _MILLION)
+    completion = _ask(price, 0, _MILLION, 0)
+    if prompt is None or cached is None or completion is None:
+        return None
+    return _Rates(prompt[0], cached[0], completion[1])
+
+
+def _ask(
+    price: ModelPrice, prompt: int, completion: int, cached: int
+) -> tuple[Decimal, Decimal] | None:
+    from genai_prices import Usage  # noqa: PLC0415 - as above
+
+    usage = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
+    try:
+        found = price.calc_price(usage)
+    except (ValueError, ArithmeticError):
+        return None  # counts that make no sense have no price
+    return found["input_price"], found["output_price"]

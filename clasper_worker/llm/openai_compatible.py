@@ -1,9 +1,11 @@
 """OpenAI's chat completions API and whatever speaks it, through the ``openai`` client.
 
-The client's own retries (429 with Retry-After, 5xx, timeouts, connection loss; exponential
-backoff with jitter), timeouts and connection pool are used. Its low-level ``post`` with a plain
-body and a plain JSON answer is used instead of ``chat.completions.create``: the same request for
-half the CPU, since neither the parameters nor the answer go through its typed models.
+The client's timeouts and connection pool are used, but not its retries, each of which would sleep
+for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
+with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES). The client's low-level
+``post`` with a plain body and a plain JSON answer is used instead of ``chat.completions.create``:
+the same request for half the CPU, since neither the parameters nor the answer go through its typed
+models.
 """
 
 from __future__ import annotations
@@ -32,7 +34,20 @@ from clasper_worker.llm.messages import (
     ToolChoice,
     ToolSpec,
 )
+from clasper_worker.resilience.calls import (
+    NO_ANSWER,
+    NOTHING,
+    WORKS,
+    Pace,
+    Verdict,
+    call_persistently,
+    patience_for,
+    verdict_on_status,
+)
+from clasper_worker.resilience.gate import GateClosedError, HostGate, Patience
+from clasper_worker.resilience.retry_after import retry_after
 
+_WITH_FALLBACK_SECONDS = 2.0
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 
 
@@ -40,16 +55,33 @@ class OpenAICompatibleModel:
     """One model behind OpenAI's chat completions API.
 
     Args:
-        client: holds the key, base URL, retries and connections; shared by all models of a worker.
+        client: holds the key, base URL and connections, and makes no retries; shared by all
+            models of a worker.
         ref: which model.
         max_output_tokens: cap on a reply, in tokens; None leaves it to the provider.
+        retries: after passing failures, those aside that the gate knows of.
+        gate: the model's; None sends every request at once.
+        has_fallback: whether another model is asked where this one is not available: then an
+            outage is not waited for, and a rate limit for two seconds at most.
     """
 
     def __init__(
-        self, client: AsyncOpenAI, ref: ModelRef, *, max_output_tokens: int | None = None
+        self,
+        client: AsyncOpenAI,
+        ref: ModelRef,
+        *,
+        max_output_tokens: int | None = None,
+        retries: int = 0,
+        gate: HostGate | None = None,
+        has_fallback: bool = False,
     ) -> None:
         self._client = client
         self._ref = ref
+        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
+        self._gate = gate
+        self._has_fallback = has_fallback
+        # Whole, since the client would put it together anew for each request.
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._fixed: dict[str, Any] = {"model": ref.name}
         if max_output_tokens is not None:
             official = str(client.base_url).startswith("https://api.openai.com")
@@ -70,12 +102,47 @@ class OpenAICompatibleModel:
             if tool_choice != "auto":
                 body["tool_choice"] = tool_choice
         try:
-            answer = await self._client.post("/chat/completions", body=body, cast_to=object)
+            answer = await self._ask(body)
+        except GateClosedError as exc:
+            if isinstance(exc.__cause__, openai.OpenAIError):
+                raise translate_error(exc.__cause__, self._ref.name) from exc
+            raise ModelUnavailableError(
+                f"The model {self._ref.name!r} is not available, or limits its rate, and was not"
+                " asked again",
+                {"model": self._ref.name},
+            ) from exc
         except openai.OpenAIError as exc:
             raise translate_error(exc, self._ref.name) from exc
-        except json.JSONDecodeError as exc:
+        except ValueError as exc:
             raise _not_the_protocol(self._ref.name, "its body is not JSON") from exc
         return parse_completion(answer, self._ref)
+
+    async def _ask(self, body: dict[str, Any]) -> object:
+        async def send() -> object:
+            response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+            return json.loads(response.content)
+
+        patience = patience_for(self._gate)
+        if self._has_fallback:
+            patience = Patience(_WITH_FALLBACK_SECONDS, for_outages=False)
+        return await call_persistently(self._gate, patience, send, _judge, self._pace)
+
+
+def _judge(exc: Exception) -> Verdict:
+    """What an error of the client tells of the provider."""
+    if isinstance(exc, openai.APIStatusError):
+        headers = exc.response.headers
+        passing = _is_passing(exc) and headers.get("x-should-retry") != "false"
+        return verdict_on_status(exc.status_code, retry_after(headers), passing=passing)
+    if isinstance(exc, openai.APIConnectionError):
+        return NO_ANSWER
+    return WORKS if isinstance(exc, openai.OpenAIError | json.JSONDecodeError) else NOTHING
+
+
+def _is_passing(exc: openai.APIStatusError) -> bool:
+    if exc.status_code == 429 and exc.code == "insufficient_quota":
+        return False
+    return exc.status_code in _TRANSIENT_STATUSES or exc.status_code >= 500
 
 
 def _wire_message(message: ChatMessage) -> dict[str, Any]:
@@ -202,7 +269,7 @@ def _status_error(exc: openai.APIStatusError, model: str) -> ModelError:
         return ModelRejectedError(
             f"The provider's quota for {model!r} is used up (HTTP 429): check its billing", details
         )
-    if status in _TRANSIENT_STATUSES or status >= 500:
+    if _is_passing(exc):
         what = "limits its rate" if status == 429 else "is not available"
         return ModelUnavailableError(
             f"The model {model!r} {what} (HTTP {status}), after retries", details

@@ -82,9 +82,12 @@ class MissionControl:
         Raises:
             BackendError: by what the backend answered.
         """
-        headers = {"X-Agent-Token": self._tokens.token_for(identity)}
         return await self._transport.request(
-            method, path, headers=headers, params=params, body=body
+            method,
+            path,
+            headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
+            params=params,
+            body=body,
         )
 
 

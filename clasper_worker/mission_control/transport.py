@@ -1,22 +1,19 @@
 """HTTP to the backend: retries, and every failure as one of our errors.
 
 Transient failures (429, 5xx, timeouts, lost connections) are retried with exponential backoff and
-jitter, or after the ``Retry-After`` that the backend names. That is safe for POSTs too: each
-carries an idempotency key, and the very same bytes are sent again.
+jitter; while the backend is down or limits our rate, requests wait at its gate instead. Trying
+again is safe for POSTs too: each carries an idempotency key, and the very same bytes are sent.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 import aiohttp
 import httpx2
-import stamina
 import structlog
 
 from clasper_worker.errors import (
@@ -28,43 +25,65 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
+from clasper_worker.http_client import Answer, LeanClient
+from clasper_worker.resilience.calls import (
+    NO_ANSWER,
+    NOTHING,
+    WORKS,
+    Pace,
+    Verdict,
+    call_persistently,
+    patience_for,
+    verdict_on_status,
+)
+from clasper_worker.resilience.gate import GateClosedError, HostGate
+from clasper_worker.resilience.retry_after import retry_after
 
 log = structlog.get_logger(__name__)
 
-_MAX_RETRY_AFTER_SECONDS = 60.0
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
 class _Transient(Exception):  # noqa: N818 - a signal to the retry loop, never seen outside
     """One attempt failed in a way that another may not."""
 
-    def __init__(self, error: BackendUnavailableError, retry_after: float | None = None) -> None:
+    def __init__(self, error: BackendUnavailableError, verdict: Verdict) -> None:
         super().__init__(str(error))
         self.error = error
-        self.retry_after = retry_after
+        self.verdict = verdict
 
 
-def _backoff(exc: Exception) -> bool | float:
-    if not isinstance(exc, _Transient):
-        return False
-    return True if exc.retry_after is None else exc.retry_after
+def _judge(exc: Exception) -> Verdict:
+    """What an error tells of the backend: any refusal tells that it works."""
+    if isinstance(exc, _Transient):
+        return exc.verdict
+    return WORKS if isinstance(exc, BackendError) else NOTHING
 
 
 class BackendTransport:
     """Sends requests to one backend.
 
     Args:
-        client: has the base URL, timeouts and connection limits.
-        attempts: how often a request is tried in all.
-        max_wait_seconds: the longest pause between two attempts without ``Retry-After``.
+        client: has the base URL, timeouts and connection limits; a `LeanClient` is the quickest.
+        attempts: how often a request is tried in all, those aside that fail of an outage or rate
+            limit which the gate knows of.
+        max_wait_seconds: the longest pause between two attempts.
+        gate: the backend's; None sends every request at once.
     """
 
     def __init__(
-        self, client: httpx2.AsyncClient, *, attempts: int = 5, max_wait_seconds: float = 10.0
+        self,
+        client: httpx2.AsyncClient,
+        *,
+        attempts: int = 5,
+        max_wait_seconds: float = 10.0,
+        gate: HostGate | None = None,
     ) -> None:
-        self._client = client
-        self._attempts = attempts
-        self._max_wait = max_wait_seconds
+        self._fetch: _Fetch = (
+            client.fetch if isinstance(client, LeanClient) else partial(_by_httpx2, client)
+        )
+        self._gate = gate
+        self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds)
         self._warned: set[str] = set()
 
     async def request(
@@ -72,45 +91,43 @@ class BackendTransport:
         method: str,
         path: str,
         *,
-        headers: Mapping[str, str],
+        headers: Callable[[], Mapping[str, str]],
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Send one request and return its JSON object.
 
+        Args:
+            method: of HTTP.
+            path: below the backend's base URL.
+            headers: gives them anew for each try: a token may expire while a request waits.
+            params: the query.
+            body: sent as JSON.
+
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
         """
         content = None
-        sent_headers = dict(headers)
         if body is not None:
             content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-            sent_headers["Content-Type"] = "application/json"
-        try:
-            return await self._attempt(method, path, sent_headers, params, content)
-        except _Transient as first:
-            if self._attempts == 1:
-                raise first.error from first.__cause__
-            failure = first
-        # The first attempt is made outside of the retry machinery: it nearly always succeeds.
-        try:
-            async for attempt in stamina.retry_context(
-                on=_backoff,
-                attempts=self._attempts,
-                timeout=None,
-                wait_initial=0.2,
-                wait_max=self._max_wait,
-                wait_jitter=0.5,
-            ):
-                with attempt:
-                    if attempt.num == 1:
-                        raise failure  # already made; the machinery only waits for it
-                    return await self._attempt(method, path, sent_headers, params, content)
-        except _Transient as last:
-            raise last.error from last.__cause__
-        raise AssertionError("the retry loop returns or raises")
 
-    async def _attempt(
+        async def send() -> dict[str, Any]:
+            sent_headers = dict(headers())
+            if content is not None:
+                sent_headers["Content-Type"] = "application/json"
+            return await self._send(method, path, sent_headers, params, content)
+
+        patience = patience_for(self._gate)
+        try:
+            return await call_persistently(self._gate, patience, send, _judge, self._pace)
+        except _Transient as exc:
+            raise exc.error from exc.__cause__
+        except GateClosedError as exc:
+            if isinstance(exc.__cause__, _Transient):
+                raise exc.__cause__.error from exc
+            raise _unavailable(f"{method} {path}", "has been unavailable for too long") from exc
+
+    async def _send(
         self,
         method: str,
         path: str,
@@ -120,29 +137,51 @@ class BackendTransport:
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
         try:
-            response = await self._client.request(
+            answer = await self._fetch(
                 method, path, headers=headers, params=params, content=content
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
-            # The aiohttp transport reports a refused connection as a connect timeout.
-            raise _Transient(_unavailable(endpoint, "could not be reached")) from exc
+            # The openai package's aiohttp transport reports a refusal as a connect timeout.
+            raise _Transient(_unavailable(endpoint, "could not be reached"), NO_ANSWER) from exc
         except httpx2.TimeoutException as exc:
-            raise _Transient(_unavailable(endpoint, "did not answer in time")) from exc
+            raise _Transient(_unavailable(endpoint, "did not answer in time"), NO_ANSWER) from exc
         except (httpx2.RequestError, aiohttp.ClientError) as exc:
             # aiohttp carries the bytes, and a broken status line comes up as its own error.
-            raise _Transient(_unavailable(endpoint, "did not keep the connection")) from exc
+            raise _Transient(
+                _unavailable(endpoint, "did not keep the connection"), NO_ANSWER
+            ) from exc
         except httpx2.InvalidURL as exc:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
-        self._note_deprecation(endpoint, response)
-        if response.is_success:
-            return _json_object(endpoint, response)
-        raise _refusal(endpoint, response)
+        self._note_deprecation(endpoint, answer)
+        if 200 <= answer.status < 300:
+            return _json_object(endpoint, answer.body)
+        raise _refusal(endpoint, answer)
 
-    def _note_deprecation(self, endpoint: str, response: httpx2.Response) -> None:
-        warning = response.headers.get("warning")
+    def _note_deprecation(self, endpoint: str, answer: Answer) -> None:
+        warning = answer.headers.get("warning")
         if warning and endpoint not in self._warned:
             self._warned.add(endpoint)
             log.warning("backend.deprecated_endpoint", endpoint=endpoint, warning=warning[:200])
+
+
+class _Fetch(Protocol):
+    """Makes one request and reads the answer; see `LeanClient.fetch`."""
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str | int] | None,
+        content: bytes | None,
+    ) -> Answer: ...
+
+
+async def _by_httpx2(client: httpx2.AsyncClient, method: str, path: str, **rest: Any) -> Answer:
+    """The same by any of httpx2's clients: behind a proxy, or in a test."""
+    response = await client.request(method, path, **rest)
+    return Answer(response.status_code, response.headers, response.content)
 
 
 def _where(endpoint: str, status: int | None = None) -> dict[str, Any]:
@@ -156,11 +195,11 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
     )
 
 
-def _json_object(endpoint: str, response: httpx2.Response) -> dict[str, Any]:
-    if not response.content:
+def _json_object(endpoint: str, body: bytes) -> dict[str, Any]:
+    if not body:
         return {}
     try:
-        data = json.loads(response.content)
+        data = json.loads(body)
     except ValueError as exc:
         raise protocol_error(endpoint, "its body is not JSON") from exc
     if not isinstance(data, dict):
@@ -175,10 +214,10 @@ def protocol_error(endpoint: str, problem: str) -> BackendProtocolError:
     )
 
 
-def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
-    status = response.status_code
+def _refusal(endpoint: str, answer: Answer) -> Exception:
+    status = answer.status
     where = _where(endpoint, status)
-    code = _error_code(response)
+    code = _error_code(answer.body)
     if code:
         where["backend_code"] = code
     if status == 401:
@@ -196,36 +235,18 @@ def _refusal(endpoint: str, response: httpx2.Response) -> Exception:
         )
     if status in _TRANSIENT_STATUSES or status >= 500:
         return _Transient(
-            _unavailable(endpoint, f"answered {status}", status), _retry_after(response)
+            _unavailable(endpoint, f"answered {status}", status),
+            verdict_on_status(status, retry_after(answer.headers), passing=True),
         )
     return BackendRejectedError(
         f"The backend refused {endpoint} with {status}{f' ({code})' if code else ''}", where
     )
 
 
-def _error_code(response: httpx2.Response) -> str | None:
+def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
     try:
-        code = json.loads(response.content)["code"]
+        code = json.loads(body)["code"]
     except (ValueError, LookupError, TypeError):
         return None
     return code[:64] if isinstance(code, str) else None
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """The pause asked for, in seconds (RFC 9110, 10.2.3: seconds or an HTTP date)."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)

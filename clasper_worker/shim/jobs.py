@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import redis.asyncio as redis
 import structlog
 
 log = structlog.get_logger(__name__)
+
+_CALL_SECONDS = 10.0
 
 
 class JobRegister:
@@ -22,15 +26,17 @@ class JobRegister:
     async def add(self, job_id: str, turn_id: str) -> None:
         """Note a job that was enqueued."""
         try:
-            await self._redis.set(f"clasper:job:{job_id}", turn_id, ex=self._ttl)
-        except redis.RedisError as exc:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._redis.set(f"clasper:job:{job_id}", turn_id, ex=self._ttl)
+        except (redis.RedisError, OSError, TimeoutError) as exc:
             log.warning("jobs.not_noted", job_id=job_id, error=type(exc).__name__)
 
     async def turn_id(self, job_id: str) -> str | None:
         """The job's turn, or None for a job that no shim enqueued."""
         try:
-            value = await self._redis.get(f"clasper:job:{job_id}")
-        except redis.RedisError as exc:
+            async with asyncio.timeout(_CALL_SECONDS):
+                value = await self._redis.get(f"clasper:job:{job_id}")
+        except (redis.RedisError, OSError, TimeoutError) as exc:
             log.warning("jobs.not_read", job_id=job_id, error=type(exc).__name__)
             return None
         return value.decode() if isinstance(value, bytes) else value
@@ -38,8 +44,9 @@ class JobRegister:
     async def reachable(self) -> bool:
         """Whether Redis answers."""
         try:
-            return bool(await self._redis.ping())
-        except (redis.RedisError, OSError):
+            async with asyncio.timeout(_CALL_SECONDS):
+                return bool(await self._redis.ping())
+        except (redis.RedisError, OSError, TimeoutError):
             return False
 
     async def close(self) -> None:

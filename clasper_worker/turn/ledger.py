@@ -11,14 +11,20 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, Protocol
 
-import redis.asyncio as redis
 from pydantic import BaseModel, ConfigDict, Field
-from redis.exceptions import RedisError
 
-from clasper_worker.errors import StateUnavailableError, TurnConflictError
+from clasper_worker.errors import TurnConflictError
 from clasper_worker.llm.cost import Cost, Usage
+from clasper_worker.state import State, StateScript
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.request import SendRequest
+
+# KEYS: the turn. ARGV: a field, its value, another field, seconds to live.
+_SET_ONCE = StateScript("""
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return redis.call('HMGET', KEYS[1], ARGV[1], ARGV[3])
+""")
 
 
 class Outcome(BaseModel):
@@ -108,12 +114,12 @@ class RedisLedger:
     """The ledger shared by all workers: one hash a turn, one round trip a call.
 
     Args:
-        client: our own state's Redis.
+        state: our own state's Redis.
         ttl_seconds: how long a turn is remembered.
     """
 
-    def __init__(self, client: redis.Redis, *, ttl_seconds: int) -> None:
-        self._redis = client
+    def __init__(self, state: State, *, ttl_seconds: int) -> None:
+        self._state = state
         self._ttl = ttl_seconds
 
     async def claim(self, key: str, digest: str) -> Outcome | None:
@@ -130,18 +136,9 @@ class RedisLedger:
     async def _set_once(
         self, key: str, field: str, value: str, *, also: str
     ) -> tuple[str, str | None]:
-        name = f"clasper:turn:{key}"
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hsetnx(name, field, value)
-                pipe.hmget(name, [field, also])
-                pipe.expire(name, self._ttl)
-                _, values, _ = await pipe.execute()
-        except (RedisError, OSError) as exc:
-            raise StateUnavailableError(
-                f"Redis did not answer ({type(exc).__name__}): check CLASPER_REDIS_URL"
-            ) from exc
-        own, other = values
+        own, other = await self._state.call(
+            _SET_ONCE, [f"clasper:turn:{key}"], [field, value, also, self._ttl]
+        )
         return _text(own), None if other is None else _text(other)
 
 

@@ -1,6 +1,14 @@
 """What a turn cost."""
 
-from clasper_worker.llm.cost import turn_cost
+from decimal import Decimal
+
+import pytest
+from genai_prices import Usage, calc_price
+from genai_prices.data_snapshot import get_snapshot
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from clasper_worker.llm.cost import _price, turn_cost
 from clasper_worker.llm.messages import ModelReply, TokenUsage
 
 
@@ -41,3 +49,48 @@ def test_an_unknown_model_costs_null_with_the_reason_not_zero() -> None:
     assert (cost.inputCost, cost.outputCost, cost.totalCost) == (None, None, None)
     assert cost.reason is not None
     assert "nobodys-model-1" in cost.reason
+
+
+LISTED = [(provider.id, model.id) for provider in get_snapshot().providers
+          for model in provider.models]  # fmt: skip
+TIERED = ("google", "gemini-2.5-pro")  # more a token above 200,000 tokens
+
+
+def by_genai_prices(
+    provider: str, model: str, prompt: int, completion: int, cached: int
+) -> tuple[Decimal, Decimal] | None:
+    used = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
+    try:
+        found = calc_price(used, model, provider_id=provider)
+    except (LookupError, ValueError, ArithmeticError):
+        return None
+    return found.input_price, found.output_price
+
+
+@given(
+    st.one_of(st.sampled_from(LISTED), st.just(TIERED)),
+    st.integers(0, 1_000_000),
+    st.integers(0, 200_000),
+    st.floats(0, 1),
+)
+def test_every_price_is_the_one_that_genai_prices_gives(
+    listed: tuple[str, str], prompt: int, completion: int, share_cached: float
+) -> None:
+    used = (prompt, completion, int(prompt * share_cached))
+    expected = by_genai_prices(*listed, *used)
+    assume(expected is not None)  # some ids are not what the model is asked for by
+    assert _price(*listed, *used) == expected
+
+
+@pytest.mark.parametrize("prompt", [199_999, 200_000, 200_001, 400_000])
+def test_a_price_that_depends_on_the_size_is_asked_for_each_size(prompt: int) -> None:
+    assert _price(*TIERED, prompt, 10, 0) == by_genai_prices(*TIERED, prompt, 10, 0)
+    rates = {_price(*TIERED, size, 0, 0)[0] / size for size in (1000, 400_000)}  # type: ignore[index]
+    assert len(rates) == 2
+
+
+def test_a_price_that_changes_with_the_date_or_the_hour_is_todays() -> None:
+    used = (1000, 100, 10)
+    assert _price("deepseek", "deepseek-chat", *used) == by_genai_prices(
+        "deepseek", "deepseek-chat", *used
+    )

@@ -43,10 +43,10 @@ def model_answering(handler: Handler, *, retries: int = 0, **options: Any) -> Op
     client = AsyncOpenAI(
         api_key="sk-SECRET",
         base_url="http://model.test/v1",
-        max_retries=retries,
+        max_retries=0,
         http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(handler)),
     )
-    return OpenAICompatibleModel(client, REF, **options)
+    return OpenAICompatibleModel(client, REF, retries=retries, **options)
 
 
 async def test_a_reply_is_read_with_its_usage_and_the_model_that_gave_it() -> None:

@@ -1,8 +1,6 @@
 """HTTP to the backend: retries and errors."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import aiohttp
 import httpx2
@@ -10,7 +8,7 @@ import pytest
 import stamina
 
 from clasper_worker import errors
-from clasper_worker.mission_control.transport import BackendTransport, _retry_after
+from clasper_worker.mission_control.transport import BackendTransport
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
@@ -29,7 +27,7 @@ def no_waiting() -> object:
 
 
 async def get(transport: BackendTransport, path: str = "/x") -> dict[str, object]:
-    return await transport.request("GET", path, headers={})
+    return await transport.request("GET", path, headers=dict)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -42,7 +40,7 @@ async def test_a_transient_answer_is_tried_again_with_the_very_same_bytes(status
         return answers.pop(0)
 
     body = {"content": "é", "idempotency_key": "k"}
-    result = await transport_answering(handler).request("POST", "/x", headers={}, body=body)
+    result = await transport_answering(handler).request("POST", "/x", headers=dict, body=body)
     assert result == {"id": "1"}
     assert bodies[0] == bodies[1] == '{"content":"é","idempotency_key":"k"}'.encode()
 
@@ -105,21 +103,6 @@ async def test_a_401_says_which_variable_to_set(path: str, variable: str) -> Non
 async def test_a_body_that_is_not_a_json_object_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(errors.BackendProtocolError):
         await get(transport_answering(lambda _: httpx2.Response(200, content=body)))
-
-
-def test_retry_after_is_read_as_seconds_or_date_and_capped() -> None:
-    def read(value: str) -> float | None:
-        return _retry_after(httpx2.Response(429, headers={"retry-after": value}))
-
-    assert read("2") == 2.0
-    assert read("-1") == 0.0
-    assert read("100000") == 60.0
-    assert read("soon") is None
-    past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
-    assert read(past) == 0.0
-    future = read(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
-    assert future is not None
-    assert 0.0 < future <= 30.0
 
 
 async def test_a_deprecation_warning_is_logged_once_an_endpoint(

@@ -7,6 +7,7 @@ import pytest
 
 from clasper_worker.errors import StateUnavailableError, TurnConflictError
 from clasper_worker.llm.cost import Cost, Usage
+from clasper_worker.state import State
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import (
     MemoryLedger,
@@ -29,7 +30,9 @@ async def ledger(request: pytest.FixtureRequest) -> AsyncIterator[TurnLedger]:
         yield MemoryLedger()
         return
     client = fakeredis.FakeAsyncRedis()
-    yield RedisLedger(client, ttl_seconds=60)
+    state = State(client)
+    yield RedisLedger(state, ttl_seconds=60)
+    await state.aclose()
     await client.aclose()
 
 
@@ -54,7 +57,9 @@ async def test_the_first_outcome_stays_and_is_what_everybody_gets(ledger: TurnLe
 
 async def test_turns_are_forgotten_in_the_end() -> None:
     client = fakeredis.FakeAsyncRedis()
-    await RedisLedger(client, ttl_seconds=60).claim("t1", "digest")
+    state = State(client)
+    await RedisLedger(state, ttl_seconds=60).claim("t1", "digest")
+    await state.aclose()
     assert 0 < await client.ttl("clasper:turn:t1") <= 60
     await client.aclose()
 
@@ -63,8 +68,10 @@ async def test_redis_that_does_not_answer_is_named() -> None:
     server = fakeredis.FakeServer()
     server.connected = False
     client = fakeredis.FakeAsyncRedis(server=server)
+    state = State(client, seconds=0.05)
     with pytest.raises(StateUnavailableError, match="CLASPER_REDIS_URL"):
-        await RedisLedger(client, ttl_seconds=60).claim("t1", "digest")
+        await RedisLedger(state, ttl_seconds=60).claim("t1", "digest")
+    await state.aclose()
     await client.aclose()
 
 

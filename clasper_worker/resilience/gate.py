@@ -1,0 +1,383 @@
+"""The gate before one host: requests pass, or wait until the host is well again."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from clasper_worker.resilience import state as states
+from clasper_worker.resilience.state import CLEAR, GateState, Transition
+from clasper_worker.resilience.store import StoreError
+
+if TYPE_CHECKING:
+    from clasper_worker.resilience.gates import Gates
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 0.25
+_SLOW_START_POLL_SECONDS = 0.05
+
+
+class GateClosedError(Exception):
+    """The host is in trouble, and the caller would not wait, or has waited as long as it may."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long one request, with all its tries, waits for its host.
+
+    Attributes:
+        seconds: in all, from when it first has to wait.
+        for_outages: whether it waits while the circuit is open; else it is told so at once, and
+            of a pause that is longer than ``seconds``, too.
+    """
+
+    seconds: float
+    for_outages: bool = True
+    _until: float | None = None
+
+    def until(self, now: float) -> float:
+        """When it is over; the first call starts it."""
+        if self._until is None:
+            self._until = now + self.seconds
+        return self._until
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one request tells of its host.
+
+    Attributes:
+        answered: the host gave an answer that shows it working, a refusal for instance.
+        failed: no connection, no answer in time, or a 5xx.
+        limited: it asked for silence (429, or ``Retry-After``).
+        wait: for how many seconds; None if it named no time.
+    """
+
+    answered: bool = False
+    failed: bool = False
+    limited: bool = False
+    wait: float | None = None
+
+
+ANSWERED = Outcome(answered=True)
+_UNKNOWN = Outcome()
+
+
+class Passage:
+    """One request's way through a gate: ``async with``, and `report` before it is left.
+
+    One that is left without a report tells nothing of the host: its turn was stopped.
+    """
+
+    __slots__ = ("_gate", "_patience", "outcome", "probe", "since")
+
+    def __init__(self, gate: HostGate, patience: Patience) -> None:
+        self._gate = gate
+        self._patience = patience
+        self.outcome = _UNKNOWN
+        self.probe = ""
+        self.since = 0.0
+
+    def report(self, outcome: Outcome) -> None:
+        """Say what the request told of its host."""
+        self.outcome = outcome
+
+    async def __aenter__(self) -> Self:
+        await self._gate.enter(self, self._patience)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._gate.leave(self)
+
+
+class _Waiter:
+    """One request that waits; ``released`` gets the probe's token, or an empty one."""
+
+    __slots__ = ("for_outages", "released")
+
+    def __init__(self, released: asyncio.Future[str], *, for_outages: bool) -> None:
+        self.released = released
+        self.for_outages = for_outages
+
+    def refuse(self) -> None:
+        if not self.released.done():
+            self.released.set_exception(GateClosedError)
+
+
+class HostGate:
+    """The gate before one host, or one model of a host; used on its event loop only.
+
+    Args:
+        name: the same for all workers.
+        board: the gates that it is one of.
+
+    Attributes:
+        version: grows with each change of this process's that became the shared state.
+    """
+
+    def __init__(self, name: str, board: Gates) -> None:
+        self.name = name
+        self.version = 0
+        self._board = board
+        self._policy = board.policy
+        self._clamp = states.clamped(board.policy)
+        self._shared = CLEAR
+        self._state = CLEAR
+        self._unshared: list[Transition] = []  # seen here, and not in the shared state yet
+        self._sharing = asyncio.Lock()
+        self._in_flight = 0
+        self._failures = 0
+        self._last_failure = 0.0
+        self._waiters: deque[_Waiter] = deque()
+        self._doorkeeper: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def state(self) -> GateState:
+        """What this process knows of the host."""
+        return self._state
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the circuit is open or the host is to be left alone."""
+        return self._state.is_open or self._state.is_paused(self._board.now())
+
+    def patience(self) -> Patience:
+        """The configured one, for one request and its tries."""
+        return Patience(self._policy.wait)
+
+    def passage(self, patience: Patience) -> Passage:
+        """Pass the gate: ``async with gate.passage(patience) as passage``.
+
+        Entering raises `GateClosedError` when the patience is over.
+        """
+        return Passage(self, patience)
+
+    async def enter(self, passage: Passage, patience: Patience) -> None:
+        """Pass, or wait to; use `passage`."""
+        if not self._board.is_informed:
+            await self._board.keep_informed()
+        now = self._board.now()
+        limit = self._state.limit(now, self._policy)
+        if self._in_flight < limit and not self._has_waiters():
+            self._in_flight += 1
+            passage.since = now
+            return
+        until = patience.until(now)
+        if now >= until:
+            raise GateClosedError
+        if not patience.for_outages:
+            if self._state.is_open:
+                await self._probe_or_refuse(passage)
+                return
+            if self._state.paused_until > until:
+                raise GateClosedError
+        passage.probe = await self._wait(until - now, for_outages=patience.for_outages)
+        passage.since = self._board.now()
+
+    def leave(self, passage: Passage) -> None:
+        """Go out again, with what the request told; use `passage`."""
+        self._in_flight -= 1
+        outcome, probe = passage.outcome, passage.probe
+        if outcome.failed:
+            self._note_failure(passage)
+        elif outcome.answered or outcome.limited:
+            self._failures = 0
+            if probe:
+                self._see(states.probe_answered(probe))
+        elif probe:
+            self._see(states.probe_abandoned(probe))
+        if outcome.limited:
+            self._see(states.pause(outcome.wait, self._policy, self._board.jitter()))
+        if self._waiters:
+            self._wake.set()
+
+    def learn(self, state: GateState, version: int) -> None:
+        """Take over the shared state, unless it was read before this process last changed it."""
+        if version == self.version:
+            self._adopt(state)
+
+    def _note_failure(self, passage: Passage) -> None:
+        if passage.probe:
+            self._see(states.probe_failed(passage.probe, self._policy, self._board.jitter()))
+            return
+        now = self._board.now()
+        if self._state.is_open or passage.since < self._state.recovered_at:
+            return  # sent before the outage that is known of, or is over
+        if now - self._last_failure > self._policy.failure_window:
+            self._failures = 0
+        self._failures += 1
+        self._last_failure = now
+        if self._failures >= self._policy.failures:
+            self._failures = 0
+            self._see(states.trip(self._policy, self._board.jitter()))
+
+    # Waiting
+
+    async def _wait(self, seconds: float, *, for_outages: bool) -> str:
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), for_outages=for_outages)
+        self._waiters.append(waiter)
+        if self._doorkeeper is None or self._doorkeeper.done():
+            self._doorkeeper = self._board.spawn(self._keep_door())
+        limit = loop.call_later(seconds, waiter.refuse)
+        released = waiter.released
+        try:
+            return await released
+        except asyncio.CancelledError:
+            if released.done() and not released.cancelled() and released.exception() is None:
+                self._give_back(released.result())
+            raise
+        finally:
+            limit.cancel()
+
+    def _give_back(self, probe: str) -> None:
+        passage = Passage(self, Patience(0))
+        passage.probe = probe
+        self.leave(passage)
+
+    async def _keep_door(self) -> None:
+        """Let waiting requests pass, first come first served, as the host's state allows."""
+        try:
+            while self._has_waiters():
+                await self._board.refresh(_POLL_SECONDS)
+                self._wake.clear()
+                pause = await self._let_pass()
+                if not self._has_waiters():
+                    return
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for waiter in self._waiters:  # only when the gates are closed, or by a fault of ours
+                waiter.refuse()
+            self._waiters.clear()
+
+    async def _let_pass(self) -> float:
+        """Let pass who may; returns the seconds after which to look again."""
+        now = self._board.now()
+        state = self._state
+        if state.is_open:
+            for waiter in self._waiters:
+                if not waiter.for_outages:
+                    waiter.refuse()
+            if state.may_probe(now) and self._has_waiters():
+                token = await self._claim_probe()
+                if token and not self._release(token):
+                    self._see(states.probe_abandoned(token))
+            cooldown = state.open_until - now
+            return min(_POLL_SECONDS, cooldown) if cooldown > 0 else _POLL_SECONDS
+        if state.is_paused(now):
+            return min(_POLL_SECONDS, state.paused_until - now)
+        limit = state.limit(now, self._policy)
+        while self._in_flight < limit and self._release(""):
+            pass
+        return _SLOW_START_POLL_SECONDS
+
+    def _release(self, probe: str) -> bool:
+        """Let the first waiting request pass; False if none waits any more."""
+        if not self._has_waiters():
+            return False
+        self._in_flight += 1
+        self._waiters.popleft().released.set_result(probe)
+        return True
+
+    def _has_waiters(self) -> bool:
+        while self._waiters and self._waiters[0].released.done():
+            self._waiters.popleft()
+        return bool(self._waiters)
+
+    # Probing
+
+    async def _probe_or_refuse(self, passage: Passage) -> None:
+        """For one that does not wait for outages: probe if that is due, else go elsewhere."""
+        probing = self._has_waiters() or not self._state.may_probe(self._board.now())
+        token = "" if probing else await self._claim_probe()
+        if not token:
+            raise GateClosedError
+        self._in_flight += 1
+        passage.probe = token
+        passage.since = self._board.now()
+
+    async def _claim_probe(self) -> str:
+        """The token of a probe that is now ours; empty if it is another's."""
+        token = uuid.uuid4().hex
+        try:
+            await asyncio.shield(self._see(states.claim_probe(token, self._policy)))
+        except asyncio.CancelledError:
+            self._see(states.probe_abandoned(token))
+            raise
+        if self._state.probe != token:
+            return ""
+        self._board.spawn(self._keep_claim(token))
+        return token
+
+    async def _keep_claim(self, token: str) -> None:
+        while True:
+            await asyncio.sleep(self._policy.probe_lease / 3)
+            if self._state.probe != token:
+                return
+            await self._see(states.claim_probe(token, self._policy))
+
+    # Sharing
+
+    def _see(self, change: Transition) -> asyncio.Task[None]:
+        """Know of a change at once, and share it in the background."""
+        self._unshared.append(change)
+        self._state = change(self._state, self._board.now())
+        return self._board.spawn(self._share())
+
+    async def _share(self) -> None:
+        async with self._sharing:
+            changes = tuple(self._unshared)
+            if not changes:
+                return
+
+            def change(state: GateState, now: float) -> GateState:
+                return _fold((self._clamp, *changes), state, now)
+
+            try:
+                found = await self._board.update(self.name, change)
+                before, after = found.before, found.after
+            except StoreError:  # then this process goes by what it sees itself
+                before, after = self._shared, change(self._shared, self._board.now())
+            del self._unshared[: len(changes)]
+            self.version += 1
+            self._adopt(after)
+            self._log(before, after)
+
+    def _adopt(self, state: GateState) -> None:
+        known = self._state
+        self._shared = state
+        self._state = _fold((self._clamp, *self._unshared), state, self._board.now())
+        if self._waiters and self._state != known:
+            self._wake.set()
+
+    def _log(self, before: GateState, after: GateState) -> None:
+        if after.is_open and not before.is_open:
+            log.warning("gate.opened", host=self.name, times=after.trips)
+        elif before.is_open and not after.is_open:
+            log.info("gate.closed", host=self.name, probes=after.trips)
+        now = self._board.now()
+        if after.is_paused(now) and not before.is_paused(now):
+            log.warning("gate.paused", host=self.name, seconds=round(after.paused_until - now, 1))
+
+
+def _fold(changes: tuple[Transition, ...], state: GateState, now: float) -> GateState:
+    for change in changes:
+        state = change(state, now)
+    return state

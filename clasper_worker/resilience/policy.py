@@ -1,0 +1,51 @@
+"""How patient and how careful a gate is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clasper_worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """A gate's numbers; times in seconds.
+
+    Attributes:
+        failures: consecutive failures in one process that open the circuit.
+        failure_window: failures further apart than this are not consecutive.
+        cooldown: from the opening to the first probe; doubles with each probe that fails.
+        max_cooldown: the longest time between two probes.
+        relapse: a circuit that opens again so soon after it closed goes on doubling.
+        probe_lease: how long a probe is believed to be under way without a sign of its worker.
+        pause: the wait after a 429 that names none; doubles as long as it is followed by another.
+        max_pause: the longest wait that a host may ask for.
+        max_unnamed_pause: the longest wait after a 429 that names none.
+        slow_start: requests at a time that each process sends as an outage or a wait ends.
+        doubling: the time in which that number doubles.
+        slow_start_for: after which it is not limited any more.
+        wait: how long one request waits for its host, all in all.
+    """
+
+    failures: int = 4
+    failure_window: float = 60.0
+    cooldown: float = 1.0
+    max_cooldown: float = 10.0
+    relapse: float = 60.0
+    probe_lease: float = 10.0
+    pause: float = 1.0
+    max_pause: float = 120.0
+    max_unnamed_pause: float = 30.0
+    slow_start: int = 2
+    doubling: float = 1.0
+    slow_start_for: float = 10.0
+    wait: float = 240.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> GatePolicy:
+        """The policy as the operator configured it."""
+        return cls(
+            failures=settings.clasper_outage_failures,
+            max_pause=settings.clasper_retry_after_max_sec,
+            wait=settings.outage_wait_sec,
+        )
