@@ -3,25 +3,68 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from tests.chaos.records import Disturbance, RowRecord
 
 
-def recovery_times(record: RowRecord) -> tuple[float, ...]:
-    """Seconds from faults to the first sign that the work goes on.
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One standstill.
+
+    Attributes:
+        fault: when it began (or, for an outage, was over).
+        again: when work went on.
+        token: of the turn; None for an outage.
+    """
+
+    fault: float
+    again: float
+    token: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.again - self.fault
+
+
+def recoveries(record: RowRecord) -> tuple[Recovery, ...]:
+    """The standstills after each fault.
 
     For a fault that strikes workers: for each turn that one of them was at (it had made a call for
-    it, and the reply was not stored yet), the time until the turn's next call of any kind after
-    the fault. For a fault that strikes a server: the time from its end to the next stored reply.
+    it, and the reply was not stored yet), until the turn's next call of any kind after the fault.
+    For a fault that strikes a server: from its end until the next stored reply.
     """
-    times: list[float] = []
+    found: list[Recovery] = []
     moments = _moments(record)
+    replied = {
+        post.token: post.at
+        for post in reversed(record.posts)
+        if post.kind == "message" and post.outcome == "stored"
+    }
     for fault in record.disturbances:
         if fault.workers:
-            times += _of_turns(fault, record, moments)
+            found += _of_turns(fault, moments, replied)
         elif (next_reply := _next_reply(record, fault.until)) is not None:
-            times.append(next_reply - fault.until)
-    return tuple(times)
+            found.append(Recovery(fault.until, next_reply))
+    return tuple(found)
+
+
+def late(record: RowRecord, limit: float) -> tuple[str, ...]:
+    """Turns that stood still for longer than so many seconds after a single fault.
+
+    Where workers were struck again meanwhile, the turn may have been with them without a call that
+    would show it; such a standstill says nothing.
+    """
+    return tuple(
+        f"{each.token or 'all turns'}: went on {each.seconds:.1f} s after the fault"
+        for each in recoveries(record)
+        if each.seconds > limit
+        and not any(
+            other.workers and each.fault < other.at < each.again for other in record.disturbances
+        )
+    )
 
 
 def _moments(record: RowRecord) -> dict[str, list[tuple[float, str]]]:
@@ -36,24 +79,19 @@ def _moments(record: RowRecord) -> dict[str, list[tuple[float, str]]]:
 
 
 def _of_turns(
-    fault: Disturbance, record: RowRecord, moments: dict[str, list[tuple[float, str]]]
-) -> list[float]:
-    replied = {
-        post.token: post.at
-        for post in reversed(record.posts)
-        if post.kind == "message" and post.outcome == "stored"
-    }
-    times = []
+    fault: Disturbance,
+    moments: Mapping[str, list[tuple[float, str]]],
+    replied: Mapping[str, float],
+) -> Iterator[Recovery]:
     for token, calls in moments.items():
         before = [worker for at, worker in calls if at <= fault.at]
         if not before or before[-1] not in fault.workers:
             continue
-        if replied.get(token, fault.at + 1) <= fault.at:
+        if token in replied and replied[token] <= fault.at:
             continue
-        after = [at for at, _ in calls if at > fault.at]
-        if after:
-            times.append(after[0] - fault.at)
-    return times
+        again = next((at for at, _ in calls if at > fault.at), None)
+        if again is not None:
+            yield Recovery(fault.at, again, token)
 
 
 def _next_reply(record: RowRecord, since: float) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.chaos import checks
 from tests.chaos.records import RowRecord
-from tests.chaos.recovery import recovery_times
+from tests.chaos.recovery import late, recoveries
 
 _SHOWN = 5
 
@@ -100,9 +100,10 @@ def judge(
     done = len(checks.completed(record))
     if done != len(record.sent) and not broken and not allowed:
         broken = ("completed",)
-    times = recovery_times(record)
-    if recovery_limit is not None and max(times, default=0.0) > recovery_limit:
+    times = [recovery.seconds for recovery in recoveries(record)]
+    if recovery_limit is not None and (slow := late(record, recovery_limit)):
         broken += ("recovery",)
+        told["recovery"] = slow
     return RowResult(
         name=record.row,
         title=title,

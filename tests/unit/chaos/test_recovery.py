@@ -3,11 +3,15 @@
 import math
 from dataclasses import replace
 
-from tests.chaos.records import Disturbance
-from tests.chaos.recovery import recovery_times
+from tests.chaos.records import Disturbance, RowRecord
+from tests.chaos.recovery import late, recoveries
 from tests.chaos.sample import call, good_record, post
 
 GOOD = good_record()
+
+
+def recovery_times(record: RowRecord) -> tuple[float, ...]:
+    return tuple(recovery.seconds for recovery in recoveries(record))
 
 
 def test_without_faults_there_is_nothing_to_recover_from() -> None:
@@ -32,3 +36,13 @@ def test_turns_of_other_workers_and_turns_that_had_their_reply_have_nothing_to_r
 def test_an_outage_is_over_for_the_turns_with_the_first_reply_after_it() -> None:
     outage = Disturbance("backend: down", 1.0, 3.0)
     assert recovery_times(replace(GOOD, disturbances=(outage,))) == (GOOD.posts[1].at - 3.0,)
+
+
+def test_a_turn_that_stood_still_for_too_long_is_late_unless_it_was_struck_again() -> None:
+    kill = Disturbance("kill -9", 1.2, math.inf, workers=("w1",))
+    calls = (call("s000.00", 1.0), call("s000.00", 16.0, worker="w2"))
+    record = replace(GOOD, calls=calls, posts=(), disturbances=(kill,))
+    assert late(record, 14.0) == ("s000.00: went on 14.8 s after the fault",)
+    assert late(record, 15.0) == ()
+    again = replace(kill, at=9.0, workers=("w3",))
+    assert late(replace(record, disturbances=(kill, again)), 14.0) == ()
