@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -14,7 +15,8 @@ from rich.console import Console
 from clasper_worker.local_stack.redis_binary import find_redis
 from tests.chaos.options import FLUSHED, Options
 from tests.chaos.report import describe_run, explain, markdown, put_into, show, write_json
-from tests.chaos.rows import ROWS, find_rows
+from tests.chaos.results import RowResult
+from tests.chaos.rows import ROWS, Row, find_rows
 from tests.chaos.run import run_row
 from tests.chaos.workers import Nursery
 
@@ -37,6 +39,13 @@ from tests.chaos.workers import Nursery
     metavar="PATTERN",
     help=f"Keys that redis-flush deletes.  [{' '.join(FLUSHED)}]",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Rows side by side: most of their time is spent waiting.",
+)
 @click.option("--seed", type=int, help="Of everything random; printed.  [random]")
 @click.option(
     "--plain", is_flag=True, default=None, help="Start each worker from nothing instead of by fork."
@@ -52,6 +61,7 @@ def main(
     names: tuple[str, ...],
     listing: bool,
     quick: bool,
+    jobs: int,
     output: Path | None,
     document: Path | None,
     keep: Path | None,
@@ -77,19 +87,29 @@ def main(
     options = _options(quick, chosen)
     folder = keep or Path(tempfile.mkdtemp(prefix="clasper-chaos-"))
     console.print(f"seed {options.seed}; logs and records: {folder}", highlight=False)
-    results = []
-    with Nursery(plain=options.plain) as nursery:
-        for row in rows:
-            result = run_row(row, options, nursery, folder / row.name)
+    with Nursery(plain=options.plain) as nursery, ThreadPoolExecutor(jobs) as pool:
+
+        def run(row: Row) -> RowResult | None:
+            try:
+                result = run_row(row, options, nursery, folder / row.name)
+            except Exception:  # noqa: BLE001 - the other rows are worth having
+                console.print(f"{row.name}: could not be carried out")
+                console.print_exception()
+                return None
             explain(result, console)
-            results.append(result)
+            return result
+
+        waiting = [pool.submit(run, row) for row in rows if not row.alone]
+        ran = [future.result() for future in waiting]
+        ran += [run(row) for row in rows if row.alone]
+    results = [result for result in ran if result is not None]
     show(results, console)
-    run = describe_run(options.seed, redis.version, dataclasses.asdict(options))
+    about = describe_run(options.seed, redis.version, dataclasses.asdict(options))
     if output:
-        write_json(output, results, run)
+        write_json(output, results, about)
     if document:
-        put_into(document, markdown(results, run))
-    sys.exit(any(result.broken for result in results))
+        put_into(document, markdown(results, about))
+    sys.exit(len(results) < len(rows) or any(result.broken for result in results))
 
 
 def _options(quick: bool, chosen: dict[str, object]) -> Options:

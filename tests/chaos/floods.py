@@ -77,8 +77,8 @@ def random_kills(scene: Scene) -> None:
         timer.start()
         sent = 0
         while not killed_at or sent < _BURST:
-            scene.send_batch(1, tools=0.1)
-            sent += 1
+            scene.send_batch(2, sessions=1, tools=0.1)
+            sent += 2
         timer.join()
         full += bool(scene.client.llen(QUEUE))
         scene.disturb("kill -9", killed_at[0], math.inf, workers=(current.name,))

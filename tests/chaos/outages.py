@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,6 @@ class Outage:
         kind: see `recording_server.Fault`.
         share: of the calls.
         seconds: see `recording_server.Fault`.
-        rounds: how many outages; in the short form one.
     """
 
     server: Literal["model", "backend"]
@@ -65,8 +65,8 @@ def suffer(scene: Scene, outage: Outage) -> None:
 
 
 def _keep_sending(scene: Scene, turns: int) -> None:
-    """Send turns evenly over the outage's first two thirds."""
-    pause = scene.options.outage_seconds * 2 / 3 / max(turns, 1)
-    for _ in range(turns):
-        scene.send_batch(1)
-        time.sleep(pause)
+    """Send turns evenly over the outage's first two thirds, two of each session."""
+    pairs = math.ceil(turns / 2)
+    for _ in range(pairs):
+        scene.send_batch(2, sessions=1)
+        time.sleep(scene.options.outage_seconds * 2 / 3 / pairs)

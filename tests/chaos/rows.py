@@ -25,6 +25,7 @@ class Row:
         slow: of turns that are to be slow, in leases.
         allowed: promises that do not hold here (`results.RowResult.broken`).
         timed: whether the limit for recoveries holds (`Options.recovery_seconds`).
+        alone: whether it takes all of the machine, and runs beside no other.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     slow: float = 0.0
     allowed: tuple[str, ...] = ()
     timed: bool = False
+    alone: bool = False
 
     def slow_seconds(self, options: Options) -> float:
         """What slow turns take."""
@@ -89,12 +91,14 @@ ROWS = (
         "kill -9 at random microseconds, messages arriving",
         floods.random_kills,
         latency=0.02,
+        alone=True,
     ),
     Row(
         "many",
         "many turns, a random worker killed every few seconds",
         floods.many_turns,
         latency=0.05,
+        alone=True,
     ),
 )
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ class Nursery:
         self._guard = Guard()
         self._plain: dict[int, subprocess.Popen[bytes]] | None = {} if plain else None
         self._codes: dict[int, int] = {}
+        self._lock = threading.Lock()  # rows that run side by side share the nursery
         self._process: subprocess.Popen[bytes] | None = None
         if not plain:
             self._process = subprocess.Popen(
@@ -96,9 +98,10 @@ class Nursery:
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
-        return self._read()
+        with self._lock:
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
+            return self._read()
 
     def _read(self) -> dict[str, Any]:
         assert self._process is not None
