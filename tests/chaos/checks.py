@@ -153,23 +153,27 @@ def unfenced(record: RowRecord) -> tuple[str, ...]:
 
     Whatever the backend made of them: a worker that has lost its lease may not post.
     """
-    acts = [(call.token, call.worker, call.at) for call in record.calls]
-    acts += [(post.token, post.worker, post.at) for post in record.posts if post.kind != "task"]
-    found = []
-    for fault in record.disturbances:
-        if math.isinf(fault.until) or not fault.workers:
-            continue
-        taken_over = {
-            token
-            for token, worker, at in acts
-            if fault.at < at <= fault.until and worker not in fault.workers
-        }
-        found += [
-            f"{post.token}: {post.kind} by {post.worker} ({post.outcome})"
-            for post in record.posts
-            if post.token in taken_over and post.worker in fault.workers and post.at > fault.until
-        ]
-    return tuple(found)
+    acts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for call in record.calls:
+        acts[call.token].append((call.at, call.worker))
+    for post in record.posts:
+        acts[post.token].append((post.at, post.worker))
+    return tuple(
+        f"{post.token}: {post.kind} by {post.worker} ({post.outcome})"
+        for fault in record.disturbances
+        if fault.workers and not math.isinf(fault.until)
+        for post in record.posts
+        if post.worker in fault.workers
+        and post.at > fault.until
+        and _taken_over(fault, sorted(acts[post.token]))
+    )
+
+
+def _taken_over(fault: Disturbance, acts: list[tuple[float, str]]) -> bool:
+    """Whether a struck worker was at the turn, and another came to it while that stood still."""
+    before = [worker for at, worker in acts if at <= fault.at]
+    meanwhile = {worker for at, worker in acts if fault.at < at <= fault.until}
+    return bool(before) and before[-1] in fault.workers and bool(meanwhile - set(fault.workers))
 
 
 def out_of_order(record: RowRecord) -> tuple[str, ...]:

@@ -133,7 +133,13 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """Everything that happened in one row."""
+    """Everything that happened in one row.
+
+    Attributes:
+        crashed: workers that ended although nobody had told them to, with their exit codes.
+        notes: what should be told besides.
+        seconds: that the row took.
+    """
 
     row: str
     seed: int
@@ -142,6 +148,7 @@ class RowRecord:
     posts: tuple[Post, ...] = ()
     ends: tuple[TurnEnd, ...] = ()
     disturbances: tuple[Disturbance, ...] = ()
+    crashed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)

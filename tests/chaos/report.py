@@ -29,6 +29,7 @@ _COLUMNS = (
     ("repeated", "model calls repeated"),
     ("unfenced", "posts of the frozen"),
     ("disorder", "out of order"),
+    ("crashed", "workers crashed"),
 )
 
 

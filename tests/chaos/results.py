@@ -36,6 +36,7 @@ class RowResult:
         conflicts: posts refused with 409.
         unfenced: posts tried by a worker that had been frozen past its lease.
         disorder: replies posted out of order, and turns of one session at the model at once.
+        crashed: workers that ended by themselves.
         recovery_p50: seconds.
         recovery_max: seconds.
         seconds: that the row took.
@@ -59,6 +60,7 @@ class RowResult:
     conflicts: int
     unfenced: int
     disorder: int
+    crashed: int
     recovery_p50: float | None
     recovery_max: float | None
     seconds: float
@@ -94,6 +96,7 @@ def judge(
         "unfenced": checks.unfenced(record),
         "disorder": (*checks.out_of_order(record), *checks.overlapping(record)),
         "failed": checks.failed(record),
+        "crashed": record.crashed,
     }
     told = {**found, "conflicts": checks.conflicts(record)}
     broken = tuple(name for name, items in found.items() if items and name not in allowed)
@@ -121,6 +124,7 @@ def judge(
         conflicts=len(told["conflicts"]),
         unfenced=len(found["unfenced"]),
         disorder=len(found["disorder"]),
+        crashed=len(record.crashed),
         recovery_p50=round(statistics.median(times), 2) if times else None,
         recovery_max=round(max(times), 2) if times else None,
         seconds=round(record.seconds, 1),

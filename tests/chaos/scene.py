@@ -61,6 +61,7 @@ class Scene:
         self._nursery = nursery
         self._folder = folder
         self._workers: list[Worker] = []
+        self._crashed: list[str] = []
         self._sent: list[SentTurn] = []
         self._sessions = 0
         self._ends: dict[str, TurnEnd] = {}
@@ -102,8 +103,7 @@ class Scene:
         for worker in self._workers:
             if not worker.told_to_end and not worker.running:
                 worker.told_to_end = True
-                code = worker.exit_code
-                self.notes.append(f"{worker.name} ended by itself, exit code {code}")
+                self._crashed.append(f"{worker.name} ended by itself, code {worker.exit_code}")
                 self.start_worker()
 
     def disturb(self, what: str, at: float, until: float, **more: Any) -> None:
@@ -200,6 +200,7 @@ class Scene:
             posts=tuple(Post(**post) for post in self.backend.records()["posts"]),
             ends=tuple(ends),
             disturbances=tuple(self.disturbances),
+            crashed=tuple(self._crashed),
             notes=tuple(self.notes),
             seconds=time.monotonic() - self._began,
             settings=dataclasses.asdict(self.options),

@@ -205,6 +205,14 @@ def test_a_worker_that_stood_still_and_kept_its_turn_may_post() -> None:
     assert checks.unfenced(replace(GOOD, disturbances=(frozen,))) == ()
 
 
+def test_a_worker_that_stood_still_may_take_over_a_turn_that_it_was_not_at() -> None:
+    frozen = Disturbance("SIGSTOP", 1.2, 30.0, workers=("w1",))
+    calls = (call(FIRST, 20.0, worker="w2"), call(FIRST, 31.0))
+    record = replace(without_reply(GOOD, FIRST), disturbances=(frozen,), calls=calls)
+    record = replace(record, posts=(*record.posts, post(FIRST, 32.1)))
+    assert checks.unfenced(record) == ()
+
+
 def test_a_reply_posted_before_that_of_an_earlier_turn_is_out_of_order() -> None:
     late = post(FIRST, 9.0)
     record = replace(without_reply(GOOD, FIRST), posts=(*GOOD.posts[1:], late))

@@ -48,6 +48,10 @@ def test_a_turn_that_no_check_speaks_of_but_that_is_not_completed_breaks_the_row
     assert result.broken == ("completed",)
 
 
+def test_a_worker_that_ended_by_itself_breaks_the_row() -> None:
+    assert judge(replace(GOOD, crashed=("w1",)), "A row").broken == ("crashed",)
+
+
 def test_a_recovery_beyond_the_limit_breaks_the_row() -> None:
     outage = Disturbance("backend: down", 0.0, 1.0)
     record = replace(GOOD, disturbances=(outage,))
