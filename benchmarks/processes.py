@@ -93,15 +93,25 @@ class Worker:
         options: further options of the command.
         environment: all its variables.
         folder: its working directory; its log goes there as well.
+        cpu: the CPU that it is kept on, as ``clasper worker --processes`` does with one process
+            a CPU; None for any.
     """
 
     def __init__(
-        self, name: str, options: Sequence[str], environment: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        cpu: int | None = None,
     ) -> None:
         self.node = f"{name}@bench"
         self._stopping = False
         self._log = folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "clasper_worker", "worker"]
+        if cpu is not None:
+            command = [sys.executable, "-m", "clasper_worker", "worker", "--processes", "1"]
+            command += ["--cpu", str(cpu)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-n", self.node, *options],

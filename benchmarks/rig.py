@@ -17,6 +17,7 @@ from celery import Celery
 from processes import ROOT, BenchmarkError, Server, Worker, cpu_seconds, wait_until_idle
 from turns import Faults, Turn, check_posts, make_turns
 
+from clasper_worker.concurrency.cpu import usable_cpus
 from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
 from clasper_worker.settings import Settings
 
@@ -110,10 +111,13 @@ class Rig:
         """Workers on an empty broker, ready and warm; stopped at the end, their logs read."""
         self.backlog.clear()
         environment = self.environment(**(variables or {}))
+        cpus: Sequence[int | None] = usable_cpus()
+        if count == 1 or len(cpus) != count:
+            cpus = [None] * count
         with contextlib.ExitStack() as stack:
             workers = [
-                stack.enter_context(Worker(f"w{number}", options, environment, self.folder))
-                for number in range(1, count + 1)
+                stack.enter_context(Worker(f"w{number}", options, environment, self.folder, cpu))
+                for number, cpu in enumerate(cpus, 1)
             ]
             self._wait_until_ready(workers)
             if warm_up:

@@ -24,6 +24,7 @@
     │  ├─ ToolLoopError               the model repeats itself or never finishes
     │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
+    │  ├─ LeaseLostError              another run has taken the turn over; this one posts nothing
     │  ├─ SessionBusyError            its session was busy, and it asked to be rejected then
     │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
     │  ├─ DeadLetterError             it was buried: its message, or its worker each time
@@ -192,6 +193,12 @@ class TurnTimeoutError(TurnError):
     """The turn took longer than CLASPER_TURN_SOFT_LIMIT_SEC."""
 
     code = "turn_timeout"
+
+
+class LeaseLostError(TurnError):
+    """Another run has taken the turn over: this one posts nothing more, and its end is void."""
+
+    code = "lease_lost"
 
 
 class SessionBusyError(TurnError):

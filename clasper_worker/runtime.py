@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
@@ -29,6 +30,8 @@ from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.ledger import RedisLedger
 from clasper_worker.turn.run import TurnDependencies, TurnSettings
+
+_REDELIVERY_SECONDS = 3600.0
 
 
 class Runtime:
@@ -74,7 +77,7 @@ class Runtime:
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
-            ledger=RedisLedger(state, ttl_seconds=settings.clasper_result_ttl_sec),
+            ledger=RedisLedger(state, ttl_seconds=_journal_seconds(settings)),
             tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=workspace.current,
@@ -86,6 +89,7 @@ class Runtime:
                 default_task=settings.clasper_default_task,
                 timezone=settings.clasper_default_timezone,
                 include_time=settings.clasper_include_time_context,
+                soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
             ),
         )
         closers = (
@@ -136,6 +140,12 @@ def check_settings(settings: Settings) -> str:
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
+
+
+def _journal_seconds(settings: Settings) -> int:
+    """How long turns are remembered: as their results, and well past the longest turn."""
+    longest = settings.clasper_turn_hard_limit_sec + _REDELIVERY_SECONDS
+    return max(settings.clasper_result_ttl_sec, math.ceil(longest))
 
 
 def _models(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import LockError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import LockError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 
@@ -77,8 +77,8 @@ class StateScript:
 @dataclass(frozen=True, slots=True)
 class _Call:
     script: StateScript
-    keys: Sequence[Argument]
-    arguments: Sequence[Argument]
+    keys: Sequence[bytes]
+    arguments: Sequence[bytes]
     answer: asyncio.Future[Any]
 
     def command(self, how: str) -> tuple[Argument, ...]:
@@ -99,7 +99,7 @@ class State:
     """
 
     def __init__(self, client: redis.Redis, *, seconds: float = _CALL_SECONDS) -> None:
-        self._pool = client.connection_pool
+        self._pool: Any = client.connection_pool  # whose methods carry no types
         self._seconds = seconds
         self._waiting: list[_Call] = []
         self._senders: set[asyncio.Task[None]] = set()
@@ -114,10 +114,13 @@ class State:
 
         Raises:
             StateUnavailableError: Redis did not answer in time, or refused.
+            UnicodeEncodeError: a text is not well-formed.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(_Call(script, keys, arguments, answer))
+        # Made bytes here: what cannot be must fail this call, and not those that leave with it.
+        call = _Call(script, [*map(_encoded, keys)], [*map(_encoded, arguments)], answer)
+        self._waiting.append(call)
         if not self._sender_due and self._sending < _BATCHES_AT_ONCE:
             self._sender_due = True
             self._sending += 1
@@ -144,7 +147,8 @@ class State:
             while self._waiting:
                 batch = [call for call in self._waiting if not call.answer.done()]
                 self._waiting = batch[_CALLS_IN_BATCH:]
-                await self._deliver(batch[:_CALLS_IN_BATCH])
+                if batch:
+                    await self._deliver(batch[:_CALLS_IN_BATCH])
         finally:
             self._sending -= 1
 
@@ -192,6 +196,10 @@ class State:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
+def _encoded(value: Argument) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
     """Send commands and read their answers, a refused command's error as its answer."""
     try:
@@ -202,6 +210,9 @@ async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]])
                 answers.append(await connection.read_response(disable_decoding=True))
             except ResponseError as exc:
                 answers.append(exc)
+        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            # It is a replica now: its name may lead to another server by the next round trip.
+            await connection.disconnect(nowait=True)
     except BaseException:
         # Answers that nobody reads would be taken for the next caller's.
         await connection.disconnect(nowait=True)
@@ -248,17 +259,18 @@ def redis_lock(
     as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
     Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
+    wait = seconds * 2 if patience is None else patience
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
         held = client.lock(
             f"clasper:lock:{name}",
             timeout=seconds,
-            blocking_timeout=patience or seconds * 2,
+            blocking_timeout=wait,
             sleep=0.02,
         )
         try:
-            async with asyncio.timeout(seconds * 2 + _CALL_SECONDS):
+            async with asyncio.timeout(wait + _CALL_SECONDS):
                 taken = await held.acquire()
         except (RedisError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc

@@ -136,7 +136,7 @@ def _judge(exc: Exception) -> Verdict:
         return verdict_on_status(exc.status_code, retry_after(headers), passing=passing)
     if isinstance(exc, openai.APIConnectionError):
         return NO_ANSWER
-    return WORKS if isinstance(exc, openai.OpenAIError | json.JSONDecodeError) else NOTHING
+    return WORKS if isinstance(exc, openai.OpenAIError | ValueError) else NOTHING
 
 
 def _is_passing(exc: openai.APIStatusError) -> bool:

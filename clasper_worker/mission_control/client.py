@@ -18,7 +18,7 @@ from clasper_worker.mission_control.models import (
     Task,
 )
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
-from clasper_worker.mission_control.transport import BackendTransport, protocol_error
+from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
 
 _BASE = "/api/mission-control"
 _PAGE_SIZE = 50  # the contract's own example: every backend takes it
@@ -49,9 +49,14 @@ class MissionControl:
         self._clock = clock
         self._capabilities: tuple[Capabilities, float] | None = None
 
-    def as_agent(self, identity: AgentIdentity) -> AgentBackend:
-        """The backend as one agent of one user sees it."""
-        return AgentBackend(self, identity)
+    def as_agent(self, identity: AgentIdentity, confirm: Confirm | None = None) -> AgentBackend:
+        """The backend as one agent of one user sees it.
+
+        Args:
+            identity: the agent.
+            confirm: called right before each POST; what it raises keeps it from being made.
+        """
+        return AgentBackend(self, identity, confirm)
 
     async def capabilities(self, identity: AgentIdentity) -> Capabilities:
         """What the backend offers, remembered for a minute.
@@ -76,6 +81,7 @@ class MissionControl:
         *,
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        confirm: Confirm | None = None,
     ) -> dict[str, Any]:
         """Send a request under the identity's agent token.
 
@@ -88,14 +94,21 @@ class MissionControl:
             headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
             params=params,
             body=body,
+            confirm=confirm,
         )
 
 
 class AgentBackend:
     """The backend as one agent of one user sees it: every call under that agent's token."""
 
-    def __init__(self, mission_control: MissionControl, identity: AgentIdentity) -> None:
+    def __init__(
+        self,
+        mission_control: MissionControl,
+        identity: AgentIdentity,
+        confirm: Confirm | None = None,
+    ) -> None:
         self._mission_control = mission_control
+        self._confirm = confirm
         self.identity = identity
 
     async def has(self, feature: str) -> bool:
@@ -181,7 +194,9 @@ class AgentBackend:
         self, model: type[ModelT], collection: str, body: Mapping[str, Any]
     ) -> ModelT:
         path = f"{_BASE}/{collection}"
-        data = await self._mission_control.request(self.identity, "POST", path, body=body)
+        data = await self._mission_control.request(
+            self.identity, "POST", path, body=body, confirm=self._confirm
+        )
         return _read(model, data, f"POST {collection}")
 
     async def _get(

@@ -8,7 +8,7 @@ again is safe for POSTs too: each carries an idempotency key, and the very same 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,7 +25,8 @@ from clasper_worker.errors import (
     BackendRejectedError,
     BackendUnavailableError,
 )
-from clasper_worker.http_client import Answer, LeanClient
+from clasper_worker.http_client import LeanClient
+from clasper_worker.http_transport import Answer
 from clasper_worker.resilience.calls import (
     NO_ANSWER,
     NOTHING,
@@ -38,6 +39,9 @@ from clasper_worker.resilience.calls import (
 )
 from clasper_worker.resilience.gate import GateClosedError, HostGate
 from clasper_worker.resilience.retry_after import retry_after
+
+Confirm = Callable[[], Awaitable[None]]
+"""Makes sure that a request may still be made, and raises where it may not."""
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +98,7 @@ class BackendTransport:
         headers: Callable[[], Mapping[str, str]],
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        confirm: Confirm | None = None,
     ) -> dict[str, Any]:
         """Send one request and return its JSON object.
 
@@ -103,6 +108,7 @@ class BackendTransport:
             headers: gives them anew for each try: a token may expire while a request waits.
             params: the query.
             body: sent as JSON.
+            confirm: called right before each try; what it raises ends the request.
 
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
@@ -115,7 +121,7 @@ class BackendTransport:
             sent_headers = dict(headers())
             if content is not None:
                 sent_headers["Content-Type"] = "application/json"
-            return await self._send(method, path, sent_headers, params, content)
+            return await self._send(method, path, sent_headers, params, content, confirm)
 
         patience = patience_for(self._gate)
         try:
@@ -134,8 +140,11 @@ class BackendTransport:
         headers: Mapping[str, str],
         params: Mapping[str, str | int] | None,
         content: bytes | None,
+        confirm: Confirm | None,
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
+        if confirm is not None:
+            await confirm()
         try:
             answer = await self._fetch(
                 method, path, headers=headers, params=params, content=content

@@ -1,65 +1,52 @@
-"""What is known of a turn across its runs: its request's digest, and how it was decided to end.
+"""Where what is known of turns is kept: a hash a turn in Redis, or this process's memory.
 
-A turn may be run more than once: its key is used again, its worker dies. The first run fixes the
-request; another request under the same turn is a conflict. Whoever first decides the turn's
-outcome fixes that too, before anything of it is posted, so that every later run posts the very
-same bytes instead of asking the model again.
+A turn may be run more than once: its key is used again, its worker dies. So what it has decided is
+recorded here before it is acted on, and each entry once: the first writer's stays, and every
+writer is told which that is. What the entries mean is `clasper_worker.turn.journal`'s matter.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from clasper_worker.errors import TurnConflictError
-from clasper_worker.llm.cost import Cost, Usage
 from clasper_worker.state import State, StateScript
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.request import SendRequest
 
-# KEYS: the turn. ARGV: a field, its value, another field, seconds to live.
-_SET_ONCE = StateScript("""
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-return redis.call('HMGET', KEYS[1], ARGV[1], ARGV[3])
-""")
+REQUEST = "request"
+"""The entry that holds the digest of the turn's request."""
+SPENT = "spent"
+"""The entry that holds the seconds that runs of the turn took; the one that may grow."""
 
-
-class Outcome(BaseModel):
-    """How a turn was decided to end, and what it took.
-
-    Attributes:
-        kind: ``reply``, or ``timed_out`` where the time limit came first.
-        text: what is posted to the task.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["reply", "timed_out"]
-    task_id: str
-    text: str = Field(repr=False)
-    usage: Usage = Usage()
-    cost: Cost | None = None
-    tool_calls: int = 0
-    warning: str | None = None
+Entries = dict[str, str]
 
 
 class TurnLedger(Protocol):
     """Remembers turns for as long as their results are kept."""
 
-    async def claim(self, key: str, digest: str) -> Outcome | None:
-        """Fix the turn's request, and return its outcome if an earlier run decided one.
+    async def claim(self, key: str, digest: str) -> Entries:
+        """Record the request's digest, unless one is, and return all that is known of the turn.
 
         Raises:
-            TurnConflictError: the turn was claimed with another request.
             StateUnavailableError: the ledger cannot be reached.
         """
         ...
 
-    async def decide(self, key: str, outcome: Outcome) -> Outcome:
-        """Fix the turn's outcome, and return the one that was fixed first.
+    async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
+        """Record entries in their order, each unless it is known already.
+
+        From the first on that is known with another text, none is recorded any more: what comes
+        after it followed from what was not so.
+
+        Args:
+            key: which turn.
+            entries: names and texts.
+            spent: seconds that the turn has taken by now, in all its runs.
+
+        Returns:
+            Those of these entries that are known now, as they were recorded first.
 
         Raises:
             StateUnavailableError: the ledger cannot be reached.
@@ -79,68 +66,91 @@ def request_digest(request: SendRequest) -> str:
     return hashlib.sha256(request.model_dump_json(exclude={"stream"}).encode()).hexdigest()
 
 
-def same_request(known: str, digest: str) -> None:
-    """Check a digest against the one that the turn was claimed with.
-
-    Raises:
-        TurnConflictError: they differ.
-    """
-    if known != digest:
-        raise TurnConflictError(
-            "The idempotency_key was used before with a different request: use a new key for a"
-            " new request, or send the same request again",
-            {"field": "idempotency_key"},
-        )
-
-
 class MemoryLedger:
     """A ledger of this process alone, for tests and for programs that run turns themselves."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, str] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._turns: dict[str, Entries] = {}
 
-    async def claim(self, key: str, digest: str) -> Outcome | None:
+    async def claim(self, key: str, digest: str) -> Entries:
         """See `TurnLedger.claim`."""
-        same_request(self._digests.setdefault(key, digest), digest)
-        return self._outcomes.get(key)
+        known = self._turns.setdefault(key, {})
+        known.setdefault(REQUEST, digest)
+        return dict(known)
 
-    async def decide(self, key: str, outcome: Outcome) -> Outcome:
-        """See `TurnLedger.decide`."""
-        return self._outcomes.setdefault(key, outcome)
+    async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
+        """See `TurnLedger.record`."""
+        known = self._turns.setdefault(key, {})
+        for name, text in entries:
+            if known.setdefault(name, text) != text:
+                break
+        if spent > float(known.get(SPENT, 0)):
+            known[SPENT] = f"{spent:g}"
+        return {name: known[name] for name, _ in entries if name in known}
+
+
+_CLAIM = StateScript("""
+-- KEYS: the turn. ARGV: the request's digest, seconds to live.
+redis.call('HSETNX', KEYS[1], 'request', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return redis.call('HGETALL', KEYS[1])
+""")
+
+_RECORD = StateScript("""
+-- KEYS: the turn. ARGV: seconds to live, seconds spent, then names and texts.
+-- Answers for each: 1 where it stands as given, else the text that was first, or nothing.
+local answer, agreed = {}, true
+for i = 3, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[1], ARGV[i])
+  if not known and agreed then
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    known = ARGV[i + 1]
+  end
+  if known == ARGV[i + 1] then
+    known = 1
+  else
+    agreed = false
+  end
+  answer[#answer + 1] = known
+end
+if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'spent') or 0) then
+  redis.call('HSET', KEYS[1], 'spent', ARGV[2])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return answer
+""")
 
 
 class RedisLedger:
-    """The ledger shared by all workers: one hash a turn, one round trip a call.
+    """The ledger shared by all workers: one script, and so one round trip at most, a call.
 
     Args:
         state: our own state's Redis.
-        ttl_seconds: how long a turn is remembered.
+        ttl_seconds: how long a turn is remembered after it was last heard of.
     """
 
     def __init__(self, state: State, *, ttl_seconds: int) -> None:
         self._state = state
         self._ttl = ttl_seconds
 
-    async def claim(self, key: str, digest: str) -> Outcome | None:
+    async def claim(self, key: str, digest: str) -> Entries:
         """See `TurnLedger.claim`."""
-        known, outcome = await self._set_once(key, "request", digest, also="outcome")
-        same_request(known, digest)
-        return None if outcome is None else Outcome.model_validate_json(outcome)
+        flat = [text.decode() for text in await self._call(_CLAIM, key, [digest, self._ttl])]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
-    async def decide(self, key: str, outcome: Outcome) -> Outcome:
-        """See `TurnLedger.decide`."""
-        fixed, _ = await self._set_once(key, "outcome", outcome.model_dump_json(), also="request")
-        return Outcome.model_validate_json(fixed)
+    async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
+        """See `TurnLedger.record`."""
+        texts = (part for entry in entries for part in entry)
+        arguments: list[str | int] = [self._ttl, f"{spent:g}", *texts]
+        known: Entries = {}
+        answers = await self._call(_RECORD, key, arguments)
+        for (name, given), first in zip(entries, answers, strict=True):
+            if first is not None:
+                known[name] = given if first == 1 else first.decode()
+        return known
 
-    async def _set_once(
-        self, key: str, field: str, value: str, *, also: str
-    ) -> tuple[str, str | None]:
-        own, other = await self._state.call(
-            _SET_ONCE, [f"clasper:turn:{key}"], [field, value, also, self._ttl]
-        )
-        return _text(own), None if other is None else _text(other)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    async def _call(
+        self, script: StateScript, key: str, arguments: Sequence[str | int]
+    ) -> list[Any]:
+        answer: list[Any] = await self._state.call(script, [f"clasper:turn:{key}"], arguments)
+        return answer

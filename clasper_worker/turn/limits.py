@@ -8,9 +8,9 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker.concurrency.interrupt import SoftLimitScope
-from clasper_worker.errors import ClasperError, TurnTimeoutError
+from clasper_worker.errors import ClasperError, LeaseLostError, TurnTimeoutError
 from clasper_worker.turn.identity import TurnIdentity
-from clasper_worker.turn.ledger import Outcome, ledger_key
+from clasper_worker.turn.journal import Outcome
 from clasper_worker.turn.request import SendRequest
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import TurnDependencies, TurnProgress, finish, run_turn
@@ -39,6 +39,7 @@ async def run_within_limits(
 
     Raises:
         TurnTimeoutError: the soft time limit passed before there was a reply.
+        LeaseLostError: another run has taken the turn over, and is the one to end it.
         ClasperError: the turn failed.
     """
     progress = TurnProgress()
@@ -47,14 +48,14 @@ async def run_within_limits(
             return await run_turn(request, turn, deps, progress)
     except SoftTimeLimitExceeded:
         log.warning("turn.timed_out")
-    if progress.task is not None:
+    if progress.task is not None and progress.journal is not None:
         outcome = Outcome(kind="timed_out", task_id=progress.task.id, text=TIMED_OUT_TEXT)
         try:
             async with asyncio.timeout(grace_seconds):
                 # The reply, where that was decided just before.
-                outcome = await deps.ledger.decide(ledger_key(request, turn), outcome)
-                return await finish(request, turn, deps, outcome)
-        except TurnTimeoutError:
+                outcome = await progress.journal.decide(outcome)
+                return await finish(request, turn, deps, progress.journal, outcome)
+        except (TurnTimeoutError, LeaseLostError):
             raise
         except (ClasperError, TimeoutError) as exc:
             log.warning("turn.timeout_not_posted", error=type(exc).__name__)

@@ -12,6 +12,7 @@ import structlog
 from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopError
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
 from clasper_worker.tools.registry import Toolbox, ToolContext
+from clasper_worker.turn.journal import TurnJournal
 
 log = structlog.get_logger(__name__)
 
@@ -35,22 +36,28 @@ async def converse(
     opening: Sequence[ChatMessage],
     toolbox: Toolbox,
     context_for: Callable[[str], ToolContext],
+    journal: TurnJournal,
     *,
     max_steps: int,
 ) -> Answer:
     """Run the conversation until the model answers in text.
+
+    What the journal has is not done again. Replies that call tools and the tools' results are
+    recorded in it; the answer is not: that is recorded together with what follows from it.
 
     Args:
         model: whom to ask.
         opening: system prompt, history and the newest message.
         toolbox: the tools it may call.
         context_for: the context of a call, by the name of its step (``tool:{step}:{index}``).
+        journal: what earlier runs of the turn have done, and where this one records it.
         max_steps: how many model calls there may be; in the last one it may not call tools.
 
     Raises:
         ModelError: no usable answer came.
         ToolLoopError: it kept repeating a call, or never came to an answer.
         BackendError: a tool's backend call failed for good.
+        StateUnavailableError: the journal cannot be reached.
     """
     messages = list(opening)
     replies: list[ModelReply] = []
@@ -58,7 +65,11 @@ async def converse(
     calls = 0
     for step in range(1, max_steps + 1):
         choice: ToolChoice = "auto" if step < max_steps else "none"
-        reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+        reply = journal.reply(step)
+        if reply is None:
+            reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+            if reply.tool_calls and choice == "auto":
+                reply = await journal.record_reply(step, reply)
         replies.append(reply)
         if not reply.tool_calls:
             return Answer(_text(reply), tuple(replies), calls)
@@ -66,10 +77,13 @@ async def converse(
             break
         messages.append(ChatMessage("assistant", reply.text or None, reply.tool_calls))
         for index, call in enumerate(reply.tool_calls):
-            context = context_for(f"tool:{step}:{index}")
-            result = _refuse_repeat(call, repeats) or await toolbox.call(context, call)
+            result = _refuse_repeat(call, repeats) or journal.tool_result(step, index)
+            if result is None:
+                context = context_for(f"tool:{step}:{index}")
+                given = await toolbox.call(context, call)
+                log.info("tool.called", tool=call.name, step=step)
+                result = await journal.record_tool_result(step, index, given)
             calls += 1
-            log.info("tool.called", tool=call.name, step=step)
             messages.append(ChatMessage("tool", result, tool_call_id=call.id))
     raise ToolLoopError(
         f"The model did not come to an answer in {max_steps} steps (CLASPER_MAX_STEPS)",

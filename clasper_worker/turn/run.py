@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker.errors import (
     BackendConflictError,
     BackendNotFoundError,
+    StateUnavailableError,
     TurnConflictError,
     TurnTimeoutError,
 )
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
-from clasper_worker.mission_control.client import MissionControl
+from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity
@@ -26,9 +29,11 @@ from clasper_worker.prompt.builder import build_prompt
 from clasper_worker.prompt.models import PromptInputs
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox, ToolContext
-from clasper_worker.turn.history import load_history
+from clasper_worker.turn.history import History, load_history
 from clasper_worker.turn.identity import TurnIdentity
-from clasper_worker.turn.ledger import Outcome, TurnLedger, ledger_key, request_digest
+from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
+from clasper_worker.turn.lease import Lease, NoLease
+from clasper_worker.turn.ledger import TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 from clasper_worker.turn.resolve import ResolvedTask, resolve_task
@@ -50,6 +55,8 @@ class TurnSettings:
         default_task: title of the task for requests that name none.
         timezone: IANA name, for requests that name none.
         include_time: whether the prompt tells the time.
+        soft_limit_seconds: how long a turn may take, all its runs together; None where whoever
+            runs it sees to that.
     """
 
     max_steps: int = 16
@@ -57,6 +64,7 @@ class TurnSettings:
     default_task: str | None = None
     timezone: str = "UTC"
     include_time: bool = True
+    soft_limit_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,7 @@ class TurnDependencies:
     model: Callable[[Tier], ChatModel]
     now: Callable[[], datetime]
     settings: TurnSettings
+    lease: Lease = field(default_factory=NoLease)
 
 
 @dataclass(slots=True)
@@ -78,6 +87,7 @@ class TurnProgress:
     """How far a turn has come, for whoever has to end it early."""
 
     task: ResolvedTask | None = None
+    journal: TurnJournal | None = None
 
 
 async def run_turn(
@@ -86,21 +96,56 @@ async def run_turn(
     deps: TurnDependencies,
     progress: TurnProgress | None = None,
 ) -> TurnResult:
-    """Decide the turn's outcome, unless an earlier run has, and post it.
+    """Decide the turn's outcome and post it; what earlier runs did is not done again.
+
+    A turn that has ended returns its result without any request.
 
     Raises:
+        SoftTimeLimitExceeded: this run and earlier ones together took longer than the limit.
         ClasperError: the turn failed; nothing empty was posted, and what was posted carries keys
             under which a repetition of the turn posts nothing twice.
     """
-    outcome = await deps.ledger.claim(ledger_key(request, turn), request_digest(request))
+    progress = progress or TurnProgress()
+    journal = progress.journal = await TurnJournal.open(
+        deps.ledger, ledger_key(request, turn), request_digest(request)
+    )
+    if journal.result is not None:
+        return journal.result
+    if journal.has_timed_out:
+        raise _timed_out()
+    outcome = journal.outcome
     if outcome is None:
-        decided = await _think(request, turn, deps, progress or TurnProgress())
-        outcome = await deps.ledger.decide(ledger_key(request, turn), decided)
-    return await finish(request, turn, deps, outcome)
+        if journal.opening is not None:
+            progress.task = journal.opening.task
+        async with _time_left(journal, deps.settings.soft_limit_seconds):
+            outcome = await _think(request, turn, deps, journal, progress)
+    return await finish(request, turn, deps, journal, outcome)
+
+
+@asynccontextmanager
+async def _time_left(journal: TurnJournal, limit_seconds: float | None) -> AsyncIterator[None]:
+    """Count what earlier runs of the turn took towards its soft limit."""
+    if limit_seconds is None or not journal.spent_before:
+        yield
+        return
+    left = limit_seconds - journal.spent_before
+    if left <= 0:
+        raise SoftTimeLimitExceeded(limit_seconds)
+    try:
+        async with asyncio.timeout(left) as scope:
+            yield
+    except TimeoutError:
+        if scope.expired():
+            raise SoftTimeLimitExceeded(limit_seconds) from None
+        raise
 
 
 async def finish(
-    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
+    request: SendRequest,
+    turn: TurnIdentity,
+    deps: TurnDependencies,
+    journal: TurnJournal,
+    outcome: Outcome,
 ) -> TurnResult:
     """Post a decided outcome, again or for the first time, and end the turn accordingly.
 
@@ -112,10 +157,9 @@ async def finish(
     with _about_the_task(request, deps):
         await _deliver(request, turn, deps, outcome)
     if outcome.kind == "timed_out":
-        raise TurnTimeoutError(
-            "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
-        )
-    return TurnResult(
+        await _settle(journal, None)
+        raise _timed_out()
+    result = TurnResult(
         turn_id=turn.turn_id,
         task_id=outcome.task_id,
         trace_id=turn.trace_id,
@@ -125,32 +169,73 @@ async def finish(
         tool_calls=outcome.tool_calls,
         context_warning=outcome.warning,
     )
+    return await _settle(journal, result) or result
+
+
+async def _settle(journal: TurnJournal, result: TurnResult | None) -> TurnResult | None:
+    try:
+        return await journal.settle(result)
+    except StateUnavailableError:
+        # All is posted: a later run would only post the same again, under the same keys.
+        log.warning("turn.not_settled")
+        return result
+
+
+def _timed_out() -> TurnTimeoutError:
+    return TurnTimeoutError(
+        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
+    )
+
+
+def _backend(request: SendRequest, deps: TurnDependencies) -> AgentBackend:
+    identity = AgentIdentity(request.user_id, request.role)
+    return deps.mission_control.as_agent(identity, deps.lease.confirm)
 
 
 async def _think(
-    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, progress: TurnProgress
+    request: SendRequest,
+    turn: TurnIdentity,
+    deps: TurnDependencies,
+    journal: TurnJournal,
+    progress: TurnProgress,
 ) -> Outcome:
-    """Resolve the task, build the prompt, converse with the model."""
-    backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
-    task = await resolve_task(
-        request, backend, deps.tasks, default_title=deps.settings.default_task
+    """Resolve the task, build the prompt, converse with the model; go on where a run stopped."""
+    backend = _backend(request, deps)
+    seen = journal.opening
+    task = progress.task = (
+        seen.task
+        if seen is not None
+        else await resolve_task(
+            request, backend, deps.tasks, default_title=deps.settings.default_task
+        )
     )
-    progress.task = task
     with _about_the_task(request, deps):
-        history = await load_history(request, backend, task.id, limit=deps.settings.history_limit)
+        history = await load_history(
+            request, backend, task.id, limit=deps.settings.history_limit, seen=seen
+        )
+    opening = seen or Opening(task, deps.now(), history.end)
+    journal.begin(opening)
+    messages = _opening(request, opening, history, deps)
+    model = deps.model(request.metadata.model_tier)
 
     def context_for(step: str) -> ToolContext:
         key = turn_step_key(request.user_id, turn.turn_id, step)
         return ToolContext(backend, deps.tasks, task.id, key)
 
-    answer = await converse(
-        deps.model(request.metadata.model_tier),
-        _opening(request, task, history, deps),
-        deps.toolbox,
-        context_for,
-        max_steps=deps.settings.max_steps,
-    )
-    return _outcome(task, answer)
+    while True:
+        answer = await converse(
+            model,
+            messages,
+            deps.toolbox,
+            context_for,
+            journal,
+            max_steps=deps.settings.max_steps,
+        )
+        last = answer.replies[-1]
+        outcome = await journal.conclude(len(answer.replies), last, _outcome(task, answer))
+        if outcome is not None:
+            return outcome
+        # Another run's reply to this step was recorded first: the conversation follows that one.
 
 
 @contextmanager
@@ -173,8 +258,8 @@ def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[No
 
 def _opening(
     request: SendRequest,
-    task: ResolvedTask,
-    history: tuple[ChatMessage, ...],
+    opening: Opening,
+    history: History,
     deps: TurnDependencies,
 ) -> list[ChatMessage]:
     """System prompt, history, newest message.
@@ -185,11 +270,11 @@ def _opening(
         deps.workspace(),
         PromptInputs(
             role=request.role,
-            now=deps.now(),
+            now=opening.now,
             timezone=request.metadata.timezone or deps.settings.timezone,
             include_time=deps.settings.include_time,
             system_prompt_override=request.metadata.system_prompt,
-            task_title=task.title,
+            task_title=opening.task.title,
             tool_names=deps.toolbox.names,
             forced_skills=request.metadata.forceIncludeSkills,
         ),
@@ -199,13 +284,13 @@ def _opening(
     newest = request.instruction
     if prompt.turn_context:
         newest = f"{prompt.turn_context}\n\n{newest}"
-    return [ChatMessage("system", prompt.system), *history, ChatMessage("user", newest)]
+    return [ChatMessage("system", prompt.system), *history.messages, ChatMessage("user", newest)]
 
 
 async def _deliver(
     request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
 ) -> None:
-    backend = deps.mission_control.as_agent(AgentIdentity(request.user_id, request.role))
+    backend = _backend(request, deps)
 
     def key(step: str) -> str:
         return turn_step_key(request.user_id, turn.turn_id, step)

@@ -124,6 +124,14 @@ async def test_a_script_that_fails_fails_alone_and_its_error_quotes_nothing(stat
     assert await state.call(ADD, ["n"], [1]) == 3
 
 
+async def test_a_text_that_is_none_fails_alone(state: State) -> None:
+    good, bad = await asyncio.gather(
+        state.call(ADD, ["n"], [1]), state.call(ECHO, ["k"], ["\ud800"]), return_exceptions=True
+    )
+    assert good == 1
+    assert isinstance(bad, UnicodeEncodeError)
+
+
 async def test_a_cancelled_caller_leaves_at_once_and_its_batch_goes_on(
     state: State, trips: RoundTrips
 ) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import redis.asyncio
-from celery import Celery
+from celery import Celery, chord
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from clasper_worker.concurrency.bridge import run_coroutine
@@ -62,6 +62,12 @@ class _InFlight:
 @app.task(base=CoroutineTask, name="probe.nothing")
 async def nothing() -> None:
     """Return at once."""
+
+
+@app.task(base=CoroutineTask, name="probe.unspeakable")
+async def unspeakable() -> object:
+    """Return what is not JSON."""
+    return object()
 
 
 @app.task(base=CoroutineTask, bind=True, name="probe.echo")
@@ -171,6 +177,13 @@ async def meet(name: str, parties: int) -> int:
     async with asyncio.timeout(45):
         await barrier.wait()
     return parties
+
+
+@app.task(name="probe.start_chord")
+def start_chord(parties: int) -> tuple[str, list[str]]:
+    """Start a chord of tasks that meet; the ids of its body and of its members."""
+    sent = chord([meet.s("chord", parties) for _ in range(parties)])(echo.s())
+    return sent.id, [member.id for member in sent.parent.results]
 
 
 @app.task(base=CoroutineTask, name="probe.count")

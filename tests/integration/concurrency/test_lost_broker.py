@@ -25,6 +25,23 @@ def test_turns_go_on_while_the_broker_is_away_and_no_slot_is_lost(
     assert worker.process.returncode == 0
 
 
+def test_outcomes_of_an_outage_are_stored_after_it(
+    start_worker: StartWorker, send: Send, server: RedisServer
+) -> None:
+    with start_worker("-c", "30", queue="outage") as worker:
+        results = [send("probe.count", args=[1.0], queue="outage") for _ in range(30)]
+        until(lambda: {result.state for result in results} == {"STARTED"})
+        server.kill()
+        try:
+            until(lambda: "could not store" in worker.log, "outcomes were not stored")
+        finally:
+            server.start()
+        assert max(result.get() for result in results) == 30
+        met = [send("probe.meet", args=["slots", 30], queue="outage") for _ in range(30)]
+        assert [task.get() for task in met] == [30] * 30  # no slot is lost
+        until(lambda: server.client.hlen("unacked") == 0, "everything is acknowledged")
+
+
 def _lose_connections(server: RedisServer) -> None:
     """Close the worker's connections to the broker, which redelivers at once."""
     for client in server.client.client_list():

@@ -123,6 +123,62 @@ def test_a_result_that_is_too_large_is_refused(
         backend.store_result(task_id, "x" * 200, states.SUCCESS)
 
 
+def test_many_states_are_stored_in_one_exchange(
+    backend: AtomicRedisBackend, find: Find, server: RedisServer
+) -> None:
+    task_ids = [str(uuid4()) for _ in range(20)]
+    before = server.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+    writes = [backend.prepare(task_id, task_id, states.SUCCESS) for task_id in task_ids]
+    assert backend.write(writes) == [None] * 20
+    assert server.client.info("commandstats")["cmdstat_evalsha"]["calls"] - before >= 20
+    assert [find(task_id).get() for task_id in task_ids] == task_ids
+
+
+def test_a_redis_that_forgot_the_script_learns_it_again(
+    backend: AtomicRedisBackend, find: Find, server: RedisServer, task_id: str
+) -> None:
+    for value in (1, 2):
+        server.client.script_flush()
+        backend.write([backend.prepare(f"{task_id}-{value}", value, states.SUCCESS)])
+        assert find(f"{task_id}-{value}").get() == value
+
+
+def test_one_that_redis_refuses_does_not_take_the_others_with_it(
+    backend: AtomicRedisBackend, find: Find, server: RedisServer, task_id: str
+) -> None:
+    wrong = backend.prepare(f"{task_id}-wrong", 1, states.SUCCESS)
+    server.client.rpush(wrong.key, "a list, where a state should be")
+    good = [backend.prepare(f"{task_id}-{n}", n, states.SUCCESS) for n in range(2)]
+    first, refusal, last = backend.write([good[0], wrong, good[1]])
+    assert (first, last) == (None, None)
+    assert "WRONGTYPE" in str(refusal)
+    assert [find(f"{task_id}-{n}").get() for n in range(2)] == [0, 1]
+
+
+def _announce(backend: AtomicRedisBackend, task_id: str, since: str) -> None:
+    write = backend.prepare(task_id, {"pid": 1}, states.STARTED, since=since)
+    assert backend.write([write]) == [None]
+
+
+@pytest.mark.parametrize("state", ["REVOKED", "FAILURE"])
+def test_a_start_that_is_announced_late_does_not_hide_the_end(
+    backend: AtomicRedisBackend, find: Find, task_id: str, state: str
+) -> None:
+    since = backend.app.now().isoformat()
+    backend.store_result(task_id, ValueError("ended"), state)
+    _announce(backend, task_id, since)
+    assert find(task_id).state == state
+
+
+@pytest.mark.parametrize("state", ["REVOKED", "FAILURE", "RETRY"])
+def test_a_new_start_of_what_ended_before_is_announced(
+    backend: AtomicRedisBackend, find: Find, task_id: str, state: str
+) -> None:
+    backend.store_result(task_id, ValueError("ended"), state)
+    _announce(backend, task_id, backend.app.now().isoformat())
+    assert find(task_id).state == "STARTED"
+
+
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own writing
 def test_other_serializers_are_stored_celerys_way(
     server: RedisServer, find: Find, task_id: str

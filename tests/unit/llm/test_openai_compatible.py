@@ -1,5 +1,6 @@
 """The adapter to OpenAI's API, against the real client over a scripted HTTP transport."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +8,21 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import stamina
 from openai import AsyncOpenAI
 
 from clasper_worker import errors
 from clasper_worker.llm.catalogue import ModelRef
+from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.messages import ChatMessage, TokenUsage, ToolCall, ToolSpec
 from clasper_worker.llm.openai_compatible import (
     OpenAICompatibleModel,
     parse_completion,
     translate_error,
 )
+from clasper_worker.resilience.policy import GatePolicy
+from tests.unit.resilience.simulation import SharedStore, Worker
+from tests.unit.resilience.virtual_time import run_virtually
 
 REF = ModelRef("openai", "gpt-4o-mini")
 HELLO = [ChatMessage("user", "Hello")]
@@ -182,11 +188,114 @@ async def test_a_lost_connection_and_a_timeout_are_unavailability() -> None:
             await model_answering(handler).complete(HELLO)
 
 
-async def test_a_rate_limit_is_waited_out_as_its_retry_after_says() -> None:
-    answers = [httpx2.Response(429, headers={"retry-after-ms": "1"}, json={}),
-               httpx2.Response(200, json=COMPLETION)]  # fmt: skip
-    reply = await model_answering(lambda _: answers.pop(0), retries=1).complete(HELLO)
-    assert (reply.text, answers) == ("Hi", [])
+@pytest.mark.parametrize(("retries", "asked"), [(0, 1), (2, 3)])
+async def test_a_passing_failure_is_tried_again_as_often_as_is_set(
+    retries: int, asked: int
+) -> None:
+    seen: list[int] = []
+
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        seen.append(1)
+        return httpx2.Response(500)
+
+    with (
+        stamina.set_testing(testing=True, attempts=asked, cap=True),
+        pytest.raises(errors.ModelUnavailableError),
+    ):
+        await model_answering(handler, retries=retries).complete(HELLO)
+    assert len(seen) == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code"),
+    [(400, {}, None), (429, {}, "insufficient_quota"), (503, {"x-should-retry": "false"}, None)],
+)
+async def test_what_another_try_cannot_mend_is_not_tried_again(
+    status: int, headers: dict[str, str], code: str | None
+) -> None:
+    seen: list[int] = []
+
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        seen.append(1)
+        return httpx2.Response(status, headers=headers, json={"error": {"code": code}})
+
+    with pytest.raises(errors.ModelError):
+        await model_answering(handler, retries=3).complete(HELLO)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "2500"}, 2.5),
+        ({"retry-after": "30"}, 30),
+        ({"x-ratelimit-reset-requests": "8s"}, 8),
+        ({}, 1),
+    ],
+)
+def test_a_rate_limit_is_waited_out_by_all_as_its_answer_says(
+    headers: dict[str, str], seconds: float
+) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        answers = [httpx2.Response(429, headers=headers, json={})]
+        times: list[float] = []
+
+        def handler(_: httpx2.Request) -> httpx2.Response:
+            times.append(loop.time())
+            return answers.pop() if answers else httpx2.Response(200, json=COMPLETION)
+
+        store = SharedStore()
+        workers = [Worker(store), Worker(store)]
+        one, other = (model_answering(handler, gate=worker.gate) for worker in workers)
+        first = asyncio.create_task(one.complete(HELLO))
+        shared = workers[0].gate
+        while not shared.is_blocked or shared._unshared:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+        await asyncio.gather(first, *(other.complete(HELLO) for _ in range(10)))
+        for worker in workers:
+            await worker.gates.close()
+        return times
+
+    limited, *later = run_virtually(main())
+    assert len(later) == 11
+    assert min(later) - limited >= seconds
+
+
+def test_with_a_fallback_an_outage_is_not_waited_for() -> None:
+    async def main() -> tuple[list[str], float, int]:
+        loop = asyncio.get_running_loop()
+        asked: list[int] = []
+
+        def down(_: httpx2.Request) -> httpx2.Response:
+            asked.append(1)
+            return httpx2.Response(503)
+
+        worker = Worker(SharedStore(), GatePolicy(failures=1))
+        first = model_answering(down, retries=3, gate=worker.gate, has_fallback=True)
+        second = model_answering(lambda _: httpx2.Response(200, json=COMPLETION))
+        began = loop.time()
+        replies = [(await ModelChain([first, second]).complete(HELLO)).text for _ in range(20)]
+        took = loop.time() - began
+        await worker.gates.close()
+        return replies, took, len(asked)
+
+    replies, took, asked = run_virtually(main())
+    assert replies == ["Hi"] * 20
+    assert took < 0.5
+    assert asked == 1
+
+
+def test_without_one_a_model_that_stays_away_is_unavailability() -> None:
+    async def main() -> None:
+        worker = Worker(SharedStore(), GatePolicy(failures=1, wait=20))
+        model = model_answering(lambda _: httpx2.Response(503), retries=3, gate=worker.gate)
+        for _ in range(2):
+            with pytest.raises(errors.ModelUnavailableError):
+                await model.complete(HELLO)
+        await worker.gates.close()
+
+    run_virtually(main())
 
 
 def _all_subclasses(cls: type) -> set[type]:

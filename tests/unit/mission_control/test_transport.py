@@ -1,5 +1,6 @@
 """HTTP to the backend: retries and errors."""
 
+import asyncio
 from collections.abc import Callable
 
 import aiohttp
@@ -9,15 +10,21 @@ import stamina
 
 from clasper_worker import errors
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.resilience.gate import HostGate
+from clasper_worker.resilience.policy import GatePolicy
+from tests.unit.resilience.simulation import SharedStore, Worker
+from tests.unit.resilience.virtual_time import run_virtually
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
-def transport_answering(handler: Handler, *, attempts: int = 3) -> BackendTransport:
+def transport_answering(
+    handler: Handler, *, attempts: int = 3, gate: HostGate | None = None
+) -> BackendTransport:
     client = httpx2.AsyncClient(
         base_url="http://backend.test", transport=httpx2.MockTransport(handler)
     )
-    return BackendTransport(client, attempts=attempts, max_wait_seconds=0.001)
+    return BackendTransport(client, attempts=attempts, max_wait_seconds=0.001, gate=gate)
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +124,68 @@ async def test_a_deprecation_warning_is_logged_once_an_endpoint(
         await get(transport)
         await get(transport, "/y")
     assert [entry["endpoint"] for entry in logs] == ["GET /x", "GET /y"]
+
+
+def test_during_an_outage_requests_wait_at_the_gate_and_get_their_headers_anew() -> None:
+    tokens = iter(f"token-{number}" for number in range(1000))
+    sent: list[tuple[str, bytes, float]] = []
+
+    async def main() -> list[dict[str, object]]:
+        loop = asyncio.get_running_loop()
+        well_at = loop.time() + 120
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            sent.append((request.headers["x-agent-token"], request.content, loop.time()))
+            status = 200 if loop.time() >= well_at else 503
+            return httpx2.Response(status, json={"id": "1"})
+
+        worker = Worker(SharedStore())
+        transport = transport_answering(handler, gate=worker.gate)
+        answers = await asyncio.gather(
+            *(
+                transport.request(
+                    "POST", "/x", headers=lambda: {"X-Agent-Token": next(tokens)}, body={"a": 1}
+                )
+                for _ in range(100)
+            )
+        )
+        await worker.gates.close()
+        return answers
+
+    assert run_virtually(main()) == [{"id": "1"}] * 100
+    assert {content for _, content, _ in sent} == {b'{"a":1}'}
+    assert len({token for token, _, _ in sent}) == len(sent)
+    assert len(sent) < 100 + 100 + 20  # all at once, then probes, then all again
+
+
+def test_a_retry_after_stops_all_requests_until_then() -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        answers = [httpx2.Response(429, headers={"retry-after": "30"})]
+        times: list[float] = []
+
+        def handler(_: httpx2.Request) -> httpx2.Response:
+            times.append(loop.time())
+            return answers.pop() if answers else httpx2.Response(200, json={})
+
+        worker = Worker(SharedStore())
+        transport = transport_answering(handler, attempts=1, gate=worker.gate)
+        await get(transport)
+        await worker.gates.close()
+        return times[1] - times[0]
+
+    assert run_virtually(main()) >= 30
+
+
+def test_a_backend_that_stays_away_is_unavailability_with_the_last_answers_status() -> None:
+    async def main() -> errors.BackendUnavailableError:
+        worker = Worker(SharedStore(), GatePolicy(failures=1, wait=20))
+        transport = transport_answering(lambda _: httpx2.Response(503), gate=worker.gate)
+        with pytest.raises(errors.BackendUnavailableError) as caught:
+            await get(transport)
+        with pytest.raises(errors.BackendUnavailableError):
+            await get(transport)
+        await worker.gates.close()
+        return caught.value
+
+    assert run_virtually(main()).details["status"] == 503

@@ -10,6 +10,8 @@ from clasper_worker.errors import EmptyReplyError, ToolLoopError
 from clasper_worker.llm.messages import ChatMessage, ModelReply
 from clasper_worker.testing import ScriptedModel, calls, says
 from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
+from clasper_worker.turn.journal import TurnJournal
+from clasper_worker.turn.ledger import MemoryLedger
 from clasper_worker.turn.loop import REPEATS_ALLOWED, REPEATS_FATAL, Answer, converse
 
 OPENING = [ChatMessage("system", "S"), ChatMessage("user", "U")]
@@ -37,7 +39,14 @@ class Harness:
 
     async def run(self, *replies: ModelReply, max_steps: int = 10) -> tuple[Answer, ScriptedModel]:
         model = ScriptedModel(replies)
-        answer = await converse(model, OPENING, self.toolbox, self.context_for, max_steps=max_steps)
+        answer = await converse(
+            model,
+            OPENING,
+            self.toolbox,
+            self.context_for,
+            TurnJournal(MemoryLedger(), "t", {}),
+            max_steps=max_steps,
+        )
         return answer, model
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker import errors
 from clasper_worker.testing import calls, says
-from clasper_worker.turn.ledger import MemoryLedger
+from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.journal import Outcome
+from clasper_worker.turn.ledger import MemoryLedger, ledger_key
+from clasper_worker.turn.request import parse_send_request
 
 
 async def test_the_reply_is_posted_once_to_the_task_and_returned(harness: Any) -> None:
@@ -297,3 +301,54 @@ async def test_a_system_prompt_in_the_request_replaces_the_soul(harness: Any) ->
     system = model.requests[0].messages[0].content
     assert "You are a pirate." in system
     assert "You are kind." not in system
+
+
+def _key(turn_id: str = "turn-1") -> str:
+    request = parse_send_request({"user_id": "u1", "message": "Hello", "task_title": "Thread"})
+    return ledger_key(request, TurnIdentity(turn_id, turn_id, "0" * 32))
+
+
+async def test_a_turn_that_has_ended_is_answered_without_any_request(harness: Any) -> None:
+    first, _ = await harness.run(says("one"))
+    count = len(harness.http.requests)
+    again, model = await harness.run()
+    assert again == first  # the trace's id, too: it is the very same result
+    assert model.requests == []
+    assert len(harness.http.requests) == count
+
+
+async def test_a_turn_whose_end_cannot_be_recorded_has_ended_all_the_same(harness: Any) -> None:
+    class Failing(MemoryLedger):
+        async def record(self, key: str, entries: Any, spent: float) -> Any:
+            if entries[0][0] == "result":
+                raise errors.StateUnavailableError("Redis is away")
+            return await super().record(key, entries, spent)
+
+    harness.deps = replace(harness.deps, ledger=Failing())
+    first, _ = await harness.run(says("one"))
+    again, model = await harness.run()
+    assert (first.response, again.response, model.requests) == ("one", "one", [])
+    assert await harness.messages(first.task_id) == ["one"]
+
+
+async def test_what_earlier_runs_took_counts_towards_the_soft_limit(harness: Any) -> None:
+    await harness.deps.ledger.record(_key(), [], 400)
+    with pytest.raises(SoftTimeLimitExceeded):
+        await harness.run(says("late"), settings={"soft_limit_seconds": 300})
+    assert harness.http.paths("POST") == []
+    await harness.run(says("in time"), settings={"soft_limit_seconds": 500})
+
+
+async def test_a_turn_that_timed_out_says_so_once_and_ends_the_same_way_again(
+    harness: Any,
+) -> None:
+    found, _ = await harness.run(says("before"), turn_id="another")
+    late = Outcome(kind="timed_out", task_id=found.task_id, text="late")
+    await harness.deps.ledger.record(_key(), [("outcome", late.model_dump_json())], 1)
+    with pytest.raises(errors.TurnTimeoutError):
+        await harness.run()
+    assert await harness.messages(found.task_id) == ["before", "late"]
+    before = len(harness.http.requests)
+    with pytest.raises(errors.TurnTimeoutError):
+        await harness.run()
+    assert len(harness.http.requests) == before

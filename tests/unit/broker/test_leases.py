@@ -1,0 +1,274 @@
+"""The keeper of leases, with a scheduler that says what it is told to say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
+from clasper_worker.broker.schedule import Burial, Exchanged
+
+DEADLINE = 20.0
+SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
+LONG = 600.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class ScriptedSchedule:
+    """Answers as it is told: a set of lost tokens, errors to raise first, burials to report."""
+
+    def __init__(self) -> None:
+        self.refreshed: list[tuple[str, ...]] = []
+        self.settled: list[tuple[str, ...]] = []
+        self.reaped = 0
+        self.lost: set[str] = set()
+        self.errors: list[Exception] = []
+        self.burials: list[Burial] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
+        asked = tuple(tokens)
+        self.refreshed.append(asked)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.meanwhile()
+        return tuple(token for token in asked if token in self.lost)
+
+    def reap(self) -> tuple[int, tuple[Burial, ...]]:
+        self.reaped += 1
+        buried, self.burials = tuple(self.burials), []
+        return 0, buried
+
+    def exchange(self, *, settled: Iterable[str] = (), **_: Any) -> Exchanged:
+        self.settled.append(tuple(settled))
+        return Exchanged((), (), (), more=False)
+
+
+class Told:
+    """What the keeper has told the worker."""
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[str, ...]] = []
+        self.interrupts: list[tuple[str, ...]] = []
+        self.buried: list[Burial] = []
+
+
+@pytest.fixture
+def schedule() -> ScriptedSchedule:
+    return ScriptedSchedule()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def make(schedule: ScriptedSchedule, told: Told) -> Iterator[Callable[[float], LeaseKeeper]]:
+    made: list[LeaseKeeper] = []
+
+    def make(lease_seconds: float) -> LeaseKeeper:
+        keeper = LeaseKeeper(
+            schedule,  # type: ignore[arg-type]
+            lease_seconds,
+            on_lost=told.lost.append,
+            on_interrupt=told.interrupts.append,
+            on_buried=told.buried.extend,
+        )
+        made.append(keeper)
+        return keeper
+
+    yield make
+    for keeper in made:
+        keeper.stop()
+
+
+Make = Callable[[float], LeaseKeeper]
+
+
+def test_what_is_held_is_prolonged_again_and_again(make: Make, schedule: ScriptedSchedule) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1", "b#2"], since=time.monotonic())
+    keeper.start()
+    until(lambda: schedule.refreshed.count(("a#1", "b#2")) > 3)
+    assert schedule.reaped >= 3
+
+
+def test_what_is_dropped_is_prolonged_no_longer(make: Make, schedule: ScriptedSchedule) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.drop(["a#1", "unknown#1"])
+    keeper.start()
+    until(lambda: schedule.refreshed)
+    assert not keeper.holds("a#1")
+    assert set(schedule.refreshed) == {("b#1",)}
+
+
+def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
+    make: Make, schedule: ScriptedSchedule, told: Told
+) -> None:
+    burial = Burial("letter", "job", "its worker was lost each time")
+    schedule.burials = [burial]
+    make(SOON).start()
+    until(lambda: schedule.reaped > 2)
+    assert schedule.refreshed == []
+    assert told.buried == [burial]
+
+
+def test_a_lost_lease_is_reported_once(make: Make, schedule: ScriptedSchedule, told: Told) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    schedule.lost = {"a#1"}
+    keeper.start()
+    until(lambda: schedule.refreshed.count(("b#1",)) > 2)
+    assert told.lost == [("a#1",)]
+    assert (keeper.holds("a#1"), keeper.holds("b#1")) == (False, True)
+    assert (keeper.is_fresh("a#1"), keeper.is_fresh("b#1")) == (False, True)
+
+
+def test_what_was_settled_while_redis_was_asked_is_not_lost(
+    make: Make, schedule: ScriptedSchedule, told: Told
+) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1"], since=time.monotonic())
+    schedule.lost = {"a#1"}
+    schedule.meanwhile = lambda: keeper.drop(["a#1"])
+    keeper.start()
+    until(lambda: schedule.reaped > 2)
+    assert told.lost == []
+
+
+def test_what_came_while_redis_was_asked_is_kept(make: Make, schedule: ScriptedSchedule) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1"], since=time.monotonic())
+    schedule.meanwhile = lambda: keeper.hold(["b#1"], since=time.monotonic())
+    keeper.start()
+    until(lambda: ("a#1", "b#1") in schedule.refreshed)
+    assert keeper.is_fresh("b#1")
+
+
+@pytest.mark.parametrize(
+    "error", [RedisConnectionError("gone"), OSError("gone"), ValueError("a fault of ours")]
+)
+def test_an_error_does_not_end_the_keeping(
+    make: Make, schedule: ScriptedSchedule, told: Told, error: Exception
+) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1"], since=time.monotonic())
+    schedule.errors = [error, error, error]
+    keeper.start()
+    until(lambda: len(schedule.refreshed) > 5)
+    assert keeper.holds("a#1")
+    assert told.lost == []
+
+
+@pytest.mark.parametrize("told_of", ["lost", "buried"])
+def test_an_error_of_who_is_told_does_not_end_the_keeping(
+    schedule: ScriptedSchedule, told_of: str
+) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    keeper = LeaseKeeper(
+        schedule,  # type: ignore[arg-type]
+        SOON,
+        on_lost=fail,
+        on_interrupt=fail,
+        on_buried=fail,
+    )
+    if told_of == "lost":
+        schedule.lost = {"a#1"}
+    else:
+        schedule.burials = [Burial("letter", "job", "a reason")]
+    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.start()
+    until(lambda: schedule.reaped > 3)
+    keeper.stop()
+    assert keeper.holds("b#1")
+
+
+def test_a_lease_is_fresh_from_when_it_was_asked_for(make: Make) -> None:
+    keeper = make(10.0)
+    now = time.monotonic()
+    keeper.hold(["new#1"], since=now)
+    keeper.hold(["old#1"], since=now - 9.0)
+    assert keeper.is_fresh("new#1")
+    assert not keeper.is_fresh("old#1")
+    assert keeper.holds("old#1")
+    assert not keeper.is_fresh("unknown#1")
+
+
+def test_a_lease_stays_fresh_only_by_answers(make: Make, schedule: ScriptedSchedule) -> None:
+    keeper = make(10.0)
+    keeper.hold(["a#1"], since=time.monotonic() - 9.0)
+    schedule.errors = [RedisConnectionError("gone")]
+    with pytest.raises(RedisConnectionError):
+        keeper.confirm("a#1")
+    assert not keeper.is_fresh("a#1")
+    assert keeper.confirm("a#1")
+    assert keeper.is_fresh("a#1")
+
+
+def test_confirming_a_lease_that_is_lost_reports_it(
+    make: Make, schedule: ScriptedSchedule, told: Told
+) -> None:
+    keeper = make(LONG)
+    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    schedule.lost = {"a#1"}
+    assert not keeper.confirm("a#1")
+    assert not keeper.confirm("a#1")
+    assert schedule.refreshed == [("a#1",)]
+    assert told.lost == [("a#1",)]
+    assert keeper.confirm("b#1")
+
+
+def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
+    keeper = make(LONG)
+    keeper.leave(["a#1"])
+    keeper.leave(["b#1"])
+    assert keeper.take_left() == ["a#1", "b#1"]
+    assert keeper.take_left() == []
+
+
+def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
+    burial = Burial("letter", "job", "not a message of Celery")
+    make(LONG).report(Exchanged((), ("a", "b"), (burial,), more=False))
+    assert told.interrupts == [("a", "b")]
+    assert told.buried == [burial]
+    make(LONG).report(Exchanged((), (), (), more=False))
+    assert len(told.interrupts) == len(told.buried) == 1
+
+
+def test_starting_twice_starts_one_thread_and_stopping_ends_it(make: Make) -> None:
+    before = set(threading.enumerate())
+    keeper = make(SOON)
+    keeper.start()
+    keeper.start()
+    started = set(threading.enumerate()) - before
+    assert [thread.name for thread in started] == ["clasper-leases"]
+    keeper.stop()
+    until(lambda: not any(thread.is_alive() for thread in started))
+
+
+def test_a_keeper_that_never_started_stops(make: Make) -> None:
+    make(LONG).stop()
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_token"),
+    [("a#1", True), ("a#12", True), ("a#b#3", True), ("a", False), ("a#", False), ("a#1\n", False)],
+)
+def test_a_lease_token_is_told_from_other_delivery_tags(tag: str, is_token: bool) -> None:
+    assert is_lease_token(tag) is is_token
+    assert not is_lease_token(1)  # type: ignore[arg-type]  # as other transports have

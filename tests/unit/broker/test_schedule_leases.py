@@ -1,0 +1,157 @@
+"""Leases that lapse, and what a worker's loss does to what it ran."""
+
+from __future__ import annotations
+
+import pytest
+
+from clasper_worker.broker.schedule import ScheduleRules
+from tests.unit.broker.turns import Broker, job_of, message
+
+
+def test_a_held_lease_is_prolonged_and_none_is_lost(broker: Broker) -> None:
+    broker.send("a")
+    token = broker.take_one().token
+    broker.client.zadd("clasper:leases", {token.removesuffix("#1"): 1})
+    assert broker.schedule().refresh([token]) == ()
+    broker.look_after_leases()
+    assert broker.schedule().reap() == (0, ())
+
+
+def test_a_lapsed_turn_runs_again_before_its_session_goes_on(broker: Broker) -> None:
+    broker.send("a")
+    broker.send("b")
+    first = broker.take_one()
+    broker.lapse()
+    assert broker.schedule().reap() == (1, ())
+    (again,) = broker.take().deliveries
+    assert (job_of(again), again.lapses, again.is_redelivered) == ("a", 1, True)
+    assert broker.schedule().refresh([first.token]) == (first.token,)
+    assert broker.jobs(settled=[first.token]) == []
+    assert broker.jobs(settled=[again.token]) == ["b"]
+
+
+def test_a_lapse_gives_the_users_slot_back(broker: Broker) -> None:
+    broker.rules = ScheduleRules(tenant_concurrency=1)
+    broker.send("a", role="one")
+    broker.send("b", role="two")
+    broker.take_one()
+    broker.lapse()
+    broker.schedule().reap()
+    assert broker.drain() == ["a", "b"]
+    assert broker.left() == set()
+
+
+def test_lapses_are_first_looked_for_a_leases_time_after_nobody_did(broker: Broker) -> None:
+    broker.send("a")
+    broker.take_one()
+    broker.client.zadd(
+        "clasper:leases", dict.fromkeys(broker.client.zrange("clasper:leases", 0, -1), 1)
+    )
+    assert broker.schedule().reap() == (0, ())  # nobody had looked before
+    assert broker.schedule().reap() == (0, ())
+    broker.client.set("clasper:leases:hold", 1)  # the time is over
+    assert broker.schedule().reap() == (1, ())
+
+
+def test_a_gap_in_looking_starts_that_time_anew(broker: Broker) -> None:
+    broker.send("a")
+    broker.take_one()
+    broker.lapse()
+    pulse = int(broker.client.get("clasper:leases:pulse") or 0)
+    broker.client.set("clasper:leases:pulse", pulse - 60_000)
+    assert broker.schedule().reap() == (0, ())
+
+
+def test_a_message_that_its_workers_do_not_survive_becomes_a_dead_letter(broker: Broker) -> None:
+    broker.rules = ScheduleRules(attempts=3)
+    broker.send("poison")
+    broker.send("after")
+    for lapses in (0, 1):
+        assert broker.take_one().lapses == lapses
+        broker.lapse()
+        assert broker.schedule().reap() == (1, ())
+    token = broker.take_one().token
+    broker.lapse()
+    lapsed, (burial,) = broker.schedule().reap()
+    assert (lapsed, burial.job_id) == (1, "poison")
+    (letter,) = broker.dead().values()
+    assert letter["reason"] == burial.reason == "its worker was lost each time"
+    assert (letter["job"], letter["user"], letter["attempts"]) == ("poison", "u", "3")
+    assert broker.schedule().refresh([token]) == (token,)
+    assert broker.drain() == ["after"]
+
+
+def test_a_release_is_no_lapse(broker: Broker) -> None:
+    broker.rules = ScheduleRules(attempts=2)
+    broker.send("a")
+    for _ in range(5):
+        broker.take(0, released=[broker.take_one().token])
+    assert broker.take_one().lapses == 0
+
+
+def test_a_worker_can_bury_what_it_has_and_its_session_goes_on(broker: Broker) -> None:
+    broker.send("a")
+    broker.send("b")
+    token = broker.take_one().token
+    assert broker.schedule().bury(token, "no such task: x")
+    assert not broker.schedule().bury(token, "again")
+    ((letter, about),) = broker.dead().items()
+    assert letter == token.removesuffix("#1")
+    assert (about["reason"], about["job"], about["queue"]) == ("no such task: x", "a", "clasper")
+    assert broker.drain() == ["b"]
+    assert broker.left() == {"clasper:dead", f"clasper:dead:{letter}"}
+
+
+def test_a_group_is_buried_one_by_one(broker: Broker) -> None:
+    for job in "abc":
+        broker.send(job, metadata={"busy": "collect"})
+    broker.send("d")
+    broker.schedule().bury(broker.take_one().token, "poison")
+    assert sorted(letter["job"] for letter in broker.dead().values()) == ["a", "b", "c"]
+    assert broker.drain() == ["d"]
+
+
+def test_the_oldest_dead_letters_go_when_there_are_too_many(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clasper_worker.broker.schedule._DEAD_LETTERS", 2)
+    for number in range(4):
+        broker.push(b"junk %d" % number)
+        (burial,) = broker.take().buried
+        broker.client.zadd("clasper:dead", {burial.letter_id: number})  # as if an hour apart
+    assert sorted(letter["raw"] for letter in broker.dead().values()) == ["junk 2", "junk 3"]
+    assert len(broker.left()) == 3
+
+
+@pytest.mark.parametrize("lost", [["leases"], ["leases", "leases:pulse", "leases:hold"]])
+def test_leases_that_were_flushed_are_found_again(broker: Broker, lost: list[str]) -> None:
+    broker.send("a", role="held")
+    broker.send("b", role="lost")
+    held, gone = broker.take().deliveries
+    broker.look_after_leases()
+    broker.client.delete(*(f"clasper:{key}" for key in lost))
+    assert broker.schedule().reap() == (0, ())
+    assert broker.schedule().refresh([held.token, gone.token]) == ()
+    broker.lapse(gone.token)
+    assert broker.schedule().reap() == (1, ())
+    assert broker.jobs() == ["b"]
+
+
+def test_a_holder_brings_back_its_lease_alone_after_a_flush(broker: Broker) -> None:
+    broker.send("a", role="held")
+    broker.send("b", role="lost")
+    held, _ = broker.take().deliveries
+    broker.client.delete("clasper:leases")
+    broker.schedule().refresh([held.token])
+    broker.look_after_leases()
+    broker.schedule().reap()
+    assert broker.client.zcard("clasper:leases") == 2
+
+
+def test_what_is_left_of_a_message_that_is_gone_is_swept_away(broker: Broker) -> None:
+    broker.push(message("some.task", job="a"))
+    token = broker.take_one().token
+    broker.client.delete(f"clasper:message:{token.removesuffix('#1')}")
+    broker.lapse()
+    broker.schedule().reap()
+    assert broker.left() == {"clasper:jobs"}

@@ -1,0 +1,124 @@
+"""What the scheduler reads of a message: whose it is, which session's, and which turn."""
+
+from __future__ import annotations
+
+import base64
+import json
+import string
+from typing import Any
+
+import pytest
+from celery import Celery
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from clasper_worker.turn.identity import turn_id_for
+from tests.unit.broker.turns import Broker, message
+
+# Text that JSON can carry; stripped as the request model does it.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+    lambda text: text.strip() == text.strip(string.whitespace) != ""
+)
+each_on_one_server = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read(broker: Broker, raw: bytes) -> dict[str, str]:
+    """The fields that the scheduler keeps of a message."""
+    broker.client.flushall()
+    broker.push(raw)
+    broker.take(0)
+    (key,) = broker.client.keys("clasper:message:*")
+    return {
+        name.decode(): value.decode()
+        for name, value in broker.client.hgetall(key).items()
+        if name != b"raw"
+    }
+
+
+@given(user=TEXT, key=TEXT, padding=st.text(max_size=5))
+@example(user="jürgen", key="schlüssel", padding="")
+@example(user="利用者", key="鍵", padding="\x00")
+@example(user="🦊", key="🗝️", padding='"\\')
+@each_on_one_server
+def test_the_turn_is_the_one_that_the_worker_will_name(
+    broker: Broker, user: str, key: str, padding: str
+) -> None:
+    kwargs = {"user_id": user, "message": padding, "idempotency_key": key}
+    found = read(broker, message(job="a-job", **kwargs))
+    assert found["u"] == turn_id_for(user.strip(), key.strip(), "a-job")
+    assert found["t"] == user.strip()
+
+
+@given(user=TEXT, text=st.text(st.characters(exclude_categories=["Cs"])))
+@each_on_one_server
+def test_any_body_is_decoded_as_python_does_it(broker: Broker, user: str, text: str) -> None:
+    # Not escaped: the bytes of every character, at every place of a group of Base64.
+    body = json.dumps([[text], {"message": text, "user_id": user}, {}], ensure_ascii=False)
+    assert read(broker, message(body=body))["t"] == user.strip()
+
+
+@given(size=st.integers(0, 2000))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bodies_of_any_length_are_decoded(broker: Broker, size: int) -> None:
+    assert read(broker, message(message="x" * size, user_id="u"))["t"] == "u"
+
+
+def test_without_an_idempotency_key_the_job_is_the_turn(broker: Broker) -> None:
+    assert read(broker, message(job="a-job", user_id="u"))["u"] == "a-job"
+
+
+def test_a_body_that_is_not_encoded_is_read_too(broker: Broker) -> None:
+    raw = json.loads(message(user_id="u"))
+    raw["body"] = base64.b64decode(raw["body"]).decode()
+    raw["properties"]["body_encoding"] = "utf-8"
+    assert read(broker, json.dumps(raw).encode())["t"] == "u"
+
+
+@pytest.mark.parametrize("body", ["!!!!", "AAA", "A", "====", "AA==AA==", "\n", "ä"])
+def test_a_body_that_is_not_base64_has_no_session(broker: Broker, body: str) -> None:
+    raw = json.loads(message(user_id="u"))
+    raw["body"] = body
+    assert read(broker, json.dumps(raw).encode())["s"] == ""
+
+
+def test_sessions_of_different_users_are_different_lanes(broker: Broker) -> None:
+    lanes = {
+        read(broker, message(user_id=user, session_key=session))["s"]
+        for user, session in [("u", "user:v:r"), ("v", "user:v:r"), ("uuser:", "v:r"), ("u", "v:r")]
+    }
+    assert len(lanes) == 4
+
+
+ROUTE = {"user_id": "u", "session_key": "user:u:r", "agent_role": "r", "idempotency_key": "k"}
+
+
+def test_a_route_in_the_headers_stands_for_the_body(broker: Broker) -> None:
+    by_body = read(broker, message(job="a", tag="t", **ROUTE, metadata={"busy": "collect"}))
+    route = {**ROUTE, "metadata": {"busy": "collect"}}
+    by_route = read(
+        broker, message(job="a", tag="t", body="never read", headers={"clasper_route": route})
+    )
+    assert by_route == by_body
+    assert by_route["b"] == "collect"
+
+
+@pytest.mark.parametrize("route", [None, "u", 1, True])
+def test_a_route_that_is_none_is_passed_over(broker: Broker, route: Any) -> None:
+    assert read(broker, message(user_id="u", headers={"clasper_route": route}))["t"] == "u"
+
+
+@pytest.mark.parametrize("route", [{}, [], {"user_id": None}, {"user_id": {}}])
+def test_a_route_without_a_user_has_no_session(broker: Broker, route: Any) -> None:
+    assert read(broker, message(user_id="u", headers={"clasper_route": route}))["s"] == ""
+
+
+def test_a_stock_celery_producers_message_is_read(real_broker: Broker) -> None:
+    client = real_broker.client
+    url = "redis://{host}:{port}/0".format(**client.connection_pool.connection_kwargs)
+    with Celery("a_backend", broker=url, set_as_current=False) as app:
+        kwargs = {"user_id": "jürgen", "message": "Hello", "idempotency_key": "k"}
+        app.send_task("clasper.send", kwargs=kwargs, queue="clasper", task_id="a-job", priority=5)
+    real_broker.take(0)
+    (key,) = client.keys("clasper:message:*")
+    turn, user = client.hmget(key, "u", "t")
+    assert (turn.decode(), user.decode()) == (turn_id_for("jürgen", "k", "a-job"), "jürgen")
