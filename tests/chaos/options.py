@@ -27,6 +27,7 @@ class Options:
         kills: in the row of kills at random microseconds.
         many: turns in the row of many turns.
         kill_every: seconds between kills there, at most; half of that at least.
+        waiting: turns in the row of a long outage, which lasts four times as long as the others.
         copies: of one turn, enqueued at once.
         concurrency: of each worker (``-c``).
         plain: start each worker from nothing instead of forking it.
@@ -44,6 +45,7 @@ class Options:
     kills: int = 300
     many: int = 10_000
     kill_every: float = 5.0
+    waiting: int = 1_000
     copies: int = 50
     concurrency: int = 8
     plain: bool = False
@@ -59,6 +61,7 @@ class Options:
             visibility_seconds=5.0,
             kills=20,
             many=400,
+            waiting=100,
             recovery_seconds=None,
         )
 

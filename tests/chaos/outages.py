@@ -20,6 +20,7 @@ _STARTS: dict[str, tuple[Point, ...]] = {
     "backend": (_BEFORE_POST, _IN_TOOL),
     "model": (_BEFORE_MODEL, _IN_TOOL),
 }
+_LONG = 4  # outages as long as the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ def suffer(scene: Scene, outage: Outage) -> None:
     """Go through an outage that begins while turns are at a point; others come in during it."""
     for _ in range(2):
         scene.start_worker(wait=True)
-    struck = 0
     starts = _STARTS[outage.server][: scene.options.rounds]
     for point in starts:
         first = max(4, scene.options.turns // (2 * len(starts)))
@@ -57,11 +57,24 @@ def suffer(scene: Scene, outage: Outage) -> None:
         held_by.release()
         _keep_sending(scene, scene.options.turns // len(starts) - first)
         time.sleep(max(0.0, at + scene.options.outage_seconds - time.monotonic()))
-        struck = server.behave()
+        scene.notes.append(f"{server.behave()} calls struck by then")
         about = hit.about() if hit else {}
         what = f"{outage.server}: {outage.kind}"
         scene.disturb(what, at, time.monotonic(), **about)
-    scene.notes.append(f"{struck} calls struck")
+
+
+def queue_up(scene: Scene) -> None:
+    """Have many turns wait while the model fails for long: they may neither fail nor hammer it."""
+    for _ in range(2):
+        scene.start_worker(wait=True)
+    seconds = _LONG * scene.options.outage_seconds
+    at = time.monotonic()
+    scene.model.behave("error")
+    scene.send_batch(scene.options.waiting, tools=0.0)
+    time.sleep(max(0.0, at + seconds - time.monotonic()))
+    struck = scene.model.behave()
+    scene.disturb("model: error", at, time.monotonic())
+    scene.notes.append(f"{struck} calls made in {seconds:g} s in which all of them failed")
 
 
 def _keep_sending(scene: Scene, turns: int) -> None:

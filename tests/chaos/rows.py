@@ -84,6 +84,7 @@ ROWS = (
         "model closes in the middle of half of its answers",
         Outage("model", "half", 0.5),
     ),
+    Row("model-queue", "many turns wait while the model answers 500", outages.queue_up),
     Row("same-key", "each turn enqueued many times at once, one key", floods.same_key),
     Row("same-id", "each turn enqueued twice or thrice, one Celery id", floods.same_id),
     Row(
