@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tests.chaos import recording_backend
+from tests.chaos.callers import QUEUE, request_for
 from tests.chaos.records import SentTurn
-from tests.chaos.scene import QUEUE, Scene, request_for
+from tests.chaos.scene import Scene
 from tests.chaos.script import token_of
 from tests.chaos.server_process import TrapNotSprungError
 from tests.chaos.workers import Worker
@@ -32,12 +34,12 @@ def same_key(scene: Scene) -> None:
             request = {**request_for(token, tool=number % 4 == 0), "idempotency_key": token}
             at = time.monotonic()
 
-            def send(_: int, request: dict[str, object] = request) -> str:
-                return str(scene.app.send_task("clasper.send", kwargs=request, queue=QUEUE).id)
+            def send(_: int, request: dict[str, Any] = request) -> str:
+                return scene.callers.enqueue(request)
 
             ids = tuple(senders.map(send, range(scene.options.copies)))
             user = str(request["user_id"])
-            scene.was_sent(SentTurn(token, user, ids, number % 4 == 0, at))
+            scene.callers.sent.append(SentTurn(token, user, ids, number % 4 == 0, at))
 
 
 def same_id(scene: Scene) -> None:
@@ -51,14 +53,14 @@ def same_id(scene: Scene) -> None:
         name = f"same-{number}"
         at = time.monotonic()
         for _ in range(2):
-            scene.app.send_task("clasper.send", task_id=name, kwargs=request, queue=QUEUE)
-        scene.was_sent(SentTurn(token, request["user_id"], (name,), number % 4 == 0, at))
+            scene.callers.enqueue(request, name)
+        scene.callers.sent.append(SentTurn(token, request["user_id"], (name,), number % 4 == 0, at))
         again.append((name, request))
     deadline = time.monotonic() + _START_SECONDS
-    while scene.ended() < len(again) and time.monotonic() < deadline:
+    while scene.callers.ended() < len(again) and time.monotonic() < deadline:
         time.sleep(0.1)
     for name, request in again[::2]:
-        scene.app.send_task("clasper.send", task_id=name, kwargs=request, queue=QUEUE)
+        scene.callers.enqueue(request, name)
 
 
 def random_kills(scene: Scene) -> None:
@@ -80,7 +82,7 @@ def random_kills(scene: Scene) -> None:
             scene.send_batch(2, sessions=1, tools=0.1)
             sent += 2
         timer.join()
-        full += bool(scene.client.llen(QUEUE))
+        full += bool(scene.callers.client.llen(QUEUE))
         scene.disturb("kill -9", killed_at[0], math.inf, workers=(current.name,))
         current.wait()
         current = _at_work(scene, following)
@@ -100,10 +102,10 @@ def many_turns(scene: Scene) -> None:
         target=scene.send_batch, args=(total,), kwargs={"sessions": max(5, total // 50)}
     )
     sender.start()
-    while sender.is_alive() or scene.ended() < total * 0.97:
+    while sender.is_alive() or scene.callers.ended() < total * 0.97:
         began = time.monotonic()
         pause = scene.random.uniform(options.kill_every / 2, options.kill_every)
-        while time.monotonic() < began + pause and scene.ended() < total:
+        while time.monotonic() < began + pause and scene.callers.ended() < total:
             time.sleep(0.5)
         scene.look_after_workers()
         _kill_one(scene)

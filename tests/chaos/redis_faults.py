@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 
 from tests.chaos.points import Hit, server_of
 from tests.chaos.scene import Scene
@@ -33,21 +34,16 @@ def kill_redis(scene: Scene) -> None:
 def flush_state(scene: Scene) -> None:
     """Delete leases, journals and results while a turn is at a point."""
     _two_workers(scene)
-    deleted: dict[str, int] = {}
+    deleted: Counter[str] = Counter()
 
     def strike(scene: Scene, hit: Hit) -> None:
-        scene.ended()  # what callers have fetched by now, they have
         at = time.monotonic()
-        for pattern in scene.options.flushed:
-            keys = list(scene.client.scan_iter(pattern, count=1000))
-            if keys:
-                scene.client.delete(*keys)
-            deleted[pattern] = deleted.get(pattern, 0) + len(keys)
+        deleted.update(scene.callers.delete(scene.options.flushed))
         until = time.monotonic()
         scene.disturb("state flushed", at, until, state=True, erases=True, **hit.about())
 
     at_points(scene, strike)
-    told = ", ".join(f"{pattern}: {count}" for pattern, count in deleted.items())
+    told = ", ".join(f"{pattern} {count}" for pattern, count in deleted.items())
     scene.notes.append(f"keys deleted: {told}")
 
 
@@ -63,7 +59,7 @@ def pause_redis(scene: Scene) -> None:
         if stopped:
             os.kill(scene.redis.pid, signal.SIGSTOP)
         else:
-            scene.client.client_pause(int(seconds * 1000))
+            scene.callers.client.client_pause(int(seconds * 1000))
         server_of(scene, hit.point).release()
         time.sleep(seconds)
         if stopped:

@@ -1,4 +1,4 @@
-"""Where a row plays: Redis, the two servers, workers, and a stock Celery app that sends."""
+"""Where a row plays: Redis, the two servers, workers, and callers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
-from redis import Redis
-from redis.exceptions import RedisError
-
 from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
 from clasper_worker.settings import Settings
+from tests.chaos.callers import Callers
 from tests.chaos.options import Options
-from tests.chaos.records import Disturbance, ModelCall, Post, RowRecord, SentTurn, TurnEnd
-from tests.chaos.script import message_for, token_of
+from tests.chaos.records import Disturbance, ModelCall, Post, RowRecord, SentTurn
+from tests.chaos.script import token_of
 from tests.chaos.server_process import ROOT, ServerProcess
 from tests.chaos.workers import Nursery, Worker, wait_until
 
-QUEUE = "clasper"
 _SECRET = "a-secret-of-the-fault-matrix-and-of-nothing-else"
 _READY_SECONDS = 60.0
 _LONGEST_SECONDS = 1800.0
-_CHUNK = 500
 
 
 class Scene:
@@ -36,6 +31,10 @@ class Scene:
 
     Attributes:
         options: of the run.
+        redis: the broker.
+        model: the recording model.
+        backend: the recording backend.
+        callers: send turns and get results.
         random: seeded by the run's seed and the row's name.
         disturbances: what was done to it, in order.
         notes: what should be told of the row besides its figures.
@@ -56,21 +55,16 @@ class Scene:
         self.redis = redis
         self.model = model
         self.backend = backend
+        self.callers = Callers(redis.url)
         self.disturbances: list[Disturbance] = []
         self.notes: list[str] = []
         self._nursery = nursery
         self._folder = folder
         self._workers: list[Worker] = []
         self._crashed: list[str] = []
-        self._sent: list[SentTurn] = []
         self._sessions = 0
-        self._ends: dict[str, TurnEnd] = {}
         self._began = self._moved = time.monotonic()
         self._seen: tuple[int, ...] = ()
-        # As a customer's backend: it knows the broker, and nothing of ours.
-        self.app = Celery("chaos", broker=redis.url, set_as_current=False)
-        self.reader = Celery("chaos-reader", backend=redis.url, set_as_current=False)
-        self.client: Redis = Redis.from_url(redis.url, socket_timeout=60)
 
     # Workers
 
@@ -134,21 +128,9 @@ class Scene:
         sent = []
         for index in range(turns):
             token = token_of(names[index % sessions], index // sessions)
-            sent.append(self.send(token, tool=self.random.random() < tools, slow=slow))
+            tool = self.random.random() < tools
+            sent.append(self.callers.send(token, tool=tool, slow=slow))
         return sent
-
-    def send(self, token: str, *, tool: bool = False, slow: bool = False) -> SentTurn:
-        """Send one turn."""
-        request = request_for(token, tool=tool, slow=slow)
-        at = time.monotonic()
-        task = self.app.send_task("clasper.send", kwargs=request, queue=QUEUE)
-        turn = SentTurn(token, request["user_id"], (str(task.id),), tool, at)
-        self._sent.append(turn)
-        return turn
-
-    def was_sent(self, turn: SentTurn) -> None:
-        """Count a turn that was sent otherwise."""
-        self._sent.append(turn)
 
     def new_session(self) -> str:
         """The name of a session that has no turns yet."""
@@ -160,7 +142,7 @@ class Scene:
     def settle(self) -> None:
         """Wait until every turn has ended, or nothing has moved for a while; then look on."""
         began = time.monotonic()
-        while pending := self._pending():
+        while pending := self.callers.pending():
             self.look_after_workers()
             if self.stuck():
                 self.notes.append(f"gave up: {len(pending)} tasks without a result")
@@ -180,36 +162,26 @@ class Scene:
         Patience begins anew with the first question after a time of rest.
         """
         calls = (self.model.counts()["calls"], self.backend.counts()["calls"])
-        now = (len(self._ends), *calls)
+        now = (self.callers.ended(), *calls)
         if now != self._seen:
             self._seen, self._moved = now, time.monotonic()
         return time.monotonic() - self._moved > self.options.patience
 
     def record(self, row: str) -> RowRecord:
         """Everything that happened."""
-        self._pending()
-        ids = {name: turn.token for turn in self._sent for name in turn.celery_ids}
-        ends = (
-            self._ends.get(name) or TurnEnd(token, name, "PENDING") for name, token in ids.items()
-        )
         return RowRecord(
             row=row,
             seed=self.options.seed,
-            sent=tuple(self._sent),
+            sent=tuple(self.callers.sent),
             calls=tuple(ModelCall(**call) for call in self.model.records()["calls"]),
             posts=tuple(Post(**post) for post in self.backend.records()["posts"]),
-            ends=tuple(ends),
+            ends=self.callers.ends(),
             disturbances=tuple(self.disturbances),
             crashed=tuple(self._crashed),
             notes=tuple(self.notes),
             seconds=time.monotonic() - self._began,
             settings=dataclasses.asdict(self.options),
         )
-
-    def ended(self) -> int:
-        """How many Celery tasks have a final result by now."""
-        self._pending()
-        return len(self._ends)
 
     def close(self) -> None:
         """Kill the workers and close connections."""
@@ -218,45 +190,10 @@ class Scene:
                 worker.told_to_end = True
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(worker.pid, 9)
-        self.app.close()
-        self.reader.close()
-        self.client.close()
-
-    def _pending(self) -> list[str]:
-        """Celery tasks without a final result; a final one is remembered, should it be deleted."""
-        ids = [
-            (name, turn.token)
-            for turn in self._sent
-            for name in turn.celery_ids
-            if name not in self._ends
-        ]
-        backend = self.reader.backend
-        for start in range(0, len(ids), _CHUNK):
-            chunk = ids[start : start + _CHUNK]
-            try:
-                values = self.client.mget([backend.get_key_for_task(name) for name, _ in chunk])
-            except (RedisError, OSError):
-                break
-            for (name, token), value in zip(chunk, values, strict=True):
-                if value is not None:
-                    self._note_end(name, token, backend.decode_result(value))
-        return [name for name, _ in ids if name not in self._ends]
-
-    def _note_end(self, name: str, token: str, meta: dict[str, Any]) -> None:
-        state = meta["status"]
-        if state == "SUCCESS":
-            result = meta["result"]
-            end = TurnEnd(token, name, state, result["turn_id"], result["response"])
-        elif state in {"FAILURE", "REVOKED"}:
-            error = meta["result"]
-            kind = error["exc_type"] if isinstance(error, dict) else type(error).__name__
-            end = TurnEnd(token, name, state, error=str(kind))
-        else:
-            return
-        self._ends[name] = end
+        self.callers.close()
 
     def _answers(self, name: str) -> bool:
-        return bool(self.app.control.ping([f"{name}@chaos"], timeout=0.3))
+        return bool(self.callers.app.control.ping([f"{name}@chaos"], timeout=0.3))
 
     def _environment(self, name: str, folder: Path) -> dict[str, str]:
         ours = {field.upper() for field in Settings.model_fields}
@@ -275,19 +212,6 @@ class Scene:
             "CLASPER_LOG_FORMAT": "json",
             "CLASPER_VISIBILITY_TIMEOUT_SEC": f"{self.options.visibility_seconds:g}",
         }
-
-
-def request_for(token: str, *, tool: bool = False, slow: bool = False) -> dict[str, Any]:
-    """The send request of a turn: two sessions to a tenant, a thread to a session."""
-    session = token.partition(".")[0]
-    number = int(session[1:])
-    user, role = f"u{number // 2}", f"r{number % 2}"
-    return {
-        "user_id": user,
-        "session_key": f"user:{user}:{role}",
-        "message": message_for(token, tool=tool, slow=slow),
-        "task_title": f"Thread {session}",
-    }
 
 
 @contextlib.contextmanager
