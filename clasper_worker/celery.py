@@ -17,6 +17,7 @@ from kombu import Exchange, Queue
 from clasper_worker.broker.schedule import ScheduleRules
 from clasper_worker.concurrency.install import install
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
@@ -24,9 +25,6 @@ log = structlog.get_logger(__name__)
 
 TRANSPORT = "clasper_worker.broker.transport:Transport"
 REDIS = ("redis://", "rediss://")
-
-# Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks.
-QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
 
 # The broker redelivers what was not acknowledged after the longest turn, and a while.
 _REDELIVERY_MARGIN_SECONDS = 60
@@ -84,13 +82,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
 
 def schedule_rules(settings: Settings) -> ScheduleRules:
     """The rules by which workers share what is queued."""
-    return ScheduleRules(
-        lease_seconds=settings.clasper_visibility_timeout_sec,
-        lane_depth=settings.clasper_lane_depth,
-        tenant_concurrency=settings.clasper_tenant_concurrency,
-        attempts=settings.clasper_max_deliveries,
-        busy=settings.clasper_busy_policy,
-    )
+    return ScheduleRules.from_settings(settings)
 
 
 def _on_redis(settings: Settings) -> bool:
@@ -133,5 +125,6 @@ app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_wo
 install(app)
 app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
 app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
+app.steps["consumer"].add("clasper_worker.broker.revoked:WithdrawRevoked")
 signals.celeryd_init.connect(_log_our_way, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)

@@ -29,6 +29,10 @@
     │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
     │  ├─ DeadLetterError             it was buried: its message, or its worker each time
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
+    ├─ WebhookError               whoever is to receive a webhook
+    │  ├─ WebhookRefusedError         we will not send it there: an address that is not public
+    │  ├─ WebhookUnavailableError     no answer, 408, 425, 429 or 5xx (transient)
+    │  └─ WebhookRejectedError        any other answer that is not 2xx
     ├─ StateUnavailableError      Redis, for our short-lived state (transient)
     └─ StackError                 the processes of `clasper up` could not be started
 
@@ -227,8 +231,33 @@ class UnexpectedError(TurnError):
     code = "unexpected"
 
 
+class WebhookError(ClasperError):
+    """A webhook was not delivered; ``details`` has ``host`` and, where answered, ``status``."""
+
+    code = "webhook"
+
+
+class WebhookRefusedError(WebhookError):
+    """We do not send it: the host has an address that webhooks may not go to."""
+
+    code = "webhook_refused"
+
+
+class WebhookUnavailableError(WebhookError):
+    """No answer, or one that asks to try again: 408, 425, 429, 5xx."""
+
+    code = "webhook_unavailable"
+    transient = True
+
+
+class WebhookRejectedError(WebhookError):
+    """The receiver answered with neither success nor anything that another attempt would mend."""
+
+    code = "webhook_rejected"
+
+
 class StateUnavailableError(ClasperError):
-    """Redis, which holds our locks and other short-lived state, did not answer."""
+    """Redis, which holds our locks, other short-lived state and queues, did not answer."""
 
     code = "state_unavailable"
     transient = True

@@ -13,7 +13,18 @@ from typing import Any
 
 # Arguments that say who and which, never what: shown as they are.
 SHOWN = frozenset(
-    {"user_id", "session_key", "agent_role", "task_id", "timezone", "stream", "keep_recent"}
+    {
+        "user_id",
+        "session_key",
+        "agent_role",
+        "task_id",
+        "turn_id",
+        "delivery_id",
+        "event",
+        "timezone",
+        "stream",
+        "keep_recent",
+    }
 )
 _MAX_SHOWN_CHARS = 128
 

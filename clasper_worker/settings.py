@@ -128,6 +128,12 @@ class Settings(BaseSettings):
     clasper_outage_failures: Annotated[int, Field(ge=1, le=1000)] = 4
     clasper_retry_after_max_sec: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
+    # Webhooks
+    clasper_webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 8
+    clasper_webhook_backoff_sec: Annotated[float, Field(gt=0, le=600)] = 20.0
+    clasper_webhook_allow_private: bool = False
+    clasper_webhook_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+
     # The HTTP shim
     clasper_host: str = "127.0.0.1"
     clasper_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
@@ -150,6 +156,14 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @field_validator("clasper_webhook_allowed_hosts", mode="before")
+    @classmethod
+    def _comma_separated_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        hosts = (host.strip().lower() for host in value.split(","))
+        return frozenset(host.removeprefix("[").removesuffix("]") for host in hosts if host)
 
     @classmethod
     def settings_customise_sources(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clasper_worker.broker.delivery import COLLECTED_HEADER
 from clasper_worker.concurrency.request import CoroutineRequest
 from clasper_worker.redaction import redacted
 
@@ -19,3 +20,15 @@ class RedactedRequest(CoroutineRequest):
         self._argsrepr = f"({count} positional)" if count else "()"
         self._kwargsrepr = redacted(arguments)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What remote control shows (``celery inspect``, Flower): always with the safe forms."""
+        del safe
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Revoke, with a turn, those that were collected into it."""
+        for job in self._request_dict.get(COLLECTED_HEADER) or ():
+            self._task.backend.mark_as_revoked(job["job_id"], reason)
+        super()._announce_revoked(reason, terminated, signum, expired)

@@ -5,21 +5,38 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
+from celery.result import AsyncResult
 
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.doom import Doom
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.celery import app
 from clasper_worker.concurrency.resources import LoopLocal
 from clasper_worker.concurrency.task import CoroutineTask
-from clasper_worker.errors import ClasperError, UnexpectedError
+from clasper_worker.errors import (
+    ClasperError,
+    LeaseLostError,
+    StateUnavailableError,
+    UnexpectedError,
+    WebhookUnavailableError,
+)
+from clasper_worker.redaction import redacted
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
+from clasper_worker.turn.collected import CollectedTurns
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
 from clasper_worker.turn.result import TurnResult
+from clasper_worker.webhooks.courier import Courier
+from clasper_worker.webhooks.outbox import WEBHOOK_TASK, Outbox, publish
+from clasper_worker.webhooks.payload import Delivery, Failure, completed, ended_turn, failed
+from clasper_worker.webhooks.schedule import RetrySchedule
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +45,24 @@ async def _open_runtime() -> Runtime:
     return await Runtime.open(get_settings())
 
 
+async def _open_courier() -> Courier:
+    return Courier.from_settings(get_settings())
+
+
+async def _open_outbox() -> Outbox:
+    return Outbox(lambda delivery: publish(app, delivery))
+
+
 RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
+COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
+OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
+
+
+async def _open_doom() -> Doom:
+    return Doom(open_schedule(get_settings()))
+
+
+DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 
 
 class ClasperTask(CoroutineTask):
@@ -38,37 +72,128 @@ class ClasperTask(CoroutineTask):
     Request = "clasper_worker.task_request:RedactedRequest"
     throws = (ClasperError,)
 
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
+    ) -> AsyncResult:
+        """As Celery's, for a retry too; the sender's own events show the arguments redacted."""
+        options.setdefault("argsrepr", f"({len(args)} positional)" if args else "()")
+        options.setdefault("kwargsrepr", redacted(kwargs or {}))
+        return super().apply_async(args, kwargs, *rest, **options)
+
 
 @app.task(
     base=ClasperTask,
     bind=True,
     name="clasper.send",
+    Request="clasper_worker.webhooks.turn_request:TurnRequest",
 )
 async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     """One agent turn; the keyword arguments are the send request (contract Part 2)."""
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
-    async with _typed_errors():
-        if args:
-            raise invalid_request(
-                [
-                    {
-                        "field": "args",
-                        "problem": "the fields came as positional arguments",
-                        "fix": "send them as kwargs",
-                    }
-                ]
-            )
-        settings = get_settings()
-        request = parse_send_request(kwargs, RequestLimits.from_settings(settings))
-        turn = identify_turn(request.user_id, request.idempotency_key, self.request.id)
-        structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
-        runtime = await RUNTIME.get()
-        result = await run_within_limits(request, turn, runtime.turns)
-        log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
-        if settings.clasper_log_content:
-            log.info("turn.content", message=request.message, response=result.response)
-        return result
+    delivery = TurnDelivery.of(self.request)
+    group = CollectedTurns(delivery.collected, app.backend)
+    doom = await DOOM.get()
+    try:
+        async with doom.of_failures(delivery.token), _typed_errors("turn"):
+            delivery.check_verdict()
+            result = await _run_turn(self.request.id, delivery, group, args, kwargs)
+    except LeaseLostError:
+        raise Ignore("another worker has the turn") from None
+    except ClasperError as exc:
+        await _report_end(self.request.id, kwargs, exc)
+        await group.fail(exc, _report_end)
+        raise
+    await _report_end(self.request.id, kwargs, result)
+    await group.succeed(result, _report_end)
+    return result
+
+
+@app.task(
+    base=ClasperTask,
+    bind=True,
+    name=WEBHOOK_TASK,
+    max_retries=None,  # the schedule says when it is enough
+    soft_time_limit=20,
+    time_limit=30,
+)
+async def webhook(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
+    """One attempt to deliver one webhook (`clasper_worker.webhooks`)."""
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    doom = await DOOM.get()
+    lease = TurnDelivery.of(self.request).token
+    async with doom.of_failures(lease), _typed_errors("webhook"):
+        delivery = Delivery.parse(kwargs)
+        structlog.contextvars.bind_contextvars(turn_id=delivery.turn_id, user_id=delivery.user_id)
+        attempt = (self.request.retries or 0) + 1
+        courier = await COURIER.get()
+        try:
+            answer = await courier.deliver(delivery)
+        except WebhookUnavailableError as exc:
+            schedule = RetrySchedule.from_settings(get_settings())
+            pause = schedule.pause(attempt, retry_after=exc.details.get("retry_after"))
+            if pause is None:
+                raise
+            log.warning("webhook.retried", attempt=attempt, pause=round(pause, 1), reason=str(exc))
+            cause = exc.with_traceback(None)
+        else:
+            log.info("webhook.delivered", attempt=attempt, http_status=answer.status)
+            return {"status": "delivered", "http_status": answer.status, "attempts": attempt}
+        raise self.retry(exc=cause, countdown=pause)
+
+
+async def _run_turn(
+    job_id: str,
+    delivery: TurnDelivery,
+    group: CollectedTurns,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> TurnResult:
+    if args:
+        raise invalid_request(
+            [
+                {
+                    "field": "args",
+                    "problem": "the fields came as positional arguments",
+                    "fix": "send them as kwargs",
+                }
+            ]
+        )
+    settings = get_settings()
+    limits = RequestLimits.from_settings(settings)
+    request = await group.join(parse_send_request(kwargs, limits), limits, _report_end)
+    turn = identify_turn(request.user_id, request.idempotency_key, job_id)
+    structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
+    runtime = await RUNTIME.get()
+    turns = replace(runtime.turns, lease=delivery.lease())
+    result = await run_within_limits(request, turn, turns)
+    log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
+    if settings.clasper_log_content:
+        log.info("turn.content", message=request.message, response=result.response)
+    return result
+
+
+async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
+    """Enqueue the turn's webhook, if it has one, before the turn is acknowledged.
+
+    Raises:
+        Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
+            next run posts nothing again, and tries to enqueue the webhook again.
+    """
+    if kwargs.get("webhook") is None:
+        return
+    turn = ended_turn(kwargs, job_id, RequestLimits.from_settings(get_settings()))
+    if turn is None:
+        return
+    if isinstance(end, TurnResult):
+        delivery = completed(turn, end)
+    else:
+        delivery = failed(turn, Failure.of(end))
+    try:
+        await (await OUTBOX.get()).put(delivery)
+    except StateUnavailableError as exc:
+        log.error("webhook.not_enqueued", delivery_id=delivery.delivery_id, reason=str(exc))  # noqa: TRY400 - no fault of ours
+        raise Reject(str(exc), requeue=True) from None
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:
@@ -81,23 +206,24 @@ def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _typed_errors() -> AsyncIterator[None]:
+async def _typed_errors(what: str) -> AsyncIterator[None]:
     """Let errors of ours out without their causes, and any other as an `UnexpectedError`.
 
     Celery stores and shows an exception with its causes, and those may quote what was said: a
     provider's answer that repeats the prompt, a value in a KeyError.
     """
+    expected, unexpected = f"{what}.failed", f"{what}.unexpected_error"
     try:
         yield
     except ClasperError as exc:
-        log.warning("turn.failed", error=exc.code, reason=str(exc))
+        log.warning(expected, error=exc.code, reason=str(exc))
         raise exc.with_traceback(None) from None
     except (Retry, Ignore, Reject):
         raise
     except Exception as exc:  # noqa: BLE001 - a fault must not carry private text out
         frames = traceback.extract_tb(exc.__traceback__)
         places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        log.error("turn.unexpected_error", error=type(exc).__name__, places=places[-8:])  # noqa: TRY400 - its text may be private
+        log.error(unexpected, error=type(exc).__name__, places=places[-8:])  # noqa: TRY400 - its text may be private
         raise UnexpectedError(
             f"Unexpected {type(exc).__name__}: a fault in the worker; its log names the place",
             {"error": type(exc).__name__},

@@ -30,6 +30,14 @@ def is_lease_token(delivery_tag: str) -> bool:
     return isinstance(delivery_tag, str) and _TOKEN.search(delivery_tag) is not None
 
 
+_keepers: list[LeaseKeeper] = []
+
+
+def keeper_of_process() -> LeaseKeeper | None:
+    """The keeper that runs in this process, if one does: a worker's main process has one."""
+    return _keepers[-1] if _keepers else None
+
+
 class LeaseKeeper:
     """Prolongs the leases that this process holds. All methods may be called from any thread.
 
@@ -67,10 +75,13 @@ class LeaseKeeper:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="clasper-leases", daemon=True)
             self._thread.start()
+            _keepers.append(self)
 
     def stop(self) -> None:
         """End the thread; the leases run out unless they were given back."""
         self._stopping.set()
+        if self in _keepers:
+            _keepers.remove(self)
         if self._thread is not None:
             self._thread.join(self._period)
 

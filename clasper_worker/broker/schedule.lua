@@ -7,7 +7,8 @@
 --
 -- Keys (all under "clasper:"; a tag is a message's own name, a token is "tag#delivery"):
 --   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (deliveries),
---                          l(apses), b(usy policy), v(erdict), u (turn), g(roup of collected tags)
+--                          l(apses), b(usy policy), v(erdict), u (turn), g(roup of collected tags),
+--                          d(oom: why this delivery failed for good)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
 --   rotating:<queue>       set: the tenants in that list
@@ -15,8 +16,8 @@
 --   leases:pulse, :hold    when (ms) somebody last looked for lapsed leases; not before when to
 --   inflight               hash: how many messages of a tenant run; capped: the tenants that were
 --                          passed over because of it, and are in no rotation
---   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids
---   cancelled              jobs that were cancelled before they came, by when (ms) to forget them
+--   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids, also of ended ones
+--   cancelled              jobs and turns that are not to run if they come, by when (ms) to forget it
 --   dead, dead:<id>        dead letters, by time (ms)
 --
 -- ARGV[1]: what to do, ARGV[2]: how (both JSON).
@@ -125,7 +126,7 @@ end
 
 -- Dead letters.
 
-local function bury(id, raw, queue, job, tenant, reason, attempts)
+local function bury(id, raw, queue, job, tenant, reason, attempts, is_told)
   call('HSET', P .. 'dead:' .. id, 'raw', raw, 'queue', queue or '', 'job', job or '',
     'user', tenant or '', 'reason', reason, 'attempts', attempts, 'at', now)
   call('ZADD', P .. 'dead', now, id)
@@ -136,10 +137,16 @@ local function bury(id, raw, queue, job, tenant, reason, attempts)
       call('ZREM', P .. 'dead', old)
     end
   end
-  buried[#buried + 1] = { id, job or '', reason }
+  if not is_told then buried[#buried + 1] = { id, job or '', reason } end
 end
 
 -- What may run.
+
+local function know(job, turn)
+  if turn == job then return end
+  call('SADD', P .. 'turn-jobs:' .. turn, job)
+  call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember)
+end
 
 local function is_capped(tenant)
   if tenant == '' then return false end
@@ -163,7 +170,7 @@ local function forget(tag, job, turn)
   call('DEL', P .. 'message:' .. tag)
   if call('HGET', P .. 'jobs', job) ~= tag then return end  -- the job came again, as a retry does
   call('HDEL', P .. 'jobs', job)
-  if turn ~= job then call('SREM', P .. 'turn-jobs:' .. turn, job) end
+  if turn ~= job then call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember) end
 end
 
 local function advance(lane, tag)
@@ -184,21 +191,33 @@ end
 
 -- From the stock lists into lanes.
 
-local function admit(raw, queue)
+local function read(raw)
   local readable, message = pcall(cjson.decode, raw)
-  if not readable or type(message) ~= 'table' or type(message.properties) ~= 'table'
-    or type(message.headers) ~= 'table' or not text(message.headers.id)
-    or not text(message.properties.delivery_tag) then
+  if readable and type(message) == 'table' and type(message.properties) == 'table'
+    and type(message.headers) == 'table' and text(message.headers.id)
+    and text(message.properties.delivery_tag) then
+    return message
+  end
+  return nil
+end
+
+local function is_cancelled(job, turn)
+  return call('ZSCORE', P .. 'cancelled', job) or call('ZSCORE', P .. 'cancelled', turn)
+end
+
+local function admit(raw, queue)
+  local message = read(raw)
+  if not message then
     bury(redis.sha1hex(raw .. now), raw, queue, '', '', 'not a message of Celery', 0)
     return
   end
   local job, tag = message.headers.id, message.properties.delivery_tag
-  if call('ZSCORE', P .. 'cancelled', job) then return end
   if call('EXISTS', P .. 'message:' .. tag) == 1 then
     tag = tag .. '+' .. call('INCR', P .. 'tick')
   end
   local tenant, lane, busy, turn = route(message)
   local verdict = ''
+  if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
   if lane ~= '' then
     local key = P .. 'lane:' .. lane
     local place = call('RPUSH', key, tag)
@@ -217,12 +236,13 @@ local function admit(raw, queue)
     call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
       'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
     call('HSET', P .. 'jobs', job, tag)
-    if turn ~= job then call('SADD', P .. 'turn-jobs:' .. turn, job) end
+    know(job, turn)
     if lane ~= '' and place > 1 then return end
   else
     call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', '',
-      'n', 0, 'l', 0, 'b', '', 'v', '', 'u', turn)
+      'n', 0, 'l', 0, 'b', '', 'v', verdict, 'u', turn)
     call('HSET', P .. 'jobs', job, tag)
+    know(job, turn)
   end
   make_ready(tag, queue, tenant)
 end
@@ -291,6 +311,7 @@ local function lease(tag)
   local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v')
   if not about[1] then return end
   local count = call('HINCRBY', P .. 'message:' .. tag, 'n', 1)
+  if count > 1 then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
   call('ZADD', P .. 'leases', now + how.lease, tag)
   if about[3] ~= '' then call('HINCRBY', P .. 'inflight', about[3], 1) end
@@ -359,9 +380,23 @@ local function finish(tag, about)
   advance(about[4], tag)
 end
 
+local function bury_running(tag, about, reason, is_told)
+  bury(tag, about[9], about[2], about[5], about[3], reason, tonumber(about[8]) + 1, is_told)
+  for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
+    local known = field(member, 'raw', 'q', 'j', 't')
+    if known[1] then
+      bury(member, known[1], known[2], known[3], known[4], reason, 1, is_told)
+    end
+  end
+  finish(tag, about)
+end
+
 local function settle(token)
   local tag, about = held(token)
-  if tag then finish(tag, about) end
+  if not tag then return end
+  local doom = field(tag, 'd')[1]
+  -- Its failure is stored by now, and its callers were told.
+  if doom then bury_running(tag, about, doom, true) else finish(tag, about) end
 end
 
 local function release(token)
@@ -369,15 +404,6 @@ local function release(token)
   if not tag then return end
   let_go(tag, about[3])
   make_ready(tag, about[2], about[3], true)
-end
-
-local function bury_running(tag, about, reason)
-  bury(tag, about[9], about[2], about[5], about[3], reason, tonumber(about[8]) + 1)
-  for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
-    local known = field(member, 'raw', 'q', 'j', 't')
-    if known[1] then bury(member, known[1], known[2], known[3], known[4], reason, 1) end
-  end
-  finish(tag, about)
 end
 
 local function is_steady()
@@ -416,13 +442,21 @@ local function reap(limit)
   return #lapsed
 end
 
-local function withdraw(job)
+-- Cancellation.
+
+local function remember(name) call('ZADD', P .. 'cancelled', now + how.remember, name) end
+
+local function withdraw(job, for_good)
   local tag = call('HGET', P .. 'jobs', job)
   if not tag then
-    call('ZADD', P .. 'cancelled', now + how.remember, job)
+    if for_good then remember(job) end
     return 'unknown'
   end
-  if call('SISMEMBER', P .. 'running', tag) == 1 then return 'running' end
+  if call('SISMEMBER', P .. 'running', tag) == 1 then
+    -- Should its worker die before it hears of it, the next one does.
+    if for_good then call('HSET', P .. 'message:' .. tag, 'v', 'cancelled') end
+    return 'running'
+  end
   local about = field(tag, 'q', 't', 's', 'u', 'g')
   call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
   local group = about[5] and cjson.decode(about[5]) or {}
@@ -434,6 +468,19 @@ local function withdraw(job)
   forget(tag, job, about[4])
   advance(about[3], tag)
   return 'withdrawn'
+end
+
+local function replay(id)
+  local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue')
+  if not letter[1] then return 'unknown' end
+  local message = read(letter[1])
+  if not message or letter[2] == '' then return 'unreadable' end
+  local _, _, _, turn = route(message)
+  call('ZREM', P .. 'cancelled', message.headers.id, turn)
+  call('LPUSH', letter[2], letter[1])
+  call('DEL', P .. 'dead:' .. id)
+  call('ZREM', P .. 'dead', id)
+  return 'replayed'
 end
 
 -- What was asked for.
@@ -454,7 +501,19 @@ elseif ask.op == 'refresh' then
 elseif ask.op == 'reap' then
   return { reap(ask.limit), buried }
 elseif ask.op == 'withdraw' then
-  return withdraw(ask.job)
+  local found = {}
+  for _, job in ipairs(ask.jobs) do found[#found + 1] = withdraw(job, ask.remember) end
+  return found
+elseif ask.op == 'recall' then
+  for _, name in ipairs(ask.names) do call('ZREM', P .. 'cancelled', name) end
+  return #ask.names
+elseif ask.op == 'doom' then
+  local tag = held(ask.token)
+  if not tag then return 0 end
+  call('HSET', P .. 'message:' .. tag, 'd', ask.reason)
+  return 1
+elseif ask.op == 'replay' then
+  return replay(ask.letter)
 elseif ask.op == 'bury' then
   local tag, about = held(ask.token)
   if not tag then return 0 end

@@ -7,22 +7,30 @@ between two of them has either taken a message, with a lease, or not touched it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import redis
+from redis.exceptions import RedisError
 
+from clasper_worker.errors import StateUnavailableError
+from clasper_worker.settings import Settings
 from clasper_worker.turn.identity import TURN_NAMESPACE
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
-Verdict = Literal["", "busy", "lane_full"]
+Verdict = Literal["", "busy", "lane_full", "cancelled"]
+Withdrawal = Literal["withdrawn", "running", "unknown"]
+Replay = Literal["replayed", "unknown", "unreadable"]
 
 _DEAD_LETTERS = 10_000
 _REMEMBER_CANCELLED_MS = 86_400_000
 _REAPED_AT_ONCE = 500
+_ANSWER_SECONDS = 10.0
+_CONNECT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,17 @@ class ScheduleRules:
     tenant_concurrency: int = 50
     attempts: int = 5
     busy: BusyPolicy = "enqueue"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The rules as configured."""
+        return cls(
+            lease_seconds=settings.clasper_visibility_timeout_sec,
+            lane_depth=settings.clasper_lane_depth,
+            tenant_concurrency=settings.clasper_tenant_concurrency,
+            attempts=settings.clasper_max_deliveries,
+            busy=settings.clasper_busy_policy,
+        )
 
     def as_json(self, queues: Sequence[tuple[str, Sequence[str]]]) -> str:
         """These rules as the script reads them.
@@ -131,7 +150,7 @@ class Schedule:
         rules: ScheduleRules,
         queues: Sequence[tuple[str, Sequence[str]]] = (),
     ) -> None:
-        self._client = client
+        self.client: Any = client  # redis-py types each answer as bytes or text
         self._rules = rules.as_json(queues)
 
     def exchange(
@@ -174,23 +193,95 @@ class Schedule:
         lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
         return int(lapsed), _burials(buried)
 
-    def withdraw(self, job_id: str) -> Literal["withdrawn", "running", "unknown"]:
-        """Drop a job that has not been delivered; one that has not even come is dropped later."""
-        answer: Literal["withdrawn", "running", "unknown"] = self._call(
-            op="withdraw", job=job_id
-        ).decode()
-        return answer
+    def withdraw(self, job_id: str) -> Withdrawal:
+        """Drop a job that has not been delivered; see `withdraw_all`, which here remembers."""
+        return self.withdraw_all([job_id], remember=True)[job_id]
+
+    def withdraw_all(self, job_ids: Iterable[str], *, remember: bool) -> dict[str, Withdrawal]:
+        """Drop those of the jobs that have not been delivered, and say what each was.
+
+        Args:
+            job_ids: ids of jobs, or of turns that are not known yet.
+            remember: of a job that runs or is unknown, that it is not to run again or at all. What
+                comes nevertheless is delivered with the verdict ``cancelled``.
+        """
+        jobs = list(job_ids)
+        found = self._call(op="withdraw", jobs=jobs, remember=remember)
+        return {job: word.decode() for job, word in zip(jobs, found, strict=True)}
+
+    def recall(self, names: Iterable[str]) -> None:
+        """Remember of these jobs and turns no longer that they are cancelled."""
+        self._call(op="recall", names=list(names))
+
+    def jobs_of(self, turn_id: str) -> frozenset[str]:
+        """The jobs of a turn that are known; the one whose id is the turn's only while it lives."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.smembers(f"clasper:turn-jobs:{turn_id}")
+            pipe.hexists("clasper:jobs", turn_id)
+            members, is_job = pipe.execute()
+        jobs = frozenset(job.decode() for job in members)
+        return jobs | {turn_id} if is_job else jobs
 
     def bury(self, token: str, reason: str) -> bool:
         """Make a delivered message a dead letter; False if it is not the caller's any more."""
         return bool(self._call(op="bury", token=token, reason=reason))
+
+    def doom(self, token: str, reason: str) -> bool:
+        """Have settling this delivery make it a dead letter; False if it is not the caller's.
+
+        So the failure is stored first. If the worker dies before it has settled the delivery, the
+        message is delivered again, as any other, and may do better.
+        """
+        return bool(self._call(op="doom", token=token, reason=reason))
+
+    def replay(self, letter_id: str) -> Replay:
+        """Put a dead letter's message back in its queue, and drop the letter."""
+        answer: Replay = self._call(op="replay", letter=letter_id).decode()
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
 
     def _call(self, **ask: Any) -> Any:
         return self._script(args=[json.dumps(ask), self._rules])
 
     @cached_property
     def _script(self) -> Any:
-        return self._client.register_script(script_text())
+        return self.client.register_script(script_text())
+
+
+def open_schedule(settings: Settings) -> Schedule | None:
+    """The schedule for whoever does not consume; None where the broker is not Redis.
+
+    It connects when it is first used. Safe for several threads.
+    """
+    url = settings.celery_broker_url
+    if not url.startswith(("redis://", "rediss://")):
+        return None
+    # Celery asks for Python's names in this parameter, redis-py for plain words.
+    for name in ("required", "optional", "none"):
+        url = url.replace(f"ssl_cert_reqs=CERT_{name.upper()}", f"ssl_cert_reqs={name}")
+    client = redis.Redis.from_url(
+        url, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_CONNECT_SECONDS
+    )
+    return Schedule(client, ScheduleRules.from_settings(settings))
+
+
+@contextmanager
+def redis_answers() -> Iterator[None]:
+    """Translate what Redis, for the broker or for results, raises when it does not answer.
+
+    Raises:
+        StateUnavailableError: it did not.
+    """
+    try:
+        yield
+    except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
+        raise StateUnavailableError(
+            f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL and"
+            " CELERY_RESULT_BACKEND, or start everything with `clasper up`"
+        ) from exc
 
 
 def script_text() -> str:

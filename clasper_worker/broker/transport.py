@@ -35,14 +35,11 @@ from kombu.utils.json import loads
 from vine import promise
 
 from clasper_worker.broker.collected import collected_requests
+from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER, VERDICT_HEADER
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
 from clasper_worker.broker.schedule import Delivery, Exchanged, Schedule, ScheduleRules
 
 logger = logging.getLogger(__name__)
-
-LEASE_HEADER = "clasper_lease"
-VERDICT_HEADER = "clasper_verdict"
-COLLECTED_HEADER = "clasper_collected"
 
 _WAIT_SECONDS = 0.25  # for the first queue; so long may a message of another one wait
 _INTAKE_SECONDS = 0.5  # between looks at the queues while there is no free slot
@@ -273,6 +270,8 @@ class Channel(stock.Channel):
                 if delivery.queue not in self._laned:  # cancelled meanwhile
                     self.give_back(delivery.token, settled=False)
                 else:
+                    if delivery.verdict == "cancelled":
+                        _note_revoked(delivery)
                     self.connection._deliver(_payload(delivery), delivery.queue)  # noqa: SLF001 - as kombu's own
                 waiting.pop()
         except BaseException:
@@ -377,6 +376,11 @@ def _payload(delivery: Delivery) -> dict[str, Any]:
     if delivery.collected:
         headers[COLLECTED_HEADER] = collected_requests(delivery.collected)
     return payload
+
+
+def _note_revoked(delivery: Delivery) -> None:
+    # Then Celery announces it as revoked, stores that, and settles it.
+    worker_state.revoked.add(loads(delivery.raw.decode())["headers"]["id"])
 
 
 def _is_stopping() -> bool:

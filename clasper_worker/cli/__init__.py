@@ -15,6 +15,8 @@ from clasper_worker.errors import ClasperError
 COMMANDS = {
     "up": ("up", "Run everything on this machine, in the foreground."),
     "send": ("send", "Enqueue one agent turn and show its reply."),
+    "cancel": ("cancel", "Stop a turn, wherever it is."),
+    "dead-letters": ("dead_letters", "Look at messages that were given up; replay or drop them."),
     "worker": ("worker", "Run a Celery worker with our defaults."),
     "beat": ("beat", "Run Celery Beat with our schedule."),
     "serve": ("serve", "Run the HTTP shim."),

@@ -6,10 +6,12 @@ these are daemon threads: a function that hangs cannot hold up a quick shutdown.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +52,28 @@ class ThreadCrew:
                 self._threads.append(thread)
                 thread.start()
         self._queue.put((function, args))
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(*args)`` in one of the threads, and wait without blocking the loop.
+
+        Cancelling the wait does not stop the function.
+
+        Raises:
+            Exception: whatever the function raised.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            try:
+                settle, outcome = future.set_result, function(*args)
+            except Exception as exc:  # noqa: BLE001 - it is the caller's
+                settle, outcome = future.set_exception, exc  # type: ignore[assignment]
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+                loop.call_soon_threadsafe(_unless_done, future, settle, outcome)
+
+        self.submit(work)
+        return await future
 
     def close(self, timeout: float) -> None:
         """Let the threads finish what was handed in, waiting ``timeout`` seconds for each."""
@@ -149,3 +173,10 @@ class BatchThread(Generic[T]):
             except Empty:
                 return True
         return False
+
+
+def _unless_done(
+    future: asyncio.Future[Any], settle: Callable[[Any], object], outcome: object
+) -> None:
+    if not future.done():  # cancelled
+        settle(outcome)

@@ -1,10 +1,11 @@
-"""``/api/jobs``: follow a job that was enqueued."""
+"""``/api/jobs``: follow a job that was enqueued, or cancel it."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse
 
 from clasper_worker.shim.events import job_events
@@ -12,9 +13,11 @@ from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome
 from clasper_worker.shim.services import ShimServices
 
+_CANCEL_WAIT_SECONDS = 5.0
+
 
 def job_routes(services: ShimServices) -> APIRouter:
-    """The routes that tell how a job is doing."""
+    """The routes that tell how a job is doing, and cancel it."""
     router = APIRouter()
 
     @router.get("/api/jobs/{job_id}", summary="A job's status and result")
@@ -30,6 +33,23 @@ def job_routes(services: ShimServices) -> APIRouter:
         await _known(services, job_id)
         last_seen = request.headers.get("last-event-id")
         return EventSourceResponse(job_events(services.results, job_id, last_seen))
+
+    @router.delete(
+        "/api/jobs/{job_id}",
+        summary="Cancel a job; one that has ended keeps its result",
+        responses={202: {"description": "It was asked to stop, and still runs"}},
+    )
+    async def cancel(job_id: str, response: Response) -> dict[str, Any]:
+        canceller = services.canceller
+        job = await asyncio.to_thread(canceller.cancel_job, job_id, wait=0)
+        if job.found == "unknown" and await services.register.turn_id(job_id) is not None:
+            await asyncio.to_thread(canceller.announce_unseen, job_id)
+        elif job.found == "running":
+            await services.results.wait(job_id, _CANCEL_WAIT_SECONDS)
+        turn_id, outcome = await _known(services, job_id)
+        if not outcome.ended:
+            response.status_code = 202
+        return _job_status(job_id, turn_id, outcome)
 
     return router
 

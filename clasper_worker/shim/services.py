@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from clasper_worker.broker.cancel import Canceller
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
@@ -22,6 +25,7 @@ class ShimServices:
     results: JobResults
     register: JobRegister
     limits: RequestLimits
+    canceller: Canceller
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -35,10 +39,12 @@ class ShimServices:
                 redis_client(settings.redis_url), ttl_seconds=settings.clasper_result_ttl_sec
             ),
             RequestLimits.from_settings(settings),
+            Canceller(client.app, open_schedule(settings), QUEUES),
         )
 
     async def close(self) -> None:
         """Close every connection."""
         await self.results.close()
         await self.register.close()
+        self.canceller.close()
         self.client.close()

@@ -24,6 +24,8 @@ from clasper_worker.llm.catalogue import Tier
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
 from clasper_worker.turn.wellformed import measure
+from clasper_worker.webhooks.headers import check_headers
+from clasper_worker.webhooks.url import parse_target
 
 DEFAULT_ROLE = "default"
 DEFAULT_KICKOFF_NOTE = "Draft a concise plan based on the request below."
@@ -81,9 +83,21 @@ class HistoryMessage(_Part):
 class Webhook(_Part):
     """Where to report the turn's end."""
 
-    url: str = Field(pattern=r"^https?://", max_length=2048)
-    secret: SecretStr | None = None
+    url: str = Field(pattern=r"^https?://", max_length=2048, repr=False)
+    secret: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, value: str) -> str:
+        parse_target(value)
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _usable_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        check_headers(value)
+        return value
 
 
 class SendMetadata(BaseModel):
@@ -268,7 +282,9 @@ _FIELD_FIXES = {
     "message": "send the person's text, within the cap",
     "messages": "send fewer or shorter messages, each {role: user|assistant|system, content}",
     "metadata.timezone": "send an IANA name such as Europe/Berlin",
-    "webhook.url": "send an http:// or https:// address",
+    "webhook.url": "send an http:// or https:// address, with credentials in webhook.headers",
+    "webhook.secret": "send 1 to 1024 characters, or leave it out",
+    "webhook.headers": "send a few plain HTTP headers, each a name and one line of ASCII",
 }
 
 

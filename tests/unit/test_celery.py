@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from celery import current_app
 
-from clasper_worker.celery import QUEUES, app, celery_configuration
+from clasper_worker.celery import app, celery_configuration
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 
 

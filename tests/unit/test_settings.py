@@ -86,3 +86,8 @@ def test_the_env_example_explains_every_variable_and_no_other() -> None:
 def test_the_env_example_holds_the_defaults(cwd: Path) -> None:
     (cwd / ".env").write_text((REPO / ".env.example").read_text("utf-8"))
     assert load_settings() == Settings(_env_file=None)
+
+
+def test_hosts_that_may_get_webhooks_are_a_list_in_any_case(cwd: Path) -> None:
+    settings = load_settings(clasper_webhook_allowed_hosts=" Backend.example, 10.0.0.1,,[::1] ")
+    assert settings.clasper_webhook_allowed_hosts == {"backend.example", "10.0.0.1", "::1"}

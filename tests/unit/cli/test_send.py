@@ -42,9 +42,25 @@ def test_metadata_that_is_no_object_is_refused(metadata: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "send", "worker", "beat", "serve", "backend", "offline-model", "init"]
+    "command",
+    [
+        "up",
+        "send",
+        "cancel",
+        "dead-letters",
+        "dead-letters list",
+        "dead-letters show",
+        "dead-letters replay",
+        "dead-letters drop",
+        "worker",
+        "beat",
+        "serve",
+        "backend",
+        "offline-model",
+        "init",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = CliRunner().invoke(cli, [command, "--help"])
+    result = CliRunner().invoke(cli, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import weakref
@@ -199,3 +200,48 @@ def test_closing_lets_a_batch_be_finished(batches: _Batches) -> None:
     thread.close(5)
     done = [number for _ in range(batches.seen.qsize()) for number in batches.seen.get()]
     assert done == list(range(20))
+
+
+async def test_a_call_gives_what_the_function_returns_or_raises(crew: ThreadCrew) -> None:
+    assert await crew.call(pow, 2, 5) == 32
+    with pytest.raises(ZeroDivisionError):
+        await crew.call(divmod, 1, 0)
+
+
+async def test_a_call_that_is_cancelled_lets_its_function_end(crew: ThreadCrew) -> None:
+    go, ended = threading.Event(), threading.Event()
+    started, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(started.set)
+        go.wait(10)
+        ended.set()
+
+    call = asyncio.ensure_future(crew.call(work))
+    await started.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go.set()
+    assert ended.wait(10)
+
+
+def test_a_call_whose_loop_is_gone_ends_in_silence(
+    crew: ThreadCrew, caplog: pytest.LogCaptureFixture
+) -> None:
+    go, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(10)
+        ended.set()
+
+    async def leave_it() -> None:
+        call = asyncio.ensure_future(crew.call(work))
+        await asyncio.sleep(0)
+        call.cancel()
+
+    asyncio.run(leave_it())
+    go.set()
+    assert ended.wait(10)
+    crew.close(5)
+    assert not caplog.records

@@ -6,9 +6,12 @@ from typing import Any
 import fakeredis
 import httpx2
 import pytest
+from celery import Celery
 
+from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.auth import is_loopback, refuse_open_door
@@ -35,6 +38,7 @@ def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.As
             JobResults(client.app, settings.result_backend_url),
             JobRegister(fakeredis.FakeAsyncRedis(server=server), ttl_seconds=60),
             RequestLimits.from_settings(settings),
+            Canceller(client.app, None, QUEUES),
         )
         app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
@@ -144,9 +148,25 @@ async def test_a_wait_that_is_no_sensible_number_is_refused(
 
 
 async def test_an_unknown_job_is_not_found(client: httpx2.AsyncClient) -> None:
-    for path in ("/api/jobs/nope", "/api/jobs/nope/events"):
-        answer = await client.get(path)
+    for method, path in (
+        ("GET", "/api/jobs/nope"),
+        ("GET", "/api/jobs/nope/events"),
+        ("DELETE", "/api/jobs/nope"),
+    ):
+        answer = await client.request(method, path)
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+
+async def test_a_cancelled_job_is_told_as_such_and_one_that_ended_keeps_its_result(
+    client: httpx2.AsyncClient,
+) -> None:
+    results = Celery(backend="cache+memory://", set_as_current=False).backend
+    ids = [(await client.post("/api/agents/send", json=REQUEST)).json()["job_id"] for _ in "ab"]
+    results.store_result(ids[0], {"turn_id": ids[0]}, "SUCCESS")
+    ended, cancelled = [(await client.delete(f"/api/jobs/{job}")) for job in ids]
+    assert (ended.status_code, ended.json()["status"]) == (200, "succeeded")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert cancelled.json()["error"]["code"] == "cancelled"
 
 
 async def test_health_needs_no_key_and_deep_health_tells_what_is_missing(

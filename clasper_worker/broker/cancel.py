@@ -1,0 +1,190 @@
+"""Cancelling a turn, or one job, wherever it is: queued, waiting in its session's lane, or running.
+
+What has ended already is left as it is, and its state reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from celery import Celery, states
+
+from clasper_worker.broker.queued import take_from_queues
+from clasper_worker.broker.schedule import Schedule, Withdrawal, redis_answers
+
+Found = Literal["waiting", "running", "ended", "unknown"]
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledJob:
+    """What became of one job.
+
+    Attributes:
+        job_id: the Celery task's id.
+        found: what it was when it was to be cancelled. ``unknown``: no such job is queued, waiting,
+            running or remembered; should one come within a day, it will be cancelled.
+        state: Celery's state now, such as REVOKED, or SUCCESS for work that was finished.
+    """
+
+    job_id: str
+    found: Found
+    state: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it will happen any more."""
+        return self.state in states.READY_STATES
+
+
+class Canceller:
+    """Cancels turns and jobs. Blocks; safe for several threads.
+
+    Args:
+        app: a Celery app on the workers' broker and result backend.
+        schedule: the broker's scheduler; None where the broker is not Redis. There the workers
+            alone are asked, which know of the jobs that they hold.
+        queues: names of queues that jobs may lie in.
+    """
+
+    def __init__(self, app: Celery, schedule: Schedule | None, queues: Collection[str]) -> None:
+        self._app = app
+        self._schedule = schedule
+        self._queues = queues
+
+    def cancel_turn(self, turn_id: str, *, wait: float) -> tuple[CancelledJob, ...]:
+        """Stop a turn and every job that asks for it.
+
+        Args:
+            turn_id: the turn's id.
+            wait: seconds to wait at most for what runs to end.
+
+        Returns:
+            Its jobs; the only one is ``unknown`` where none is known.
+
+        Raises:
+            StateUnavailableError: the broker or the result backend does not answer.
+        """
+        schedule = self._schedule
+        if schedule is None:
+            return self._cancel([turn_id], wait)
+        with redis_answers():
+            jobs = schedule.jobs_of(turn_id)
+        ends = self._cancel([turn_id, *sorted(jobs - {turn_id})], wait)
+        # A turn's id need not be a job's.
+        told = tuple(end for end in ends if end.found != "unknown") or ends
+        if any(end.state in {states.SUCCESS, states.FAILURE} for end in told):
+            with redis_answers():
+                schedule.recall([turn_id])  # whoever asks for the turn again gets its result
+        return told
+
+    def cancel_job(self, job_id: str, *, wait: float) -> CancelledJob:
+        """Cancel one job; other jobs of its turn go on. See `cancel_turn`."""
+        return self._cancel([job_id], wait)[0]
+
+    def announce_unseen(self, job_id: str) -> None:
+        """Say of a job that was queued once, and is ``unknown`` now, that it is revoked.
+
+        Raises:
+            StateUnavailableError: the broker or the result backend does not answer.
+        """
+        with redis_answers():
+            announce_revoked(self._app, [job_id])
+
+    def close(self) -> None:
+        """Close the connections to the broker's scheduler."""
+        if self._schedule is not None:
+            self._schedule.close()
+
+    def _cancel(self, ids: list[str], wait: float) -> tuple[CancelledJob, ...]:
+        with redis_answers():
+            found = self._find(ids)
+            waiting = [job for job, word in found.items() if word == "waiting"]
+            # Another broker cannot say what is queued.
+            held = {"running"} if self._schedule else {"running", "unknown"}
+            running = [job for job, word in found.items() if word in held]
+            announce_revoked(self._app, waiting)
+            if running:
+                self._app.control.revoke(running, terminate=True)
+            deadline = time.monotonic() + wait
+            ends = {
+                job: self._wait(job, deadline if word in held else 0.0)
+                for job, word in found.items()
+            }
+        return tuple(CancelledJob(job, found[job], state) for job, state in ends.items())
+
+    def _find(self, ids: list[str]) -> dict[str, Found]:
+        schedule = self._schedule
+        if schedule is None:
+            return {job: self._by_state(job) for job in ids}
+        words = schedule.withdraw_all(ids, remember=True)
+        found: dict[str, Found] = {job: _FOUND[word] for job, word in words.items()}
+        for job in [job for job, word in found.items() if word == "unknown"]:
+            if self._has_ended(job):
+                found[job] = "ended"
+                schedule.recall([job])
+        missing = [job for job, word in found.items() if word == "unknown"]
+        if missing:
+            found |= dict.fromkeys(
+                take_from_queues(schedule.client, self._queues, missing), "waiting"
+            )
+            # Taken in while the queues were looked through.
+            missing = [job for job in missing if found[job] == "unknown"]
+            again = schedule.withdraw_all(missing, remember=True)
+            found |= {job: _FOUND[word] for job, word in again.items()}
+        return found
+
+    def _by_state(self, job_id: str) -> Found:
+        state = self._state(job_id)
+        if state in states.READY_STATES:
+            return "ended"
+        return "unknown" if state == states.PENDING else "running"
+
+    def _wait(self, job_id: str, deadline: float) -> str:
+        while True:
+            state = self._state(job_id)
+            if state in states.READY_STATES or time.monotonic() >= deadline:
+                return state
+            time.sleep(_POLL_SECONDS)
+
+    def _has_ended(self, job_id: str) -> bool:
+        return self._state(job_id) in states.READY_STATES
+
+    def _state(self, job_id: str) -> str:
+        return str(self._app.backend.get_task_meta(job_id, cache=False)["status"])
+
+
+_FOUND: dict[Withdrawal, Found] = {
+    "withdrawn": "waiting",
+    "running": "running",
+    "unknown": "unknown",
+}
+
+
+def announce_revoked(app: Celery, jobs: Iterable[str], dispatcher: Any = None) -> None:
+    """Store of jobs that never ran that they are revoked, and tell those who watch, as Celery does.
+
+    Args:
+        app: a Celery app on the workers' broker and result backend.
+        jobs: their ids.
+        dispatcher: for the events; without one, one is made.
+    """
+    revoked = list(jobs)
+    for job in revoked:
+        app.backend.mark_as_revoked(job, reason="revoked", store_result=True)
+    if not revoked:
+        return
+    if dispatcher is not None:
+        _send_events(dispatcher, revoked)
+        return
+    with app.events.default_dispatcher() as own:
+        _send_events(own, revoked)
+
+
+def _send_events(dispatcher: Any, jobs: Iterable[str]) -> None:
+    for job in jobs:
+        dispatcher.send("task-revoked", uuid=job, terminated=False, signum=None, expired=False)

@@ -1,0 +1,142 @@
+"""The dead letters: messages that were given up, kept with the reason until somebody decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from celery import Celery, states
+
+from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
+from clasper_worker.broker.task_message import TaskMessage, read_task_message
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up.
+
+    Attributes:
+        letter_id: names the letter in commands.
+        job_id: the Celery task's id; empty where the message has none.
+        user_id: whose turn it was; empty where it was no turn.
+        queue: the queue it came from.
+        reason: why it is here; no people's text.
+        attempts: how many workers had it to no good end; 0 where none could read it.
+        at: when it came here.
+        raw: the message as it lay in the queue.
+    """
+
+    letter_id: str
+    job_id: str
+    user_id: str
+    queue: str
+    reason: str
+    attempts: int
+    at: datetime
+    raw: bytes = field(repr=False)
+
+    @property
+    def message(self) -> TaskMessage | None:
+        """The message, where it can be read."""
+        return read_task_message(self.raw)
+
+
+class DeadLetters:
+    """The letters in the broker's Redis.
+
+    Args:
+        schedule: the broker's scheduler.
+        app: a Celery app on the same broker and result backend.
+    """
+
+    def __init__(self, schedule: Schedule, app: Celery) -> None:
+        self._schedule = schedule
+        self._redis = schedule.client
+        self._app = app
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all letters, newest first.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        with redis_answers():
+            return tuple(letter.decode() for letter in self._redis.zrevrange("clasper:dead", 0, -1))
+
+    def newest(self, limit: int) -> tuple[DeadLetter, ...]:
+        """The newest letters, newest first.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        wanted = self.ids()[:limit]
+        found: list[DeadLetter] = []
+        for start in range(0, len(wanted), _AT_ONCE):
+            part = wanted[start : start + _AT_ONCE]
+            with redis_answers(), self._redis.pipeline(transaction=False) as pipe:
+                for letter_id in part:
+                    pipe.hgetall(f"clasper:dead:{letter_id}")
+                hashes = pipe.execute()
+            found += [
+                _letter(letter_id, fields)
+                for letter_id, fields in zip(part, hashes, strict=True)
+                if fields  # dropped meanwhile
+            ]
+        return tuple(found)
+
+    def get(self, letter_id: str) -> DeadLetter | None:
+        """One letter.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        with redis_answers():
+            fields = self._redis.hgetall(f"clasper:dead:{letter_id}")
+        return _letter(letter_id, fields) if fields else None
+
+    def replay(self, letter_id: str) -> Replay:
+        """Queue a letter's message again, in one step with dropping the letter.
+
+        The turn goes on from what it had reached, and its new outcome replaces the failure.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        letter = self.get(letter_id)
+        if letter is None:
+            return "unknown"
+        with redis_answers():
+            if letter.job_id and letter.queue:
+                # No longer failed, before it can end anew; should we die here, the letter is left.
+                self._app.backend.store_result(letter.job_id, None, states.RECEIVED)
+            return self._schedule.replay(letter_id)
+
+    def drop(self, letter_id: str) -> bool:
+        """Forget a letter; False if there is none of that id.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        with redis_answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem("clasper:dead", letter_id)
+            pipe.delete(f"clasper:dead:{letter_id}")
+            return any(pipe.execute())
+
+
+def _letter(letter_id: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
+    def text(name: bytes) -> str:
+        return fields.get(name, b"").decode("utf-8", "replace")
+
+    return DeadLetter(
+        letter_id=letter_id,
+        job_id=text(b"job"),
+        user_id=text(b"user"),
+        queue=text(b"queue"),
+        reason=text(b"reason"),
+        attempts=int(text(b"attempts") or 0),
+        at=datetime.fromtimestamp(int(text(b"at") or 0) / 1000, UTC),
+        raw=fields.get(b"raw", b""),
+    )

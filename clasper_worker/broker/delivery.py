@@ -1,0 +1,125 @@
+"""What the transport tells a task of its message's delivery, and the fence that follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery.app.task import Context
+from redis.exceptions import RedisError
+
+from clasper_worker.broker.leases import LeaseKeeper, keeper_of_process
+from clasper_worker.broker.schedule import Schedule, open_schedule
+from clasper_worker.errors import (
+    LaneFullError,
+    LeaseLostError,
+    SessionBusyError,
+    StateUnavailableError,
+)
+from clasper_worker.settings import get_settings
+from clasper_worker.turn.lease import Lease, NoLease
+
+LEASE_HEADER = "clasper_lease"
+VERDICT_HEADER = "clasper_verdict"
+COLLECTED_HEADER = "clasper_collected"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDelivery:
+    """One delivery of a task's message.
+
+    Attributes:
+        token: the lease's; None where the message did not come through the scheduler.
+        verdict: why the turn must not run, else empty.
+        collected: the requests that are to be run with it, each ``{"job_id", "request"}``.
+    """
+
+    token: str | None = None
+    verdict: str = ""
+    collected: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, request: Context) -> TurnDelivery:
+        """Read it from the headers that the transport set."""
+        return cls(
+            request.get(LEASE_HEADER),
+            request.get(VERDICT_HEADER) or "",
+            tuple(request.get(COLLECTED_HEADER) or ()),
+        )
+
+    def check_verdict(self) -> None:
+        """Raise if the scheduler decided that the turn must not run.
+
+        Raises:
+            SessionBusyError: its session is busy, and the policy is to be rejected then.
+            LaneFullError: too many turns of its session wait.
+        """
+        if self.verdict == "busy":
+            raise SessionBusyError(
+                "Another turn of this session runs or waits, and the busy policy is reject:"
+                " send it again later, or with metadata.busy enqueue"
+            )
+        if self.verdict == "lane_full":
+            raise LaneFullError(
+                "Too many turns of this session wait (CLASPER_LANE_DEPTH): send it again later"
+            )
+
+    def lease(self) -> Lease:
+        """The fence by which the turn makes sure that it is still this worker's."""
+        return NoLease() if self.token is None else HeldLease(self.token)
+
+
+class HeldLease:
+    """A lease on a delivery, confirmed without asking Redis while it was prolonged recently.
+
+    Args:
+        token: the delivery's.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def confirm(self) -> None:
+        """Make sure that the delivery is still this worker's; see `Lease.confirm`.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+            StateUnavailableError: that cannot be told, since Redis does not answer.
+        """
+        keeper = keeper_of_process()
+        if keeper is not None and keeper.is_fresh(self._token):
+            return
+        try:
+            held = await asyncio.to_thread(self._ask, keeper)
+        except (RedisError, OSError) as exc:
+            raise StateUnavailableError(
+                f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL"
+            ) from exc
+        if not held:
+            raise LeaseLostError("Another worker has taken the turn over; nothing more is posted")
+
+    def _ask(self, keeper: LeaseKeeper | None) -> bool:
+        if keeper is not None:
+            return keeper.confirm(self._token)
+        schedule = _child_schedule.get()  # in a child process of the prefork pool
+        return schedule is None or not schedule.refresh([self._token])
+
+
+class _ChildSchedule:
+    """The scheduler as a process without a keeper reaches it; made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: tuple[Schedule | None] | None = None
+
+    def get(self) -> Schedule | None:
+        with self._lock:
+            if self._made is None:
+                self._made = (open_schedule(get_settings()),)
+            return self._made[0]
+
+
+_child_schedule = _ChildSchedule()

@@ -1,0 +1,198 @@
+"""``clasper dead-letters``: look at the messages that were given up, and decide about them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from clasper_worker.broker.dead_letters import DeadLetter, DeadLetters
+from clasper_worker.broker.schedule import open_schedule
+from clasper_worker.client import ClasperClient
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.redaction import redacted
+from clasper_worker.settings import get_settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ALL = click.option("--all", "every", is_flag=True, help="All letters there are.")
+_IDS = click.argument("letter_ids", nargs=-1, metavar="[ID]...")
+
+
+@click.group(
+    name="dead-letters",
+    epilog="""\b
+Example:
+  clasper dead-letters list
+  clasper dead-letters replay 6f1c…
+""",
+)
+def command() -> None:
+    """Look at the messages that were given up, queue them again, or drop them.
+
+    A message comes here when its turn failed for good, when its worker was lost each time, or when
+    nobody could read it.
+    """
+
+
+@command.command(name="list", epilog="Example: clasper dead-letters list --limit 20 --json")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="So many of the newest.",
+)
+@_JSON
+def list_letters(*, limit: int, as_json: bool) -> None:
+    """List the letters, newest first."""
+    with _letters() as letters:
+        found = letters.newest(limit)
+        total = len(letters.ids())
+    if as_json:
+        click.echo(json.dumps([_summary(letter) for letter in found], ensure_ascii=False))
+        return
+    for letter in found:
+        who = f"user {letter.user_id}" if letter.user_id else "no user"
+        click.echo(
+            f"{letter.letter_id}  {_when(letter)}  {letter.queue or '-'}  job"
+            f" {letter.job_id or '-'}  {who}  attempts {letter.attempts}\n    {letter.reason}"
+        )
+    if total > len(found):
+        click.echo(f"… and {total - len(found)} older ones (--limit)", err=True)
+    if not found:
+        click.echo("no dead letters", err=True)
+
+
+@command.command(epilog="Example: clasper dead-letters show 6f1c… --content")
+@click.argument("letter_id", metavar="ID")
+@click.option("--content", is_flag=True, help="With what the person wrote, and every argument.")
+@_JSON
+def show(*, letter_id: str, content: bool, as_json: bool) -> None:
+    """Show one letter, without people's text unless it is asked for."""
+    with _letters() as letters:
+        letter = letters.get(letter_id)
+    if letter is None:
+        _refuse(letter_id)
+        sys.exit(1)
+    shown = {**_summary(letter), **_request(letter, content=content)}
+    if as_json:
+        click.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    for name, value in shown.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+        click.echo(f"{name}: {text}")
+
+
+@command.command(epilog="Example: clasper dead-letters replay --all")
+@_IDS
+@_ALL
+@_JSON
+def replay(*, letter_ids: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """Queue letters' messages again; each letter is dropped in the same step.
+
+    A turn goes on from what it had reached, and posts nothing twice.
+    """
+    with _letters() as letters:
+        _for_each(letters, letter_ids, letters.replay, every=every, as_json=as_json)
+
+
+@command.command(epilog="Example: clasper dead-letters drop 6f1c…")
+@_IDS
+@_ALL
+@_JSON
+def drop(*, letter_ids: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """Forget letters for good."""
+    with _letters() as letters:
+
+        def forget(letter_id: str) -> str:
+            return "dropped" if letters.drop(letter_id) else "unknown"
+
+        _for_each(letters, letter_ids, forget, every=every, as_json=as_json)
+
+
+def _for_each(
+    letters: DeadLetters,
+    letter_ids: tuple[str, ...],
+    act: Callable[[str], str],
+    *,
+    every: bool,
+    as_json: bool,
+) -> None:
+    if every == bool(letter_ids):
+        raise click.UsageError("Name the letters' ids, or give --all.")
+    # Oldest first, so that turns of one session come in the order in which they were sent.
+    wanted = tuple(reversed(letters.ids())) if every else letter_ids
+    outcomes = {letter_id: act(letter_id) for letter_id in wanted}
+    failed = False
+    for letter_id, outcome in outcomes.items():
+        if outcome == "unknown" and every:
+            continue  # somebody else was faster
+        if outcome in {"unknown", "unreadable"}:
+            failed = True
+            _refuse(letter_id, outcome)
+        elif not as_json:
+            click.echo(f"{outcome} {letter_id}")
+    if as_json:
+        click.echo(json.dumps(outcomes))
+    sys.exit(1 if failed else 0)
+
+
+def _refuse(letter_id: str, problem: str = "unknown") -> None:
+    text = (
+        f"there is no dead letter {letter_id}: see `clasper dead-letters list`"
+        if problem == "unknown"
+        else f"{letter_id} is not a message of Celery, so no worker could run it: look at it with"
+        " `show --content`, then `drop` it"
+    )
+    click.echo(f"Error: {text}", err=True)
+
+
+@contextmanager
+def _letters() -> Iterator[DeadLetters]:
+    settings = get_settings()
+    schedule = open_schedule(settings)
+    if schedule is None:
+        raise ConfigurationError(
+            "Dead letters are kept with Redis as the broker; look for them in the dead-letter"
+            " exchange of the broker that CELERY_BROKER_URL names",
+            {"variable": "CELERY_BROKER_URL"},
+        )
+    client = ClasperClient.from_settings(settings)
+    try:
+        yield DeadLetters(schedule, client.app)
+    finally:
+        schedule.close()
+        client.close()
+
+
+def _summary(letter: DeadLetter) -> dict[str, Any]:
+    message = letter.message
+    return {
+        "id": letter.letter_id,
+        "job_id": letter.job_id,
+        "user_id": letter.user_id,
+        "queue": letter.queue,
+        "task": message.task if message else "",
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "at": _when(letter),
+    }
+
+
+def _request(letter: DeadLetter, *, content: bool) -> dict[str, Any]:
+    message = letter.message
+    if message is None or message.kwargs is None:
+        if content:
+            return {"raw": letter.raw.decode("utf-8", "backslashreplace")}
+        return {"raw": f"<{len(letter.raw)} bytes>"}
+    if content:
+        return {"turn_id": message.turn_id, "request": dict(message.kwargs)}
+    return {"turn_id": message.turn_id, "request": redacted(message.kwargs)}
+
+
+def _when(letter: DeadLetter) -> str:
+    return letter.at.isoformat(timespec="seconds").replace("+00:00", "Z")

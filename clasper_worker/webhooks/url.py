@@ -1,0 +1,81 @@
+"""Where a webhook goes: its address, taken apart once and refused if it could mean two things."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_MAX_HOST_CHARS = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A webhook's address in parts; what is checked and what is connected to are these.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: a name in ASCII and lower case, or an IP address in its usual form.
+        port: 1 to 65535.
+        path: path and query, as sent. May hold secrets, so it is not shown.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str = field(repr=False)
+
+    @property
+    def host_header(self) -> str:
+        """The value of ``Host`` (RFC 9110, 7.2): without the port where it is the default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def parse_target(url: str) -> Target:
+    """Take a webhook's URL apart.
+
+    Raises:
+        ValueError: it cannot be used; says why, without repeating it.
+    """
+    # Loaded when there is a webhook: a program that only enqueues turns needs no HTTP client.
+    import httpx2  # noqa: PLC0415
+
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("must not contain spaces, backslashes or control characters")
+    try:
+        parsed = httpx2.URL(url)
+        host = parsed.raw_host.decode("ascii").lower()
+    except (httpx2.InvalidURL, ValueError):
+        raise ValueError("is not a valid address") from None
+    if parsed.scheme not in _DEFAULT_PORTS:
+        raise ValueError("must start with http:// or https://")
+    if parsed.userinfo:
+        raise ValueError("must not contain a user or password: send them as a header")
+    port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
+    if not 1 <= port <= 65_535:
+        raise ValueError("has a port that does not exist")
+    return Target(parsed.scheme, _checked_host(host), port, parsed.raw_path.decode("ascii"))
+
+
+def _checked_host(host: str) -> str:
+    if ":" in host:
+        if "%" in host:
+            raise ValueError("must not contain an IPv6 zone")
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ValueError("has an IPv6 address that is none") from None
+    # A host that ends in a number is an IPv4 address to every browser and C library, in any of
+    # many spellings (127.1, 0x7f000001, 017700000001): only the usual one is taken.
+    if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            raise ValueError("has an IPv4 address that is not four decimal numbers") from None
+    if len(host) > _MAX_HOST_CHARS or not _HOST_NAME.fullmatch(host):
+        raise ValueError("has a host that is not a name or an IP address")
+    return host

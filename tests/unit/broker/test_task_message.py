@@ -1,0 +1,63 @@
+"""Task messages as they lie in Redis, read."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clasper_worker.broker.task_message import read_task_message
+from clasper_worker.turn.identity import turn_id_for
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def encoded(kwargs: Any, *, task: str = "clasper.send", base64_body: bool = True) -> bytes:
+    body = json.dumps([[], kwargs, {}])
+    properties = {"body_encoding": "base64"} if base64_body else {}
+    text = base64.b64encode(body.encode()).decode() if base64_body else body
+    headers = {"id": "a", "task": task}
+    return json.dumps({"body": text, "headers": headers, "properties": properties}).encode()
+
+
+@pytest.mark.parametrize("base64_body", [True, False])
+def test_a_message_gives_its_job_task_and_arguments(base64_body: bool) -> None:
+    message = read_task_message(encoded({"user_id": "u"}, base64_body=base64_body))
+    assert message is not None
+    assert (message.job_id, message.task, message.kwargs) == ("a", "clasper.send", {"user_id": "u"})
+
+
+@given(user=st.text(min_size=1).map(str.strip).filter(bool), key=st.text().map(str.strip))
+def test_its_turn_is_the_one_that_the_worker_finds(user: str, key: str) -> None:
+    message = read_task_message(encoded({"user_id": user, "idempotency_key": key}))
+    assert message is not None
+    assert message.turn_id == turn_id_for(user, key or None, "a")
+
+
+def test_another_tasks_turn_is_its_job() -> None:
+    message = read_task_message(encoded({"user_id": "u", "idempotency_key": "k"}, task="other"))
+    assert message is not None
+    assert message.turn_id == "a"
+
+
+@given(raw=st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_what_is_no_message_is_none(raw: bytes) -> None:
+    assert read_task_message(raw) is None
+
+
+@given(
+    body=ANYTHING, headers=st.fixed_dictionaries({"id": ANYTHING, "task": ANYTHING}), rest=ANYTHING
+)
+def test_no_message_makes_it_fail(body: Any, headers: Any, rest: Any) -> None:
+    raw = json.dumps({"body": body, "headers": headers, "properties": rest}).encode()
+    message = read_task_message(raw)
+    assert message is None or isinstance(message.turn_id, str)
+
+
+def test_peoples_text_is_not_in_its_repr() -> None:
+    assert "secret" not in repr(read_task_message(encoded({"message": "secret"})))
