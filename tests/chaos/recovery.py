@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,18 @@ def recoveries(record: RowRecord) -> tuple[Recovery, ...]:
         elif (next_reply := _next_reply(record, fault.until)) is not None:
             found.append(Recovery(fault.until, next_reply))
     return tuple(found)
+
+
+def settled_after(record: RowRecord) -> float | None:
+    """Seconds from the end of the last fault to the last reply: what stood still unseen too.
+
+    None without faults, or where every reply was there before.
+    """
+    over = [fault.at if math.isinf(fault.until) else fault.until for fault in record.disturbances]
+    replied = [p.at for p in record.posts if p.kind == "message" and p.outcome == "stored"]
+    if not over or not replied or max(replied) <= max(over):
+        return None
+    return max(replied) - max(over)
 
 
 def late(record: RowRecord, limit: float) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def show(results: Sequence[RowResult], console: Console) -> None:
         table.add_column(label, justify="right")
     table.add_column("409", justify="right")
     table.add_column("recovery p50, max (s)", justify="right")
+    table.add_column("settled after (s)", justify="right")
     table.add_column("", justify="left")
     for result in results:
         cells = [_cell(result, name) for name, _ in _COLUMNS]
@@ -50,6 +51,7 @@ def show(results: Sequence[RowResult], console: Console) -> None:
             *cells,
             str(result.conflicts),
             recovery(result),
+            settled(result),
             verdict,
         )
     console.print(table)
@@ -69,7 +71,12 @@ def explain(result: RowResult, console: Console) -> None:
 
 def markdown(results: Sequence[RowResult], run: Mapping[str, Any]) -> str:
     """The table for the documentation."""
-    labels = ["fault", *(label for _, label in _COLUMNS), "recovery p50, max (s)"]
+    labels = [
+        "fault",
+        *(label for _, label in _COLUMNS),
+        "recovery p50, max (s)",
+        "settled after (s)",
+    ]
     lines = [
         (
             f"{run['date']}, {run['cores']} cores, Python {run['python']}, Celery {run['celery']},"
@@ -81,7 +88,9 @@ def markdown(results: Sequence[RowResult], run: Mapping[str, Any]) -> str:
     ]
     for result in results:
         cells = [str(getattr(result, name)) for name, _ in _COLUMNS]
-        lines.append(f"| {result.title} | {' | '.join(cells)} | {recovery(result)} |")
+        lines.append(
+            f"| {result.title} | {' | '.join(cells)} | {recovery(result)} | {settled(result)} |"
+        )
     return "\n".join(lines)
 
 
@@ -122,6 +131,11 @@ def recovery(result: RowResult) -> str:
     if result.recovery_p50 is None:
         return "-"
     return f"{result.recovery_p50:.1f}, {result.recovery_max:.1f}"
+
+
+def settled(result: RowResult) -> str:
+    """From the last fault to the last reply, for a cell."""
+    return "-" if result.settled is None else f"{result.settled:.1f}"
 
 
 def _cell(result: RowResult, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.chaos import checks
 from tests.chaos.records import RowRecord
-from tests.chaos.recovery import late, recoveries
+from tests.chaos.recovery import late, recoveries, settled_after
 
 _SHOWN = 5
 
@@ -39,6 +39,7 @@ class RowResult:
         crashed: workers that ended by themselves.
         recovery_p50: seconds.
         recovery_max: seconds.
+        settled: seconds from the end of the last fault to the last reply.
         seconds: that the row took.
         broken: the promises that were broken, by name.
         evidence: the first offenders of each kind that is not nought, and notes.
@@ -63,6 +64,7 @@ class RowResult:
     crashed: int
     recovery_p50: float | None
     recovery_max: float | None
+    settled: float | None
     seconds: float
     broken: tuple[str, ...]
     evidence: tuple[str, ...]
@@ -103,6 +105,7 @@ def judge(
     done = len(checks.completed(record))
     if done != len(record.sent) and not broken and not allowed:
         broken = ("completed",)
+    settled = settled_after(record)
     times = [recovery.seconds for recovery in recoveries(record)]
     if recovery_limit is not None and (slow := late(record, recovery_limit)):
         broken += ("recovery",)
@@ -127,6 +130,7 @@ def judge(
         crashed=len(record.crashed),
         recovery_p50=round(statistics.median(times), 2) if times else None,
         recovery_max=round(max(times), 2) if times else None,
+        settled=None if settled is None else round(settled, 2),
         seconds=round(record.seconds, 1),
         broken=broken,
         evidence=(

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from tests.chaos.records import Disturbance, RowRecord
-from tests.chaos.recovery import late, recoveries
+from tests.chaos.recovery import late, recoveries, settled_after
 from tests.chaos.sample import call, good_record, post
 
 GOOD = good_record()
@@ -46,3 +46,12 @@ def test_a_turn_that_stood_still_for_too_long_is_late_unless_it_was_struck_again
     assert late(record, 15.0) == ()
     again = replace(kill, at=9.0, workers=("w3",))
     assert late(replace(record, disturbances=(kill, again)), 14.0) == ()
+
+
+def test_a_row_has_settled_with_the_last_reply_after_the_last_fault() -> None:
+    outage = Disturbance("backend: down", 1.0, 3.0)
+    kill = Disturbance("kill -9", 2.0, math.inf, workers=("w1",))
+    last = max(each.at for each in GOOD.posts)
+    assert settled_after(replace(GOOD, disturbances=(outage, kill))) == last - 3.0
+    assert settled_after(GOOD) is None
+    assert settled_after(replace(GOOD, disturbances=(replace(outage, until=99.0),))) is None
