@@ -35,6 +35,9 @@ from clasper_worker.turn.run import TurnDependencies, TurnSettings
 
 _REDELIVERY_SECONDS = 3600.0
 
+# A turn waits out a restart of Redis, within its soft limit, rather than fail of it.
+_STATE_PATIENCE_SECONDS = 120.0
+
 
 class Runtime:
     """What the turns of one event loop share: connections, tokens, tools, the workspace.
@@ -67,7 +70,7 @@ class Runtime:
         windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url)
-        state = State(redis)
+        state = State(redis, seconds=_STATE_PATIENCE_SECONDS)
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
             backend_http,

@@ -20,7 +20,7 @@ from redis.exceptions import LockError, NoScriptError, ReadOnlyError, RedisError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 
-_LOCK_SECONDS = 30.0
+_LOCK_SECONDS = 5.0  # of a dead worker, others wait no longer than this
 _LOCK_CONNECTIONS = 32
 _WAIT_SECONDS = 60.0
 _CALL_SECONDS = 10.0

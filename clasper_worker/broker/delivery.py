@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ from clasper_worker.turn.lease import Lease, NoLease
 LEASE_HEADER = "clasper_lease"
 VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
+
+_PATIENCE_SECONDS = 120.0  # with a Redis that does not answer; the turn's own limits come first
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,17 @@ class HeldLease:
         keeper = keeper_of_process()
         if keeper is not None and keeper.is_fresh(self._token):
             return
-        try:
-            held = await asyncio.to_thread(self._ask, keeper)
-        except (RedisError, OSError) as exc:
-            raise StateUnavailableError(
-                f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL"
-            ) from exc
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                held = await asyncio.to_thread(self._ask, keeper)
+                break
+            except (RedisError, OSError) as exc:
+                if time.monotonic() > deadline:
+                    raise StateUnavailableError(
+                        f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL"
+                    ) from exc
+            await asyncio.sleep(_PAUSE_SECONDS)
         if not held:
             raise LeaseLostError("Another worker has taken the turn over; nothing more is posted")
 

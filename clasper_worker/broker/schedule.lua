@@ -18,6 +18,7 @@
 --                          passed over because of it, and are in no rotation
 --   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids, also of ended ones
 --   cancelled              jobs and turns that are not to run if they come, by when (ms) to forget it
+--   suspect, suspects      the one running message that has lost many workers; those that wait
 --   dead, dead:<id>        dead letters, by time (ms)
 --
 -- ARGV[1]: what to do, ARGV[2]: how (both JSON).
@@ -307,9 +308,23 @@ local function collect(tag, lane, queue)
   if #group > 0 then call('HSET', P .. 'message:' .. tag, 'g', cjson.encode(group)) end
 end
 
+local function waits_as_suspect(tag, lapses)
+  -- What has lost several workers may be what kills them. Such messages run one at a time among
+  -- all workers: then only one's neighbours are lost with it, and no innocent one is lost with
+  -- others of its kind until it counts as dead.
+  if lapses < how.suspect then return false end
+  local other = call('GET', P .. 'suspect')
+  if other and other ~= tag and call('SISMEMBER', P .. 'running', other) == 1 then
+    call('RPUSH', P .. 'suspects', tag)
+    return true
+  end
+  call('SET', P .. 'suspect', tag)
+  return false
+end
+
 local function lease(tag)
   local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v')
-  if not about[1] then return end
+  if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return end
   local count = call('HINCRBY', P .. 'message:' .. tag, 'n', 1)
   if count > 1 then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
@@ -357,9 +372,20 @@ local function held(token)
   return tag, about
 end
 
+local function next_suspect()
+  local following = call('LPOP', P .. 'suspects')
+  if not following then return end
+  local about = field(following, 'q', 't')
+  if about[1] then make_ready(following, about[1], about[2], true) end
+end
+
 local function let_go(tag, tenant)
   call('SREM', P .. 'running', tag)
   call('ZREM', P .. 'leases', tag)
+  if call('GET', P .. 'suspect') == tag then
+    call('DEL', P .. 'suspect')
+    next_suspect()
+  end
   if tenant == '' then return end
   local running = call('HINCRBY', P .. 'inflight', tenant, -1)
   if running <= 0 then call('HDEL', P .. 'inflight', tenant) end
@@ -439,6 +465,7 @@ local function reap(limit)
     end
   end
   call('ZREMRANGEBYSCORE', P .. 'cancelled', '-inf', now)
+  if call('EXISTS', P .. 'suspect') == 0 then next_suspect() end
   return #lapsed
 end
 
@@ -459,6 +486,7 @@ local function withdraw(job, for_good)
   end
   local about = field(tag, 'q', 't', 's', 'u', 'g')
   call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
+  call('LREM', P .. 'suspects', 1, tag)
   local group = about[5] and cjson.decode(about[5]) or {}
   for place = #group, 1, -1 do  -- those that it had collected are to run without it
     if call('EXISTS', P .. 'message:' .. group[place]) == 1 then

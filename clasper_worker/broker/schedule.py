@@ -27,6 +27,7 @@ Withdrawal = Literal["withdrawn", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable"]
 
 _DEAD_LETTERS = 10_000
+_LAST_TRIES = 2  # of a message that lost its workers: these it makes alone among its kind
 _REMEMBER_CANCELLED_MS = 86_400_000
 _REAPED_AT_ONCE = 500
 _ANSWER_SECONDS = 10.0
@@ -75,6 +76,7 @@ class ScheduleRules:
                 "depth": self.lane_depth,
                 "cap": self.tenant_concurrency,
                 "attempts": self.attempts,
+                "suspect": max(self.attempts - _LAST_TRIES, 1),
                 "busy": self.busy,
                 "dead": _DEAD_LETTERS,
                 "remember": _REMEMBER_CANCELLED_MS,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolChoice, ToolSpec
 
 
 class Lease(Protocol):
@@ -22,3 +25,32 @@ class NoLease:
 
     async def confirm(self) -> None:
         """See `Lease.confirm`."""
+
+
+class FencedModel:
+    """A model that is asked, and paid, only while the turn is still this run's.
+
+    Args:
+        model: whom to ask.
+        lease: confirmed before each call.
+    """
+
+    def __init__(self, model: ChatModel, lease: Lease) -> None:
+        self._model = model
+        self._lease = lease
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        tool_choice: ToolChoice = "auto",
+    ) -> ModelReply:
+        """See `ChatModel.complete`.
+
+        Raises:
+            LeaseLostError: another run has taken the turn over.
+            ModelError: no usable answer came.
+        """
+        await self._lease.confirm()
+        return await self._model.complete(messages, tools, tool_choice=tool_choice)

@@ -32,7 +32,7 @@ from clasper_worker.turn.fit import ModelWindow, unknown_window, window_warning
 from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
-from clasper_worker.turn.lease import Lease, NoLease
+from clasper_worker.turn.lease import FencedModel, Lease, NoLease
 from clasper_worker.turn.ledger import TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
 from clasper_worker.turn.opening import PromptSettings, turn_prompt
@@ -234,7 +234,7 @@ async def _think(
         history=history.messages,
     )
     tier = request.metadata.model_tier
-    window, model = deps.window(tier), deps.model(tier)
+    window, model = deps.window(tier), FencedModel(deps.model(tier), deps.lease)
     messages, fitted = prompt.fit(history.messages, deps.toolbox.tokens, window)
 
     def context_for(step: str) -> ToolContext:
