@@ -67,7 +67,8 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             "clasper.send": {
                 "soft_time_limit": settings.clasper_turn_soft_limit_sec,
                 "time_limit": settings.clasper_turn_hard_limit_sec,
-            }
+            },
+            "clasper.compact": {"time_limit": settings.clasper_turn_soft_limit_sec},
         },
         "task_track_started": True,
         "task_send_sent_event": True,

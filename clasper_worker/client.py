@@ -100,10 +100,28 @@ class ClasperClient:
         Raises:
             StateUnavailableError: the broker cannot be reached.
         """
+        job_id = self.submit("clasper.send", request, job_id=job_id)
+        turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
+        return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
+
+    def submit(self, task: str, request: Mapping[str, Any], *, job_id: str | None = None) -> str:
+        """Enqueue a task that a person waits for; its request is sent as it was given.
+
+        Args:
+            task: the task's name, such as ``clasper.compact``.
+            request: its keyword arguments.
+            job_id: the Celery task's id; a new one when omitted.
+
+        Returns:
+            The Celery task's id.
+
+        Raises:
+            StateUnavailableError: the broker cannot be reached.
+        """
         job_id = job_id or str(uuid.uuid4())
         try:
             self._sender.send_task(
-                "clasper.send",
+                task,
                 kwargs=dict(request),
                 queue=TURN_QUEUE,
                 task_id=job_id,
@@ -115,8 +133,7 @@ class ClasperClient:
                 "The broker cannot be reached: check CELERY_BROKER_URL, or start everything with"
                 " `clasper up`"
             ) from exc
-        turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
-        return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
+        return job_id
 
     def close(self) -> None:
         """Close the connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Self
 
 from openai import AsyncOpenAI
 
+from clasper_worker.agent_context import AgentContext, prompt_settings
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.http_client import open_http_client
 from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
@@ -19,8 +21,8 @@ from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.model_windows import model_windows
 from clasper_worker.prompt.reader import missing_workspace
-from clasper_worker.prompt.workspace import Workspace
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
 from clasper_worker.resilience.store import RedisStore
@@ -59,8 +61,10 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        workspace = Workspace.open(settings.clasper_workspace)
         llm = _openai_client(settings)
+        # In a thread: it reads and indexes files.
+        context = await asyncio.to_thread(AgentContext.open, settings, llm)
+        windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url)
         state = State(redis)
@@ -80,15 +84,16 @@ class Runtime:
             ledger=RedisLedger(state, ttl_seconds=_journal_seconds(settings)),
             tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
-            workspace=workspace.current,
+            workspace=context.workspaces.snapshot,
+            window=windows.__getitem__,
+            smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
-                timezone=settings.clasper_default_timezone,
-                include_time=settings.clasper_include_time_context,
+                prompt=prompt_settings(settings),
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
             ),
         )
@@ -98,7 +103,7 @@ class Runtime:
             gates.close,
             state.aclose,
             redis.aclose,
-            workspace.close,
+            context.close,
         )
         return cls(settings, turns, closers)
 

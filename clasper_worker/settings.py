@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +25,10 @@ from pydantic_settings import (
 
 from clasper_worker.errors import ConfigurationError
 
+_WORKSPACE_NAME = re.compile(r"[\w.@:-]{1,256}")
 STACK_FILE = "stack.json"
 _REDIS = ("redis://", "rediss://", "unix://")
+DEFAULT_EMBEDDING_MODEL = "Xenova/all-MiniLM-L6-v2"
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
 
@@ -99,8 +102,15 @@ class Settings(BaseSettings):
 
     # The workspace
     clasper_workspace: Path = Path("./workspace")
+    clasper_workspaces: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict)
     clasper_default_timezone: str = "UTC"
     clasper_include_time_context: bool = True
+    clasper_smart_context: bool = False
+    clasper_smart_context_max_skills: Annotated[int, Field(ge=0)] = 5
+    clasper_smart_context_max_memory: Annotated[int, Field(ge=0)] = 3
+    clasper_smart_context_max_tokens: Annotated[int, Field(ge=0)] = 0
+    clasper_embedding_provider: Literal["none", "local", "openai"] = "none"
+    clasper_embedding_model: str = DEFAULT_EMBEDDING_MODEL
 
     # Models
     llm_provider: str = "openai"
@@ -112,6 +122,8 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     clasper_llm_timeout_sec: Annotated[float, Field(gt=0)] = 120.0
     clasper_llm_retries: Annotated[int, Field(ge=0, le=20)] = 3
+    clasper_context_window_tokens: Annotated[int, Field(ge=256)] | None = None
+    clasper_context_warning_threshold: Annotated[int, Field(ge=1, le=100)] = 75
     clasper_llm_max_output_tokens: Annotated[int, Field(ge=1)] | None = None
 
     # Turns
@@ -156,6 +168,21 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @field_validator("clasper_workspaces", mode="before")
+    @classmethod
+    def _named_paths(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        named: dict[str, str] = {}
+        for item in filter(None, (part.strip() for part in value.split(","))):
+            name, _, path = (part.strip() for part in item.partition("="))
+            if not _WORKSPACE_NAME.fullmatch(name) or not path:
+                raise ValueError("must be name=path, comma separated, such as acme=./acme")
+            if name in {"default", *named}:
+                raise ValueError("must not name default, which is CLASPER_WORKSPACE, or one twice")
+            named[name] = path
+        return named
 
     @field_validator("clasper_webhook_allowed_hosts", mode="before")
     @classmethod

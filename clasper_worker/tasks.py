@@ -29,6 +29,7 @@ from clasper_worker.redaction import redacted
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
 from clasper_worker.turn.collected import CollectedTurns
+from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
@@ -194,6 +195,19 @@ async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | Cla
     except StateUnavailableError as exc:
         log.error("webhook.not_enqueued", delivery_id=delivery.delivery_id, reason=str(exc))  # noqa: TRY400 - no fault of ours
         raise Reject(str(exc), requeue=True) from None
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.compact")
+async def compact_history(self: ClasperTask, **kwargs: Any) -> CompactResult:
+    """Summarise older history to one message (contract Part 2, ``clasper.compact``)."""
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    async with _typed_errors("compact"):
+        limits = RequestLimits.from_settings(get_settings())
+        request = parse_compact_request(kwargs, limits)
+        turns = (await RUNTIME.get()).turns
+        result = await compact(request, turns.model("cheap"), turns.window("cheap"))
+        log.info("compact.done", before=result.original_count, after=result.compacted_count)
+        return result
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.settings import read_running_stack
 
 HERE = Path(__file__).parent
@@ -206,10 +207,15 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else json.dumps(content)
 
 
+def _result(message: dict[str, Any]) -> str:
+    """A tool's result without the fence that marks it as data for the model."""
+    return unfence_data(_text(message))
+
+
 def tool_lines(requests: list[dict[str, Any]]) -> list[Text]:
     """The tool calls of a turn and what came of them, from the model's last request."""
     longest = max(requests, key=lambda body: len(body["messages"]))["messages"]
-    results = {item["tool_call_id"]: _text(item) for item in longest if item["role"] == "tool"}
+    results = {item["tool_call_id"]: _result(item) for item in longest if item["role"] == "tool"}
     lines = []
     for message in longest:
         for call in message.get("tool_calls") or ():

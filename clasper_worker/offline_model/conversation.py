@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clasper_worker.offline_model.protocol import ChatRequest, FunctionSpec, Message
+from clasper_worker.prompt.sanitize import unfence_data
 
 LABEL = "[offline model]"
 """How every reply begins; only replies that a program reads (JSON, a sentinel) go without it."""
@@ -36,7 +37,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class ExecutedCall:
-    """A tool call made for the newest message, with the result that came back."""
+    """A tool call made for the newest message, with the result that came back, unfenced."""
 
     name: str
     arguments: dict[str, Any]
@@ -118,7 +119,7 @@ def _executed(messages: Iterable[Message]) -> Iterable[ExecutedCall]:
             made[call.id] = (call.function.name, _arguments(call.function.arguments))
         if message.role in {"tool", "function"}:
             name, arguments = made.get(message.tool_call_id or "", ("a tool", {}))
-            yield ExecutedCall(name, arguments, message.text)
+            yield ExecutedCall(name, arguments, unfence_data(message.text))
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -17,32 +17,34 @@ from clasper_worker.errors import InvalidRequestError
 DEFAULT_MODEL = "clasper-offline"
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """Base of what the API takes: fields that are not listed are ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
-class ContentPart(_Wire):
+class ContentPart(Wire):
     """One part of a message: ``text`` is empty for parts that are not text."""
 
     type: str
     text: str = ""
 
 
-class CalledFunction(_Wire):
+class CalledFunction(Wire):
     """The function of a tool call that an earlier reply made."""
 
     name: str
     arguments: str = ""
 
 
-class PastToolCall(_Wire):
+class PastToolCall(Wire):
     """A tool call that an earlier reply made."""
 
     id: str
     function: CalledFunction
 
 
-class Message(_Wire):
+class Message(Wire):
     """One message; ``content`` is always a tuple of parts here."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -71,7 +73,7 @@ class Message(_Wire):
         )
 
 
-class FunctionSpec(_Wire):
+class FunctionSpec(Wire):
     """A function that may be called; ``parameters`` is its JSON Schema."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -79,47 +81,47 @@ class FunctionSpec(_Wire):
     parameters: dict[str, Any] | None = None
 
 
-class Tool(_Wire):
+class Tool(Wire):
     """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: FunctionSpec
 
 
-class FunctionName(_Wire):
+class FunctionName(Wire):
     """The function that a tool choice names."""
 
     name: str
 
 
-class ToolChoice(_Wire):
+class ToolChoice(Wire):
     """``tool_choice``: ``type`` is the API's word, or ``function`` with the function's name."""
 
     type: Literal["none", "auto", "required", "function"]
     function: FunctionName | None = None
 
 
-class JsonSchemaFormat(_Wire):
+class JsonSchemaFormat(Wire):
     """The ``json_schema`` of a response format."""
 
     name: str
     json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
 
 
-class ResponseFormat(_Wire):
+class ResponseFormat(Wire):
     """``response_format``: free text, any JSON object, or JSON that fits a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
-class StreamOptions(_Wire):
+class StreamOptions(Wire):
     """``stream_options``: whether a last chunk reports the usage."""
 
     include_usage: bool = False
 
 
-class ChatRequest(_Wire):
+class ChatRequest(Wire):
     """One chat completion request."""
 
     model: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL

@@ -1,7 +1,8 @@
 """The offline model's HTTP server: an ASGI app that speaks the OpenAI chat completions API.
 
-Routes: ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}``, ``GET /health``
-and ``GET /requests``, which shows the last request bodies: what an agent really told the model.
+Routes: ``POST /v1/chat/completions``, ``POST /v1/embeddings``, ``GET /v1/models``,
+``GET /v1/models/{id}``, ``GET /health`` and ``GET /requests``, which shows the last request bodies:
+what an agent really told the model.
 Any bearer key is accepted. Nothing is logged or written to disk.
 """
 
@@ -24,6 +25,7 @@ from starlette.routing import Route
 
 from clasper_worker.errors import InvalidRequestError
 from clasper_worker.offline_model.completion import Completion, as_chunks, as_object, complete
+from clasper_worker.offline_model.embeddings import embed
 from clasper_worker.offline_model.protocol import DEFAULT_MODEL, parse_request, read_object
 from clasper_worker.offline_model.rules import decide
 
@@ -75,6 +77,10 @@ class _Api:
             yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
         yield "data: [DONE]\n\n"
 
+    async def embeddings(self, request: Request) -> Response:
+        body = read_object(await request.body())
+        return JSONResponse(await asyncio.to_thread(embed, body))
+
     async def models(self, request: Request) -> Response:
         del request
         return JSONResponse({"object": "list", "data": [self._model(DEFAULT_MODEL)]})
@@ -117,6 +123,7 @@ def create_app(config: OfflineModelConfig | None = None) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/chat/completions", api.chat_completions, methods=["POST"]),
+            Route("/v1/embeddings", api.embeddings, methods=["POST"]),
             Route("/v1/models", api.models),
             Route("/v1/models/{model:path}", api.model),
             Route("/health", api.health),

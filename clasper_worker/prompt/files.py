@@ -78,7 +78,7 @@ def read_file(root: Path, name: str) -> WorkspaceFile:
         raise UnreadableFileError(f"cannot be opened: {exc.strerror}") from exc
     try:
         _check_kind(os.fstat(descriptor))
-        stream = os.fdopen(descriptor, encoding="utf-8-sig", newline=None)
+        stream = os.fdopen(descriptor, encoding="utf-8", newline=None)
     except BaseException:
         os.close(descriptor)
         raise
@@ -134,10 +134,13 @@ def _check_kind(status: os.stat_result) -> None:
 def _read_head(stream: TextIO) -> tuple[str, int]:
     """The first `MAX_FILE_CHARS` + 1 characters, and how many there are in all."""
     head, count = "", 0
-    while chunk := stream.read(_CHUNK_CHARS):
+    # Not by the codec utf-8-sig: that one takes a file of the mark's first bytes for an empty one.
+    chunk = stream.read(_CHUNK_CHARS).removeprefix("\ufeff")
+    while chunk:
         if "\0" in chunk:
             raise UnreadableFileError("holds NUL bytes, so it is not a text file")
         if len(head) <= MAX_FILE_CHARS:
             head += chunk[: MAX_FILE_CHARS + 1 - len(head)]
         count += len(chunk)
+        chunk = stream.read(_CHUNK_CHARS)
     return head, count

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from clasper_worker.prompt.selection import Selection
 from clasper_worker.roles import validate_role
 
 Mode = Literal["full", "minimal"]
@@ -26,6 +27,7 @@ class PromptInputs:
         tool_names: the tools that the model can call this turn.
         mode: ``full``, or ``minimal`` for background turns.
         forced_skills: names of skills whose instructions must be there.
+        selection: what smart context chose; None: the full context.
 
     Raises:
         ValueError: the role cannot name a file, or ``now`` has no time zone.
@@ -40,6 +42,7 @@ class PromptInputs:
     tool_names: tuple[str, ...] = ()
     mode: Mode = "full"
     forced_skills: tuple[str, ...] = ()
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         validate_role(self.role)

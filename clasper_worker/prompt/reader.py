@@ -20,10 +20,12 @@ from clasper_worker.prompt.skill_file import SkillError, parse_skill
 from clasper_worker.prompt.skills import Host, Skill, gate
 from clasper_worker.prompt.snapshot import (
     AGENTS_FILE,
+    MEMORY_FOLDER,
     SOUL_FILE,
     TOP_FILES,
     WorkspaceSnapshot,
     WorkspaceWarning,
+    note_day,
 )
 from clasper_worker.roles import validate_role
 
@@ -36,6 +38,7 @@ Look = Mapping[str, Stamp]
 _ABSENT: Stamp = (0,)
 _SOULS = "souls"
 _SKILLS = "skills"
+_FOLDERS = (_SOULS, MEMORY_FOLDER, _SKILLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class WorkspaceReader:
         """
         if not os.path.isdir(self.root):  # noqa: PTH112 - False, not an error, where it is forbidden
             raise missing_workspace(self.root)
-        names = (*TOP_FILES, *self._names_in(_SOULS), *self._names_in(_SKILLS))
+        names = (*TOP_FILES, *(name for folder in _FOLDERS for name in self._names_in(folder)))
         root = os.fspath(self.root)
         stamps = ((name, _stamp(f"{root}/{name}")) for name in names)
         return {name: stamp for name, stamp in stamps if stamp is not None}
@@ -102,7 +105,7 @@ class WorkspaceReader:
         return replace(snapshot, skills=MappingProxyType(skills), derived={})
 
     def _names_in(self, folder: str) -> list[str]:
-        """The files of interest below ``souls`` or ``skills``.
+        """The files of interest below one of the folders.
 
         Where the folder cannot be listed: itself, for its warning, and the files known from
         before, whose last good version stays.
@@ -173,7 +176,7 @@ def missing_workspace(root: Path) -> WorkspaceError:
 def _name_of(folder: str, entry: os.DirEntry[str]) -> str | None:
     if entry.name.startswith("."):
         return None
-    if folder == _SOULS:
+    if folder != _SKILLS:
         return f"{folder}/{entry.name}" if entry.name.endswith(".md") else None
     # A link is taken for a folder: one that leads nowhere gets a warning.
     return f"{folder}/{entry.name}/SKILL.md" if entry.is_symlink() or entry.is_dir() else None
@@ -197,7 +200,7 @@ def _stamp(path: str) -> Stamp | None:
 
 
 def _check_name(root: Path, name: str) -> None:
-    if name in {_SOULS, _SKILLS}:
+    if name in _FOLDERS:
         resolve_inside(root, name)
         raise UnreadableFileError("cannot be listed")
     folder, _, file = name.partition("/")
@@ -206,6 +209,10 @@ def _check_name(root: Path, name: str) -> None:
             validate_role(file.removesuffix(".md"))
         except ValueError as exc:
             raise UnreadableFileError(f"is no role's soul ({exc})") from None
+    if folder == MEMORY_FOLDER and note_day(name) is None:
+        raise UnreadableFileError(
+            "is no day's notes; name it after the day, memory/2026-03-31.md, or use MEMORY.md"
+        )
 
 
 def _size_warning(file: WorkspaceFile) -> WorkspaceWarning | None:

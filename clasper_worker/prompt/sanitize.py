@@ -9,6 +9,8 @@ instructions; the text cannot hold such a marker itself. `shorten` fits a text i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 DATA_TAG = "data"
 TURN_CONTEXT_TAG = "turn_context"
@@ -40,6 +42,7 @@ _MARKER = re.compile(
     rf"(?:{_look_alike(DATA_TAG)}|{_look_alike(TURN_CONTEXT_TAG)})(?![\w-]))",
     re.IGNORECASE,
 )
+_FENCED = re.compile(rf'<{DATA_TAG} source="[^"]*">\n(.*)\n</{DATA_TAG}>', re.DOTALL)
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9 _.,:/#-]+")
 _LABEL_CHARS = 80
 
@@ -69,6 +72,26 @@ def fence_data(label: str, text: str) -> str:
     name = _NOT_LABEL.sub(" ", label).strip()[:_LABEL_CHARS]
     body = _MARKER.sub("&lt;", strip_unsafe(text))
     return f'<{DATA_TAG} source="{name}">\n{body}\n</{DATA_TAG}>'
+
+
+def unfence_data(text: str) -> str:
+    """The text inside a fence that `fence_data` made; any other text as it is."""
+    match = _FENCED.fullmatch(text)
+    return text if match is None else match.group(1)
+
+
+def strip_unsafe_json(value: Any) -> Any:
+    """A decoded JSON value with `strip_unsafe` applied to every text in it, keys included.
+
+    To be done before the value becomes JSON text, in which such characters may hide as escapes.
+    """
+    if isinstance(value, str):
+        return strip_unsafe(value)
+    if isinstance(value, Mapping):
+        return {strip_unsafe(str(key)): strip_unsafe_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strip_unsafe_json(item) for item in value]
+    return value
 
 
 def shorten(text: str, limit: int, marker: str) -> str:

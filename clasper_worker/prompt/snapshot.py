@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ TOOLS_FILE = "TOOLS.md"
 USER_FILE = "USER.md"
 BOOT_FILE = "BOOT.md"
 MEMORY_FILE = "MEMORY.md"
+MEMORY_FOLDER = "memory"
 
 TOP_FILES = (
     AGENTS_FILE,
@@ -57,7 +59,8 @@ class WorkspaceSnapshot:
 
     Attributes:
         root: the folder it was read from.
-        files: those that can be read, skills apart, by name: ``AGENTS.md``, ``souls/writer.md``.
+        files: those that can be read, skills apart, by name: ``AGENTS.md``, ``souls/writer.md``,
+            ``memory/2026-03-31.md``.
         skills: every usable skill by name, on or off, in alphabetical order.
         warnings: what its author should mend, in the order of the files.
         derived: what readers computed from this snapshot, to compute it once; no part of it.
@@ -83,3 +86,17 @@ class WorkspaceSnapshot:
 def soul_path(role: str) -> str:
     """The path of a role's own soul inside a workspace."""
     return f"souls/{role}.md"
+
+
+def note_path(day: date) -> str:
+    """The path of a day's notes inside a workspace: ``memory/YYYY-MM-DD.md``."""
+    return f"{MEMORY_FOLDER}/{day.isoformat()}.md"
+
+
+def note_day(name: str) -> date | None:
+    """The day whose notes the file ``name`` holds; None for any other file."""
+    try:
+        day = date.fromisoformat(name.removeprefix(f"{MEMORY_FOLDER}/").removesuffix(".md"))
+    except ValueError:
+        return None
+    return day if note_path(day) == name else None

@@ -27,7 +27,14 @@ _RECHECK_SEC = 2.5
 # File systems that keep times in whole seconds show two saves within one second as one: after a
 # change, the files are read once more when that can no longer be.
 
+Prepare = Callable[[WorkspaceSnapshot], None]
+"""Computes what turns will need of a snapshot, into its ``derived``."""
+
 _log = structlog.get_logger(__name__)
+
+
+def _nothing(_: WorkspaceSnapshot) -> None:
+    """Prepare nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,20 @@ class Workspace:
     `current` may be called from any thread and from coroutines.
     """
 
-    def __init__(self, path: Path, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        host: Host,
+        clock: Callable[[], float] = time.monotonic,
+        prepare: Prepare | None = None,
+    ) -> None:
         self.path = path
         self._clock = clock
+        self._prepare = prepare or _nothing
         self._reader = WorkspaceReader(path, host)
         self._taken = self._reader.look()
         self._snapshot = self._reader.read(self._taken)
+        self._prepare(self._snapshot)
         self._unsettled: _Unsettled | None = None
         self._recheck_at: float | None = clock() + _RECHECK_SEC
         self._gone = False
@@ -56,7 +71,12 @@ class Workspace:
 
     @classmethod
     def open(
-        cls, path: Path | str, *, host: Host | None = None, watcher: Watcher | None = None
+        cls,
+        path: Path | str,
+        *,
+        host: Host | None = None,
+        watcher: Watcher | None = None,
+        prepare: Prepare | None = None,
     ) -> Self:
         """Read the workspace at ``path`` and watch it until `close`.
 
@@ -64,11 +84,13 @@ class Workspace:
             path: the folder; a relative one counts from the working directory of this moment.
             host: what skills are gated on; this machine when omitted.
             watcher: who watches; the process's one when omitted.
+            prepare: called with each new snapshot before a turn sees it, here and then in the
+                watcher's thread; must not raise.
 
         Raises:
             WorkspaceError: the folder does not exist or is none; says how to make one.
         """
-        workspace = cls(Path(path).absolute(), host or this_host())
+        workspace = cls(Path(path).absolute(), host or this_host(), prepare=prepare)
         workspace._watcher = watcher or process_watcher()
         workspace._watcher.add(workspace)
         return workspace
@@ -132,6 +154,7 @@ class Workspace:
         previous = self._snapshot
         if snapshot == previous:
             return
+        self._prepare(snapshot)
         self._snapshot = snapshot
         _log.info(
             "workspace_changed", workspace=str(self.path), changed=_changed(previous, snapshot)

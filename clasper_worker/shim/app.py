@@ -10,11 +10,13 @@ from fastapi import Depends, FastAPI
 from clasper_worker import __version__
 from clasper_worker.settings import Settings
 from clasper_worker.shim.auth import DaemonKey
+from clasper_worker.shim.compact import compact_routes
 from clasper_worker.shim.health import health_routes
 from clasper_worker.shim.job_routes import job_routes
 from clasper_worker.shim.problems import install_problem_answers
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.workspace_routes import workspace_routes
 
 
 def create_app(settings: Settings, services: ShimServices | None = None) -> FastAPI:
@@ -41,5 +43,7 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     keyed = [Depends(DaemonKey(settings.daemon_api_keys))]
     app.include_router(send_routes(services), dependencies=keyed)
     app.include_router(job_routes(services), dependencies=keyed)
+    app.include_router(compact_routes(services), dependencies=keyed)
+    app.include_router(workspace_routes(services), dependencies=keyed)
     app.include_router(health_routes(services))
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,19 @@ log = structlog.get_logger(__name__)
 _PREFIX = "celery-task-meta-"
 _LOOK_ANYWAY_SECONDS = 2.0
 _POLL_SECONDS = 0.2
+
+
+# Whose fault a failed job was, as a status: the caller's, ours, or (else) a 502 of what we called.
+_FAILURE_STATUS = {
+    "invalid_request": 400,
+    "turn_conflict": 409,
+    "cancelled": 409,
+    "turn_timeout": 504,
+    "TimeLimitExceeded": 504,
+    "configuration": 500,
+    "workspace": 500,
+    "unexpected": 500,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,13 @@ class JobResults:
         except (redis.RedisError, OSError) as exc:
             # The next waiter starts it anew; the present ones look by themselves meanwhile.
             log.warning("results.listener_lost", error=type(exc).__name__)
+
+
+def failure_status(error: Mapping[str, Any]) -> int:
+    """The HTTP status for a job's error."""
+    if error["details"].get("field") == "task_id":
+        return 404
+    return _FAILURE_STATUS.get(error["code"], 502)
 
 
 def _outcome(meta: dict[str, Any]) -> JobOutcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
@@ -12,6 +13,7 @@ from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
+from clasper_worker.shim.workspaces import ShimWorkspaces
 from clasper_worker.state import redis_client
 from clasper_worker.turn.request import RequestLimits
 
@@ -26,20 +28,23 @@ class ShimServices:
     register: JobRegister
     limits: RequestLimits
     canceller: Canceller
+    workspaces: ShimWorkspaces
+    boots: BootRecord
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Make them for the broker and result backend that the settings name."""
         client = ClasperClient.from_settings(settings)
+        state = redis_client(settings.redis_url)
         return cls(
             settings,
             client,
             JobResults(client.app, settings.result_backend_url),
-            JobRegister(
-                redis_client(settings.redis_url), ttl_seconds=settings.clasper_result_ttl_sec
-            ),
+            JobRegister(state, ttl_seconds=settings.clasper_result_ttl_sec),
             RequestLimits.from_settings(settings),
             Canceller(client.app, open_schedule(settings), QUEUES),
+            ShimWorkspaces(settings),
+            BootRecord(state),
         )
 
     async def close(self) -> None:
@@ -48,3 +53,4 @@ class ShimServices:
         await self.register.close()
         self.canceller.close()
         self.client.close()
+        self.workspaces.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,11 +17,19 @@ from clasper_worker.errors import (
     ToolError,
 )
 from clasper_worker.llm.messages import ToolCall, ToolSpec
+from clasper_worker.llm.tokens import tool_tokens
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
+from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
 
 # Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
 _TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflictError, ToolError)
+
+MAX_RESULT_CHARS = 40_000
+"""Characters of one result that the model is told, about 10,000 tokens: one call must not fill the
+conversation."""
+
+_RESULT_CUT = " … [the result is longer and was cut here: ask for less at a time]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +105,17 @@ class Toolbox:
         """The tools' names, in the order they are offered."""
         return tuple(self._tools)
 
-    async def call(self, context: ToolContext, call: ToolCall) -> str:
-        """Carry out one call and return what the model is told, as JSON.
+    @cached_property
+    def tokens(self) -> int:
+        """What telling the model of them takes, estimated."""
+        return tool_tokens(self.specs)
 
-        It is an ``error`` where the call was bad or the backend refused it.
+    async def call(self, context: ToolContext, call: ToolCall) -> str:
+        """Carry out one call and return what the model is told: JSON, fenced as data.
+
+        It comes from outside, errors too (a backend may quote anyone in them), so hidden
+        characters are taken out. It is an ``error`` where the call was bad or the backend refused
+        it.
 
         Raises:
             BackendError: the backend is unavailable or does not accept our token.
@@ -111,7 +127,8 @@ class Toolbox:
             result = await tool.call(context, call.arguments)
         except _TOLD_TO_THE_MODEL as exc:
             result = {"error": str(exc), **exc.details}
-        return json.dumps(result, ensure_ascii=False, default=str)
+        text = json.dumps(strip_unsafe_json(result), ensure_ascii=False, default=str)
+        return fence_data(f"tool {call.name}", shorten(text, MAX_RESULT_CHARS, _RESULT_CUT))
 
 
 def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

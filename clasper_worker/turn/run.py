@@ -20,27 +20,30 @@ from clasper_worker.errors import (
 )
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.llm.cost import Usage, turn_cost
-from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
+from clasper_worker.llm.messages import ChatModel, TokenUsage
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity
-from clasper_worker.prompt.builder import build_prompt
-from clasper_worker.prompt.models import PromptInputs
+from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox, ToolContext
-from clasper_worker.turn.history import History, load_history
+from clasper_worker.turn.fit import ModelWindow, unknown_window, window_warning
+from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
 from clasper_worker.turn.lease import Lease, NoLease
 from clasper_worker.turn.ledger import TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
+from clasper_worker.turn.opening import PromptSettings, turn_prompt
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 from clasper_worker.turn.resolve import ResolvedTask, resolve_task
 from clasper_worker.turn.result import TurnResult
 
 REPLY_STEP = "reply"
 """The step whose key the turn's one outcome is posted under, be it the reply or a timeout."""
+
+_REPLY_CUT = "the reply was cut at the model's limit for one reply"
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +56,7 @@ class TurnSettings:
         max_steps: model calls per turn at most.
         history_limit: messages read from the backend at most.
         default_task: title of the task for requests that name none.
-        timezone: IANA name, for requests that name none.
-        include_time: whether the prompt tells the time.
+        prompt: about prompts.
         soft_limit_seconds: how long a turn may take, all its runs together; None where whoever
             runs it sees to that.
     """
@@ -62,23 +64,28 @@ class TurnSettings:
     max_steps: int = 16
     history_limit: int = 50
     default_task: str | None = None
-    timezone: str = "UTC"
-    include_time: bool = True
+    prompt: PromptSettings = field(default_factory=PromptSettings)
     soft_limit_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TurnDependencies:
-    """The collaborators of a turn."""
+    """The collaborators of a turn.
+
+    ``workspace`` gives what a workspace says now, by the name that the request asks for and the
+    user; ``smart`` chooses from it, where it is not None; ``window`` is what a tier's models take.
+    """
 
     mission_control: MissionControl
     ledger: TurnLedger
     tasks: TaskFinder
     toolbox: Toolbox
-    workspace: Callable[[], WorkspaceSnapshot]
+    workspace: Callable[[str | None, str], WorkspaceSnapshot]
     model: Callable[[Tier], ChatModel]
     now: Callable[[], datetime]
     settings: TurnSettings
+    window: Callable[[Tier], ModelWindow] = unknown_window
+    smart: SmartContext | None = None
     lease: Lease = field(default_factory=NoLease)
 
 
@@ -200,6 +207,7 @@ async def _think(
     progress: TurnProgress,
 ) -> Outcome:
     """Resolve the task, build the prompt, converse with the model; go on where a run stopped."""
+    workspace = deps.workspace(request.metadata.workspace, request.user_id)
     backend = _backend(request, deps)
     seen = journal.opening
     task = progress.task = (
@@ -215,8 +223,19 @@ async def _think(
         )
     opening = seen or Opening(task, deps.now(), history.end)
     journal.begin(opening)
-    messages = _opening(request, opening, history, deps)
-    model = deps.model(request.metadata.model_tier)
+    prompt = await turn_prompt(
+        request,
+        workspace,
+        smart=deps.smart,
+        settings=deps.settings.prompt,
+        now=opening.now,
+        task_title=task.title,
+        tool_names=deps.toolbox.names,
+        history=history.messages,
+    )
+    tier = request.metadata.model_tier
+    window, model = deps.window(tier), deps.model(tier)
+    messages, fitted = prompt.fit(history.messages, deps.toolbox.tokens, window)
 
     def context_for(step: str) -> ToolContext:
         key = turn_step_key(request.user_id, turn.turn_id, step)
@@ -231,8 +250,12 @@ async def _think(
             journal,
             max_steps=deps.settings.max_steps,
         )
-        last = answer.replies[-1]
-        outcome = await journal.conclude(len(answer.replies), last, _outcome(task, answer))
+        first, last = answer.replies[0], answer.replies[-1]
+        window.counter.learn(fitted.estimate, first.usage.prompt)
+        used = last.usage.prompt + last.usage.completion
+        full = window_warning(fitted, used, window, deps.settings.prompt.warn_from_percent)
+        decided = _outcome(task, answer, full)
+        outcome = await journal.conclude(len(answer.replies), last, decided)
         if outcome is not None:
             return outcome
         # Another run's reply to this step was recorded first: the conversation follows that one.
@@ -254,37 +277,6 @@ def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[No
             " it out and give task_title",
             {**exc.details, "field": "task_id"},
         ) from exc
-
-
-def _opening(
-    request: SendRequest,
-    opening: Opening,
-    history: History,
-    deps: TurnDependencies,
-) -> list[ChatMessage]:
-    """System prompt, history, newest message.
-
-    What is stable comes first, so that a provider's prompt cache covers all but the newest.
-    """
-    prompt = build_prompt(
-        deps.workspace(),
-        PromptInputs(
-            role=request.role,
-            now=opening.now,
-            timezone=request.metadata.timezone or deps.settings.timezone,
-            include_time=deps.settings.include_time,
-            system_prompt_override=request.metadata.system_prompt,
-            task_title=opening.task.title,
-            tool_names=deps.toolbox.names,
-            forced_skills=request.metadata.forceIncludeSkills,
-        ),
-    )
-    for warning in prompt.warnings:
-        log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
-    newest = request.instruction
-    if prompt.turn_context:
-        newest = f"{prompt.turn_context}\n\n{newest}"
-    return [ChatMessage("system", prompt.system), *history.messages, ChatMessage("user", newest)]
 
 
 async def _deliver(
@@ -319,7 +311,7 @@ async def _deliver(
         log.info("turn.plan_already_posted", turn_id=turn.turn_id)
 
 
-def _outcome(task: ResolvedTask, answer: Answer) -> Outcome:
+def _outcome(task: ResolvedTask, answer: Answer, full: str | None) -> Outcome:
     used = sum((reply.usage for reply in answer.replies), TokenUsage())
     cut = answer.replies[-1].finish_reason == "length"
     return Outcome(
@@ -333,5 +325,5 @@ def _outcome(task: ResolvedTask, answer: Answer) -> Outcome:
         ),
         cost=turn_cost(answer.replies),
         tool_calls=answer.tool_calls,
-        warning="the reply was cut at the model's limit for one reply" if cut else None,
+        warning="; ".join(filter(None, (_REPLY_CUT if cut else None, full))) or None,
     )

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clasper_worker.offline_model.conversation import read_conversation, split_turn_context
+from clasper_worker.prompt.sanitize import fence_data
 
 
 def test_the_turns_context_is_not_the_persons_words() -> None:
@@ -42,6 +43,12 @@ def test_calls_after_the_newest_message_come_with_their_results(chat: Any, round
         ("a", {"x": 1}, "one"),
         ("b", {}, "two"),
     ]
+
+
+def test_a_fenced_result_is_read_without_its_fence(chat: Any, round_trip: Any) -> None:
+    after = round_trip(("a", "{}", fence_data("tool a", '{"id": 1}')))
+    (call,) = read_conversation(chat("Go", after=after)).executed
+    assert call.result == '{"id": 1}'
 
 
 def test_others_text_is_left_out_of_what_is_asked(chat: Any) -> None:

@@ -122,7 +122,7 @@ async def test_a_stream_is_server_sent_events_up_to_done(http: httpx2.AsyncClien
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/embeddings", 404), ("GET", "/", 404), ("GET", "/v1/chat/completions", 405)],
+    [("GET", "/v1/images", 404), ("GET", "/", 404), ("GET", "/v1/chat/completions", 405)],
 )
 async def test_unknown_routes_answer_in_the_apis_error_shape(
     http: httpx2.AsyncClient, method: str, path: str, status: int

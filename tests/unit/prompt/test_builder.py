@@ -203,6 +203,30 @@ def test_the_time_is_told_in_the_agents_zone(
     assert line in build_prompt(full, inputs(timezone=timezone)).turn_context
 
 
+NOTES = {f"memory/2026-03-0{day}.md": f"notes of the {day}th" for day in range(3, 8)}
+
+
+@pytest.mark.parametrize(
+    ("timezone", "days"),
+    [("UTC", ["2026-03-04", "2026-03-05"]), ("Asia/Tokyo", ["2026-03-05", "2026-03-06"])],
+)
+def test_the_notes_of_yesterday_and_today_stand_beside_the_message(
+    timezone: str, days: list[str], snapshot: Snapshot
+) -> None:
+    prompt = build_prompt(snapshot(FULL | NOTES), inputs(timezone=timezone))
+    assert names(prompt, "turn_context") == ["time", *(f"notes:{day}" for day in days)]
+    assert "notes of the 5th" in prompt.turn_context
+    assert "notes of" not in prompt.system
+
+
+@pytest.mark.parametrize("changes", [{"mode": "minimal"}, {"system_prompt_override": "Other."}])
+def test_notes_are_left_out_where_the_memory_is(
+    changes: dict[str, Any], snapshot: Snapshot
+) -> None:
+    prompt = build_prompt(snapshot(FULL | NOTES), inputs(**changes))
+    assert names(prompt, "turn_context") == ["time"]
+
+
 @pytest.mark.parametrize("timezone", ["Mars/Olympus", "", "../../etc/passwd", "America", "a\0b"])
 def test_an_unknown_zone_becomes_utc_with_a_warning(full: WorkspaceSnapshot, timezone: str) -> None:
     prompt = build_prompt(full, inputs(timezone=timezone))

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clasper_worker.prompt import files
@@ -163,6 +163,8 @@ def test_no_descriptor_stays_open_after_a_refusal(write: Callable[..., Path]) ->
 
 
 @settings(max_examples=50)
+@example(content=b"\xef")
+@example(content=b"\xef\xbb\xbf")
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_either_read_as_utf_8_or_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

@@ -23,7 +23,8 @@ def problems(snapshot: WorkspaceSnapshot) -> list[str]:
 def test_every_file_of_the_format_is_read(
     snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
 ) -> None:
-    files = {name: f"text of {name}" for name in TOP_FILES} | {"souls/writer.md": "writer"}
+    files = {name: f"text of {name}" for name in TOP_FILES}
+    files |= {"souls/writer.md": "writer", "memory/2026-03-05.md": "notes"}
     found = snapshot(files | {"skills/a/SKILL.md": skill("alpha"), "README.md": "not ours"})
     assert texts(found) == files
     assert list(found.skills) == ["alpha"]
@@ -71,6 +72,31 @@ def test_a_soul_that_no_role_can_have_is_reported_and_left_out(
     found = snapshot(GOOD | {f"souls/{role}.md": "x"})
     assert texts(found) == GOOD
     assert "is no role's soul" in problems(found)[0]
+
+
+def test_a_memory_folder_that_leads_out_or_back_to_itself_is_not_followed(
+    write: Callable[..., Path], host: Host, tmp_path: Path
+) -> None:
+    root = write({"AGENTS.md": "a", "SOUL.md": "s"})
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "2026-03-05.md").write_text("secret")
+    for target in (outside, Path("memory")):
+        (root / "memory").symlink_to(target)
+        reader = WorkspaceReader(root, host)
+        found = reader.read(reader.look())
+        assert set(found.files) == {"AGENTS.md", "SOUL.md"}
+        assert [warning.file for warning in found.warnings] == ["memory"]
+        (root / "memory").unlink()
+
+
+@pytest.mark.parametrize("name", ["ideas.md", "2026-02-30.md", "2026-3-5.md", "20260305.md"])
+def test_a_memory_file_that_is_no_days_is_reported_and_left_out(
+    name: str, snapshot: Callable[..., WorkspaceSnapshot]
+) -> None:
+    found = snapshot({"AGENTS.md": "a", "SOUL.md": "s", f"memory/{name}": "text"})
+    assert set(found.files) == {"AGENTS.md", "SOUL.md"}
+    assert [warning.file for warning in found.warnings] == [f"memory/{name}"]
 
 
 def test_a_role_has_its_own_soul_else_the_common_one(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe
+from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe, unfence_data
 
 # Pieces that a fence breaker is made of, and any text around them.
 HOSTILE = st.lists(
@@ -93,6 +93,19 @@ def test_fenced_text_cannot_close_its_fence_or_open_another(label: str, text: st
 @given(st.text(alphabet=st.characters(exclude_characters="<\uff1c\ufe64\u2039\u3008\u2329\u27e8")))
 def test_a_text_without_brackets_is_fenced_unchanged(text: str) -> None:
     assert fence_data("x", text) == f'<data source="x">\n{strip_unsafe(text)}\n</data>'
+
+
+WITHOUT_BRACKETS = (
+    st.text()
+    .map(strip_unsafe)
+    .filter(lambda text: not re.search("[<\uff1c\ufe64\u2039\u3008\u2329\u27e8]", text))
+)
+
+
+@given(label=st.text(), text=WITHOUT_BRACKETS)
+def test_what_was_fenced_can_be_taken_out_again(label: str, text: str) -> None:
+    assert unfence_data(fence_data(label, text)) == text
+    assert unfence_data(text) == text
 
 
 def test_code_and_other_tags_stay_usable_inside_a_fence() -> None:

@@ -5,6 +5,7 @@ import pytest
 from clasper_worker.prompt.files import MAX_FILE_CHARS
 from clasper_worker.prompt.reader import WorkspaceReader
 from clasper_worker.prompt.skills import Host
+from clasper_worker.prompt.snapshot import TOP_FILES
 from clasper_worker.prompt.templates import TEMPLATES, TemplateName, template_files
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 
@@ -53,3 +54,18 @@ def test_the_repositorys_workspace_is_the_multi_agent_template() -> None:
         if path.is_file()
     }
     assert found == template_files("multi-agent")
+
+
+def test_the_documented_example_uses_every_file_of_the_format_without_a_warning(
+    host: Host,
+) -> None:
+    root = REPOSITORY / "docs" / "examples" / "multi-agent" / "workspace"
+    reader = WorkspaceReader(root, host)
+    found = reader.read(reader.look())
+    assert found.warnings == ()
+    assert set(TOP_FILES) <= found.files.keys()
+    assert {"souls/writer.md", "souls/researcher.md", "memory/2026-03-02.md"} <= found.files.keys()
+    assert {name for name, skill in found.skills.items() if skill.enabled} == {
+        *("newsletter", "research-report")
+    }
+    assert "PRICE_LIST_URL" in (found.skills["price-list"].off_reason or "")

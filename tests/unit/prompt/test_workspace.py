@@ -289,11 +289,15 @@ import os, sys
 from datetime import UTC, datetime
 from clasper_worker.prompt.builder import build_prompt
 from clasper_worker.prompt.models import PromptInputs
+from clasper_worker.prompt.selection import SmartLimits
 from clasper_worker.prompt.skills import this_host
+from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.workspace import Workspace
+import asyncio
 from pathlib import Path
 
-workspace = Workspace(Path(sys.argv[1]), this_host())
+smart = SmartContext()
+workspace = Workspace(Path(sys.argv[1]), this_host(), prepare=smart.prepare)
 
 # More zones than the standard library keeps by itself (8).
 ZONES = ["Asia/Tokyo", "Asia/Seoul", "Asia/Dubai", "Europe/Berlin", "Europe/Paris", "Europe/Rome",
@@ -306,6 +310,10 @@ def build_all():
             inputs = PromptInputs(role=role, now=datetime.now(UTC), timezone=zone,
                                   task_title="t", tool_names=("x",), forced_skills=("a",))
             assert "soul" in build_prompt(workspace.current(), inputs).system
+    selection = asyncio.run(smart.select(workspace.current(), "does a", SmartLimits()))
+    assert selection.ranker == "bm25" and selection.skills == ("a",)
+    inputs = PromptInputs(role="writer", now=datetime.now(UTC), selection=selection)
+    assert "skill name=" in build_prompt(workspace.current(), inputs).turn_context
 
 build_all()
 touched = []

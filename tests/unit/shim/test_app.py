@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from celery import Celery
 
+from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
@@ -18,6 +19,7 @@ from clasper_worker.shim.auth import is_loopback, refuse_open_door
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.workspaces import ShimWorkspaces
 from clasper_worker.turn.request import RequestLimits
 
 REQUEST = {"user_id": "u1", "message": "Hello"}
@@ -39,6 +41,8 @@ def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.As
             JobRegister(fakeredis.FakeAsyncRedis(server=server), ttl_seconds=60),
             RequestLimits.from_settings(settings),
             Canceller(client.app, None, QUEUES),
+            ShimWorkspaces(settings),
+            BootRecord(fakeredis.FakeAsyncRedis(server=server)),
         )
         app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)

@@ -116,7 +116,7 @@ async def harness(workspace_path: Path) -> AsyncIterator[TurnHarness]:
             ledger=MemoryLedger(),
             tasks=TaskFinder(no_lock),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
-            workspace=workspace.current,
+            workspace=lambda *_: workspace.current(),
             model=lambda _: ScriptedModel([]),
             now=lambda: NOW,
             settings=TurnSettings(),

@@ -8,6 +8,7 @@ import pytest
 
 from clasper_worker.errors import EmptyReplyError, ToolLoopError
 from clasper_worker.llm.messages import ChatMessage, ModelReply
+from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.testing import ScriptedModel, calls, says
 from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
@@ -66,7 +67,7 @@ async def test_tool_results_go_back_to_the_model_in_order_under_their_calls() ->
     asked = model.requests[1].messages
     assert [message.role for message in asked[2:]] == ["assistant", "tool", "tool"]
     assert [message.tool_call_id for message in asked[3:]] == ["call_0", "call_1"]
-    assert json.loads(asked[4].content or "") == {"echo": "b"}
+    assert json.loads(unfence_data(asked[4].content or "")) == {"echo": "b"}
 
 
 async def test_a_bad_call_goes_back_as_an_error_that_the_model_can_correct() -> None:
@@ -76,7 +77,7 @@ async def test_a_bad_call_goes_back_as_an_error_that_the_model_can_correct() -> 
     )
     assert answer.text == "done"
     assert harness.echoed == ["a"]
-    assert "error" in json.loads(model.requests[1].messages[-1].content or "")
+    assert "error" in json.loads(unfence_data(model.requests[1].messages[-1].content or ""))
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])

@@ -258,7 +258,7 @@ async def world(script: Script) -> AsyncIterator[World]:
             ledger=ledger,
             tasks=TaskFinder(no_lock),
             toolbox=OnceToolbox(ledger),
-            workspace=lambda: WorkspaceSnapshot(Path("/nowhere"), {}, {}),
+            workspace=lambda *_: WorkspaceSnapshot(Path("/nowhere"), {}, {}),
             model=lambda _: model,
             now=now,
             settings=TurnSettings(),

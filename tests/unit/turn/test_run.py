@@ -11,6 +11,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker import errors
+from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.testing import calls, says
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Outcome
@@ -60,7 +61,7 @@ async def test_the_roles_soul_wins(harness: Any, workspace_path: Any) -> None:
     (workspace_path / "souls").mkdir()
     (workspace_path / "souls" / "writer.md").write_text("You are a writer.")
     with Workspace.open(workspace_path) as workspace:
-        harness.deps = replace(harness.deps, workspace=workspace.current)
+        harness.deps = replace(harness.deps, workspace=lambda *_: workspace.current())
         _, model = await harness.run(says("ok"), agent_role="writer")
     system = model.requests[0].messages[0].content
     assert "You are a writer." in system
@@ -104,7 +105,8 @@ async def test_tools_act_on_the_backend_as_the_agent(harness: Any) -> None:
     assert result.tool_calls == 5
     assert await harness.titles() == ["Thread", "Sub"]
     assert await harness.messages(result.task_id) == ["working on it", "done"]
-    told = [json.loads(m.content) for m in model.requests[-1].messages if m.role == "tool"]
+    messages = model.requests[-1].messages
+    told = [json.loads(unfence_data(m.content)) for m in messages if m.role == "tool"]
     assert told[0]["created"] is True
     assert told[3] == {"notifications": []}
     assert [task["title"] for task in told[4]["tasks"]] == ["Thread", "Sub"]

@@ -1,0 +1,57 @@
+"""``POST /compact``: summarise older history, and wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from clasper_worker.shim.body import json_object
+from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.shim.results import failure_status
+from clasper_worker.shim.services import ShimServices
+from clasper_worker.turn.compact import CompactRequest, parse_compact_request
+
+WAIT_SECONDS = 120.0
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": CompactRequest.model_json_schema()}},
+    }
+}
+
+
+def compact_routes(services: ShimServices) -> APIRouter:
+    """The route that compacts."""
+    router = APIRouter()
+
+    @router.post(
+        "/compact",
+        summary="Summarise older history to one message",
+        openapi_extra=_BODY,
+        response_model=None,
+    )
+    async def compact(request: Request) -> Response:
+        body = await json_object(request, services.limits.request_chars)
+        parse_compact_request(body, services.limits)
+        job_id = await asyncio.to_thread(services.client.submit, "clasper.compact", body)
+        outcome = await services.results.wait(job_id, WAIT_SECONDS)
+        if outcome.error is not None:
+            raise ApiProblem(
+                failure_status(outcome.error),
+                outcome.error["code"],
+                outcome.error["error"],
+                outcome.error["details"],
+            )
+        if not outcome.ended:
+            raise ApiProblem(
+                504,
+                "no_result_yet",
+                f"No result within {WAIT_SECONDS:g} seconds: is a worker running?",
+                {"job_id": job_id},
+            )
+        return JSONResponse(outcome.result)
+
+    return router

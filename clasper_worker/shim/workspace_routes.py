@@ -1,0 +1,57 @@
+"""``/skills``, ``/context`` and ``/boot``: what a workspace says, as this machine sees it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from clasper_worker.errors import InvalidRequestError
+from clasper_worker.prompt.workspaces import DEFAULT_NAME
+from clasper_worker.roles import validate_role
+from clasper_worker.shim.services import ShimServices
+from clasper_worker.turn.request import DEFAULT_ROLE
+from clasper_worker.workspace_report import context_report, skills_report
+
+Name = Annotated[str | None, Query(description="A name of CLASPER_WORKSPACES; else the default.")]
+
+
+def workspace_routes(services: ShimServices) -> APIRouter:
+    """The routes about workspaces."""
+    router = APIRouter()
+
+    @router.get("/skills", summary="The workspace's skills, and why one is off")
+    async def skills(workspace: Name = None) -> dict[str, Any]:
+        return skills_report(await services.workspaces.snapshot(workspace))
+
+    @router.get("/context", summary="The workspace's files, and how much of each is told")
+    async def context(
+        role: Annotated[str, Query(description="The agent's role.")] = DEFAULT_ROLE,
+        workspace: Name = None,
+    ) -> dict[str, Any]:
+        try:
+            validate_role(role)
+        except ValueError as exc:
+            field = {"field": "role", "problem": str(exc), "fix": "use letters, digits, _ and -"}
+            raise InvalidRequestError(f"role: {exc}", {"fields": [field]}) from None
+        snapshot = await services.workspaces.snapshot(workspace)
+        return context_report(snapshot, role, services.settings, datetime.now(UTC))
+
+    @router.get("/boot", summary="What is to be done once at first start, and whether it was")
+    async def boot(workspace: Name = None) -> dict[str, Any]:
+        snapshot = await services.workspaces.snapshot(workspace)
+        found = await services.boots.read(workspace or DEFAULT_NAME, snapshot)
+        return {
+            "hasBoot": found.content is not None,
+            "isComplete": found.is_complete,
+            "content": found.content,
+        }
+
+    @router.post("/boot/complete", summary="Say that the present BOOT.md was carried out")
+    async def complete(workspace: Name = None) -> dict[str, str]:
+        snapshot = await services.workspaces.snapshot(workspace)
+        await services.boots.complete(workspace or DEFAULT_NAME, snapshot)
+        return {"status": "ok"}
+
+    return router

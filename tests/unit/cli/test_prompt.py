@@ -1,0 +1,131 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from clasper_worker.cli import cli
+from clasper_worker.errors import InvalidRequestError, WorkspaceError
+from clasper_worker.prompt.templates import template_files
+
+SKILL = "---\nname: {0}\ndescription: About {0}.\n---\nHow to do {0}.\n"
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    root = tmp_path / "workspace"
+    files = template_files("multi-agent") | {
+        "skills/refunds/SKILL.md": SKILL.format("refunds"),
+        "skills/broken/SKILL.md": "no front matter",
+        "MEMORY.md": "# Ada\nlikes tea",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, "utf-8")
+    return root
+
+
+@pytest.fixture
+def run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.chdir(workspace.parent)
+
+    def _run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["prompt", *arguments])
+
+    return _run
+
+
+def report(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_what_is_printed_is_what_is_sent_section_by_section(run: Callable[..., Result]) -> None:
+    told = report(run("--role", "writer", "--message", "Draft it", "--json"))
+    system, newest = told["messages"]
+    assert "You are the writer." in system["content"]
+    assert newest["content"].endswith("\n\nDraft it")
+    names = [section["name"] for section in told["sections"]]
+    assert names[:2] == ["soul", "rules"]
+    assert {"memory", "skill:planning", "skill:refunds", "time"} <= set(names)
+    joined = sum(s["chars"] + 2 for s in told["sections"] if s["part"] == "system") - 2
+    assert joined == len(system["content"])
+    assert told["smartContext"] == {
+        "enabled": False,
+        "ranker": None,
+        "problem": None,
+        "candidates": [],
+    }
+    assert any("skills/broken/SKILL.md:1" in warning for warning in told["warnings"])
+
+
+def test_with_smart_context_it_says_what_was_chosen_and_why(run: Callable[..., Result]) -> None:
+    told = report(run("--message", "a refund, and tea for Ada", "--smart", "--json"))
+    chosen = told["smartContext"]
+    assert chosen["ranker"] == "bm25"
+    by_name = {item["name"]: item for item in chosen["candidates"]}
+    assert by_name["refunds"]["chosen"]
+    assert by_name["MEMORY.md:2"]["score"] > 0
+    names = [section["name"] for section in told["sections"]]
+    assert "memory" not in names
+    assert {"skill:refunds", "memory:MEMORY.md:2"} <= set(names)
+
+
+def test_the_text_for_people_has_the_messages_the_sizes_and_the_choice(
+    run: Callable[..., Result],
+) -> None:
+    out = run("--message", "refunds please", "--smart").stdout
+    assert "──── system ────" in out
+    assert "refunds please" in out
+    assert "skill:refunds" in out
+    assert "ranked by bm25" in out
+    short = run("--no-text").stdout
+    assert "──── system ────" not in short
+    assert "Smart context is off" in short
+
+
+def test_a_ranker_that_is_not_there_is_said_with_the_one_that_ran(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "fastembed", None)
+    monkeypatch.setenv("CLASPER_EMBEDDING_PROVIDER", "local")
+    told = report(run("--message", "refunds", "--smart", "--json"))
+    assert told["smartContext"]["ranker"] == "bm25"
+    assert "clasper-worker[local]" in told["smartContext"]["problem"]
+
+
+def test_another_folder_or_a_named_workspace_can_be_looked_at(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "SOUL.md").write_text("the other soul")
+    assert "the other soul" in report(run("--path", str(other), "--json"))["messages"][0]["content"]
+    monkeypatch.setenv("CLASPER_WORKSPACES", f"other={other}")
+    told = report(run("--workspace", "other", "--json"))
+    assert "the other soul" in told["messages"][0]["content"]
+    with pytest.raises(InvalidRequestError):
+        raise_from(run("--workspace", "nope"))
+
+
+def raise_from(result: Result) -> None:
+    assert result.exception is not None
+    raise result.exception
+
+
+def test_a_role_with_path_characters_and_a_missing_folder_are_clear_errors(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequestError, match="agent_role"):
+        raise_from(run("--role", "../x"))
+    with pytest.raises(WorkspaceError, match="clasper init"):
+        raise_from(run("--path", str(tmp_path / "nowhere")))

@@ -1,0 +1,51 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clasper_worker.prompt.lexical import LexicalIndex, terms
+
+DOCUMENTS = [
+    "Write to customers whose invoices are overdue",
+    "Book flights and hotels",
+    "会议记录和行动项目",
+    "",
+]
+
+
+def best(query: str) -> int:
+    return int(LexicalIndex(DOCUMENTS).scores(query).argmax())
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ("the overdue invoice", 0),
+        ("INVOICING a customer", 0),
+        ("a flight, please", 1),
+        ("行动", 2),
+    ],
+)
+def test_the_document_that_shares_parts_of_words_is_best(query: str, document: int) -> None:
+    assert best(query) == document
+
+
+@pytest.mark.parametrize("query", ["", "?!", "zzzzzz", "x" * 100_000])
+def test_a_query_that_shares_nothing_scores_nothing(query: str) -> None:
+    assert LexicalIndex(DOCUMENTS).scores(query).tolist() == [0.0] * 4
+
+
+@given(st.text())
+def test_any_text_can_be_asked_for_and_gives_a_finite_score_for_each_document(text: str) -> None:
+    scores = LexicalIndex(DOCUMENTS).scores(text).tolist()
+    assert len(scores) == len(DOCUMENTS)
+    assert all(0 <= score < 1e6 for score in scores)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=8).filter(lambda d: any(terms(t) for t in d)))
+def test_any_documents_can_be_indexed(documents: list[str]) -> None:
+    assert len(LexicalIndex(documents).scores(" ".join(documents))) == len(documents)
+
+
+@given(st.text())
+def test_terms_do_not_depend_on_case_or_width(text: str) -> None:
+    assert terms(text.casefold()) == terms(text)

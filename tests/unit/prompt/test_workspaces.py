@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from clasper_worker.errors import InvalidRequestError, WorkspaceError
+from clasper_worker.prompt.workspaces import Workspaces
+
+
+def make(path: Path, soul: str) -> Path:
+    path.mkdir()
+    (path / "SOUL.md").write_text(soul)
+    return path
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, Path]:
+    return {name: make(tmp_path / name, name) for name in ("main", "acme", "beta")}
+
+
+@pytest.mark.parametrize(
+    ("asked", "user_id", "soul"),
+    [
+        (None, "u1", "main"),
+        ("default", "u1", "main"),
+        ("acme", "u1", "acme"),
+        (None, "acme", "acme"),
+        ("beta", "acme", "beta"),
+        ("default", "acme", "main"),
+    ],
+)
+def test_the_request_chooses_then_the_tenants_name_then_the_default(
+    asked: str | None, user_id: str, soul: str, paths: dict[str, Path]
+) -> None:
+    workspaces = Workspaces.open(paths.pop("main"), paths)
+    assert workspaces.snapshot(asked, user_id).text("SOUL.md") == soul
+    workspaces.close()
+
+
+@pytest.mark.parametrize("asked", ["gamma", "../acme", "", "/etc"])
+def test_a_workspace_that_is_not_allowed_is_refused_by_field_problem_and_fix(
+    asked: str, paths: dict[str, Path]
+) -> None:
+    workspaces = Workspaces.open(paths.pop("main"), paths)
+    with pytest.raises(InvalidRequestError) as caught:
+        workspaces.snapshot(asked, "u1")
+    (field,) = caught.value.details["fields"]
+    assert field["field"] == "metadata.workspace"
+    assert {"field", "problem", "fix"} == set(field)
+    workspaces.close()
+
+
+def test_a_named_workspace_that_is_missing_is_an_error_for_its_own_turns_until_it_is_there(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    workspaces = Workspaces.open(paths["main"], {"later": later})
+    assert workspaces.snapshot(None, "u1").text("SOUL.md") == "main"
+    with pytest.raises(WorkspaceError):
+        workspaces.snapshot("later", "u1")
+    make(later, "here now")
+    assert workspaces.snapshot("later", "u1").text("SOUL.md") == "here now"
+    workspaces.close()
+
+
+def test_a_missing_default_workspace_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError):
+        Workspaces.open(tmp_path / "nowhere")
