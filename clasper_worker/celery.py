@@ -44,6 +44,9 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.celery_broker_url,
         "broker_connection_retry_on_startup": True,
+        # A Redis that is full, or was made a replica, answers with errors: as with one that is
+        # away, wait until it is well again.
+        "broker_channel_error_retry": True,
         "broker_transport": TRANSPORT if settings.celery_broker_url.startswith(REDIS) else None,
         "broker_transport_options": transport,
         "result_backend": settings.result_backend_url,

@@ -75,6 +75,24 @@ def test_a_turn_that_outlives_a_crash_of_redis_runs_once_and_is_settled(
     ]
 
 
+def test_a_worker_survives_a_redis_that_is_full(site: Site) -> None:
+    with site.worker("worker") as worker:
+        turn = site.send("a", message="go")
+        until(lambda: turn.state == "STARTED", "it runs")
+        site.client.config_set("maxmemory", "1")
+        until(
+            lambda: "(server:OutOfMemoryError)" in site.log_of("worker").read_text(),
+            "the worker has met it",
+        )
+        site.client.config_set("maxmemory", "0")
+        site.let_go("go")
+        assert turn.get(timeout=60) == worker.pid
+        assert site.send("b").get(timeout=60) == worker.pid
+        until(lambda: not site.left(), "all is settled")
+    assert [(did, job) for did, job, _ in site.notes[:2]] == [("start", "a"), ("end", "a")]
+    assert worker.returncode == 0
+
+
 def test_what_no_worker_can_run_becomes_dead_letters_and_the_worker_goes_on(site: Site) -> None:
     with site.worker("worker") as worker:
         unknown = site.app.send_task("no.such.task", queue="clasper", task_id="unknown")

@@ -26,6 +26,7 @@ app.conf.update(
     task_track_started=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
+    broker_channel_error_retry=True,
     accept_content=["json"],
 )
 install(app)
