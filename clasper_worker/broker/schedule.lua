@@ -203,7 +203,8 @@ local function read(raw)
 end
 
 local function is_cancelled(job, turn)
-  return call('ZSCORE', P .. 'cancelled', job) or call('ZSCORE', P .. 'cancelled', turn)
+  if call('ZSCORE', P .. 'cancelled', job) then return true end
+  return turn ~= job and call('ZSCORE', P .. 'cancelled', turn)
 end
 
 local function admit(raw, queue)
@@ -231,7 +232,11 @@ local function admit(raw, queue)
         lane = ''
       elseif policy == 'interrupt' then
         local head = call('LINDEX', key, 0)
-        interrupts[#interrupts + 1] = field(head, 'j')[1] or nil
+        local interrupted = field(head, 'j')[1]
+        if interrupted then
+          interrupts[#interrupts + 1] = interrupted
+          call('HSET', P .. 'message:' .. head, 'v', 'cancelled')  -- should its worker die first
+        end
       end
     end
     call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
@@ -367,7 +372,7 @@ end
 local function held(token)
   local tag, count = string.match(token, '^(.*)#(%d+)$')
   if not tag then return nil end
-  local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw')
+  local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'd')
   if about[1] ~= count or call('SISMEMBER', P .. 'running', tag) == 0 then return nil end
   return tag, about
 end
@@ -420,9 +425,8 @@ end
 local function settle(token)
   local tag, about = held(token)
   if not tag then return end
-  local doom = field(tag, 'd')[1]
-  -- Its failure is stored by now, and its callers were told.
-  if doom then bury_running(tag, about, doom, true) else finish(tag, about) end
+  -- A doomed one's failure is stored by now, and its callers were told.
+  if about[10] then bury_running(tag, about, about[10], true) else finish(tag, about) end
 end
 
 local function release(token)

@@ -114,6 +114,16 @@ def test_a_cancelled_turn_whose_worker_dies_does_not_run_again(
     assert site.take_one().verdict == "cancelled"
 
 
+def test_an_interrupted_turn_whose_worker_dies_does_not_run_again(site: Site) -> None:
+    site.send("a")
+    delivery = site.take_one()
+    site.send("b", metadata={"busy": "interrupt"})
+    found = site.schedule.exchange(free=1)
+    assert found.interrupts == ("a",)
+    (again,) = site.take(1, released=[delivery.token])
+    assert (jobs_of((again,)), again.verdict) == (["a"], "cancelled")
+
+
 def test_cancelling_a_job_leaves_the_other_jobs_of_its_turn(
     site: Site, canceller: Canceller
 ) -> None:
