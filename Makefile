@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format up dev start worker lock clean
+.PHONY: help install demo test bench chaos lint format up dev start worker lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 
 $(VENV)/.bench: $(STAMP) requirements-bench.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
+
+chaos: $(STAMP) ## Kill and cut off everything, and count what is lost (CHAOS=--quick: a few minutes)
+	@$(BIN)/python -m tests.chaos --output docs/reliability.json --document docs/reliability.md $(CHAOS)
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,0 +1,116 @@
+"""The matrix: one row a fault."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tests.chaos import floods, outages, redis_faults, worker_faults
+from tests.chaos.options import Options
+from tests.chaos.outages import Outage
+from tests.chaos.scene import Scene
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault, and how it is brought about.
+
+    Attributes:
+        name: for ``--row``.
+        title: for the table.
+        play: does it, once the scene is set; the turns are settled and checked afterwards.
+        latency: of the model, in seconds.
+        slow: of turns that are to be slow, in leases.
+        allowed: promises that do not hold here (`results.RowResult.broken`).
+        timed: whether the limit for recoveries holds (`Options.recovery_seconds`).
+        alone: whether it takes all of the machine, and runs beside no other.
+    """
+
+    name: str
+    title: str
+    play: Callable[[Scene], None]
+    latency: float = 0.1
+    slow: float = 0.0
+    allowed: tuple[str, ...] = ()
+    timed: bool = False
+    alone: bool = False
+
+    def slow_seconds(self, options: Options) -> float:
+        """What slow turns take."""
+        return self.slow * options.visibility_seconds
+
+
+def _outage(name: str, title: str, outage: Outage) -> Row:
+    return Row(name, title, partial(outages.suffer, outage=outage))
+
+
+ROWS = (
+    Row("kill", "kill -9 the worker", partial(worker_faults.kill_at_points, workers=1), timed=True),
+    Row(
+        "kill-one",
+        "kill -9 one of two workers",
+        partial(worker_faults.kill_at_points, workers=2),
+        timed=True,
+    ),
+    Row("sigterm", "SIGTERM", partial(worker_faults.stop_at_points, number=signal.SIGTERM)),
+    Row("sigquit", "SIGQUIT", partial(worker_faults.stop_at_points, number=signal.SIGQUIT)),
+    Row("freeze", "SIGSTOP past the lease, then SIGCONT", worker_faults.freeze_at_points),
+    Row("long", "turns of four leases' time; other workers killed", floods.long_turns, slow=4.0),
+    Row("redis-kill", "Redis killed and restarted (AOF)", redis_faults.kill_redis),
+    Row(
+        "redis-flush",
+        "leases, journals and results deleted from Redis",
+        redis_faults.flush_state,
+        allowed=("repeated", "unreported"),
+    ),
+    Row("redis-pause", "Redis stands still", redis_faults.pause_redis),
+    _outage("backend-down", "backend down", Outage("backend", "down")),
+    _outage("backend-500", "backend answers 500", Outage("backend", "error")),
+    _outage(
+        "backend-429", "backend answers 429, Retry-After 5", Outage("backend", "rate_limit", 1.0, 5)
+    ),
+    _outage("backend-slow", "backend slow, 3 s a call", Outage("backend", "slow", 1.0, 3)),
+    _outage(
+        "backend-reset",
+        "backend stores, then resets half of its answers",
+        Outage("backend", "reset", 0.5),
+    ),
+    _outage("model-down", "model down", Outage("model", "down")),
+    _outage("model-429", "model answers 429, Retry-After 5", Outage("model", "rate_limit", 1.0, 5)),
+    _outage(
+        "model-half",
+        "model closes in the middle of half of its answers",
+        Outage("model", "half", 0.5),
+    ),
+    Row("model-queue", "many turns wait while the model answers 500", outages.queue_up),
+    Row("same-key", "each turn enqueued many times at once, one key", floods.same_key),
+    Row("same-id", "each turn enqueued twice or thrice, one Celery id", floods.same_id),
+    Row(
+        "random-kills",
+        "kill -9 at random microseconds, messages arriving",
+        floods.random_kills,
+        latency=0.02,
+        alone=True,
+    ),
+    Row(
+        "many",
+        "many turns, a random worker killed every few seconds",
+        floods.many_turns,
+        latency=0.05,
+        alone=True,
+    ),
+)
+
+
+def find_rows(names: tuple[str, ...]) -> tuple[Row, ...]:
+    """The rows of these names, in the matrix's order; all of them for none.
+
+    Raises:
+        KeyError: there is no row of a name.
+    """
+    known = {row.name: row for row in ROWS}
+    if unknown := [name for name in names if name not in known]:
+        raise KeyError(unknown[0])
+    return tuple(row for row in ROWS if not names or row.name in names)

@@ -1,0 +1,33 @@
+"""The fault matrix in short: a few faults at a few points, as `make chaos` runs them at length."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clasper_worker.local_stack.redis_server import find_redis
+from tests.chaos.options import Options
+from tests.chaos.rows import find_rows
+from tests.chaos.run import run_row
+from tests.chaos.workers import Nursery
+
+pytestmark = [pytest.mark.integration, pytest.mark.chaos]
+
+SHORT = replace(Options().quick(), turns=8, points=3, visibility_seconds=4.0, copies=20, many=120)
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    if find_redis() is None:
+        pytest.skip("no Redis server here: install redis-server")
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.mark.parametrize("name", ["kill", "sigterm", "backend-reset", "same-key"])
+def test_no_promise_is_broken_by(name: str, nursery: Nursery, tmp_path: Path) -> None:
+    (row,) = find_rows((name,))
+    result = run_row(row, SHORT, nursery, tmp_path / name)
+    assert result.broken == (), "\n".join(result.evidence)
+    assert result.completed == result.turns >= SHORT.turns
