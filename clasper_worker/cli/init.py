@@ -76,6 +76,7 @@ def _next_steps(root: Path, template: TemplateName) -> str:
     souls = f"{root / 'SOUL.md'}" + (f" and {root / 'souls'}/" if template == "multi-agent" else "")
     lines += [
         f"  - say who your agent is in {souls}, and what it must keep to in {root / 'AGENTS.md'}",
+        f"  - see what it would be told: clasper prompt --path {root}",
         "  - start everything on this machine: clasper up",
         "  - send it a first message: clasper send --help",
     ]

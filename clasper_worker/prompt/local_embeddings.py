@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clasper_worker.prompt.embedding import EmbeddingError, unit_rows
@@ -99,6 +100,10 @@ def _load_with_fastembed(model: str) -> TextEmbedding:
             " pip install 'clasper-worker[local]'",
             lasting=True,
         ) from exc
+    with suppress(ImportError):
+        import loguru  # noqa: PLC0415 - fastembed's own logger, which would write past ours
+
+        loguru.logger.disable("fastembed")
     try:
         loaded: TextEmbedding = fastembed.TextEmbedding(model, local_files_only=True)
     except Exception as exc:

@@ -113,6 +113,8 @@ async def turn_prompt(
         ),
     )
     for warning in prompt.warnings:
+        if warning.subject == "smart_context":
+            continue  # logged and counted where it failed, not at each turn
         log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
     newest = request.instruction
     if prompt.turn_context:
