@@ -155,3 +155,37 @@ def test_what_is_left_of_a_message_that_is_gone_is_swept_away(broker: Broker) ->
     broker.lapse()
     broker.schedule().reap()
     assert broker.left() == {"clasper:jobs"}
+
+
+def test_of_messages_that_lost_many_workers_one_runs_at_a_time(broker: Broker) -> None:
+    broker.rules = ScheduleRules(attempts=3)
+    for name in ("poison", "innocent", "other"):
+        broker.send(name, role=name)
+    assert len(broker.take().deliveries) == 3
+    broker.lapse()
+    assert broker.schedule().reap() == (3, ())
+    suspect = broker.take_one()
+    broker.send("new", role="new")
+    assert broker.jobs() == ["new"]  # what is not suspected runs beside it
+    (second,) = broker.take(settled=[suspect.token]).deliveries
+    assert second.lapses == 1
+    broker.lapse()
+    broker.schedule().reap()
+    assert sorted(broker.drain()) == sorted(
+        {"poison", "innocent", "other", "new"} - {job_of(suspect)}
+    )
+    assert broker.left() == set()
+
+
+def test_a_suspect_that_waits_can_be_withdrawn(broker: Broker) -> None:
+    broker.rules = ScheduleRules(attempts=3)
+    for name in ("one", "two"):
+        broker.send(name, role=name)
+    broker.take()
+    broker.lapse()
+    broker.schedule().reap()
+    running = broker.take_one()
+    (waiting,) = {"one", "two"} - {job_of(running)}
+    assert broker.schedule().withdraw(waiting) == "withdrawn"
+    assert broker.jobs(settled=[running.token]) == []
+    assert broker.left() <= {"clasper:cancelled"}

@@ -160,6 +160,7 @@ class Scheduling(RuleBasedStateMachine):
             places.update(waiting)
         for key in self.client.keys("clasper:ready:*"):
             places.update(self._jobs(self.client.lrange(key, 0, -1)))
+        places.update(self._jobs(self.client.lrange("clasper:suspects", 0, -1)))
         running = self._jobs(self.client.smembers("clasper:running"))
         places.update(running)
         for tag in self.client.smembers("clasper:running"):

@@ -332,19 +332,32 @@ async def test_a_turn_without_tools_writes_to_the_ledger_twice() -> None:
     assert ledger.calls == ["claim", "reply:1+outcome", "result"]
 
 
-@pytest.mark.parametrize("confirmed", range(5))
-async def test_a_run_whose_lease_is_lost_posts_nothing_more(confirmed: int) -> None:
+@pytest.mark.parametrize("confirmed", range(8))
+async def test_a_run_whose_lease_is_lost_asks_and_posts_nothing_more(confirmed: int) -> None:
     class Lease:
-        left = confirmed
+        def __init__(self, running: World, lost_after: int) -> None:
+            self.seen: list[tuple[int, int]] = []  # posts and model calls before each
+            self._running = running
+            self._left = lost_after
 
         async def confirm(self) -> None:
-            if self.left == 0:
+            self.seen.append(self._effects())
+            if self._left == 0:
                 raise LeaseLostError("taken over")
-            self.left -= 1
+            self._left -= 1
 
-    # The thread, a message, a document, another task, the reply and the plan.
+        def _effects(self) -> tuple[int, int]:
+            return len(self._running.http.posts), self._running.model.calls
+
+    async with world(SCRIPT) as whole:
+        unbroken = Lease(whole, 1000)
+        object.__setattr__(whole.deps, "lease", unbroken)
+        await whole.run()
+    # The thread, a message, a document, another task, the reply and the plan; the model between.
+    assert len(unbroken.seen) > confirmed
     async with world(SCRIPT) as fenced:
-        object.__setattr__(fenced.deps, "lease", Lease())
+        broken = Lease(fenced, confirmed)
+        object.__setattr__(fenced.deps, "lease", broken)
         with pytest.raises(LeaseLostError):
             await fenced.run()
-        assert len(fenced.http.posts) == confirmed
+        assert (len(fenced.http.posts), fenced.model.calls) == unbroken.seen[confirmed]
