@@ -30,6 +30,8 @@ _FAILURE_STATUS = {
     "invalid_request": 400,
     "turn_conflict": 409,
     "cancelled": 409,
+    "session_busy": 409,
+    "lane_full": 429,
     "turn_timeout": 504,
     "TimeLimitExceeded": 504,
     "configuration": 500,
