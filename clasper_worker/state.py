@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -257,7 +258,8 @@ def redis_lock(
 
     Whoever holds one may be waiting for a backend that is down, so that the others are to wait for
     as long as it: for ``patience`` seconds, else twice the time that the lock is held at most.
-    Entering raises `StateUnavailableError` where Redis does not answer or the lock stays taken.
+    With ``patience`` an absence of Redis is waited out as well. Entering raises
+    `StateUnavailableError` where Redis does not answer or the lock stays taken.
     """
     wait = seconds * 2 if patience is None else patience
 
@@ -269,11 +271,16 @@ def redis_lock(
             blocking_timeout=wait,
             sleep=0.02,
         )
-        try:
-            async with asyncio.timeout(wait + _CALL_SECONDS):
-                taken = await held.acquire()
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise _unavailable(exc) from exc
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                async with asyncio.timeout(wait + _CALL_SECONDS):
+                    taken = await held.acquire()
+                break
+            except (RedisError, OSError, TimeoutError) as exc:
+                if patience is None or time.monotonic() > deadline:
+                    raise _unavailable(exc) from exc
+            await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
         if not taken:
             raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +11,6 @@ from celery import bootsteps, states
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from kombu.asynchronous import Hub
-from kombu.exceptions import MessageStateError
 from vine import promise
 
 from clasper_worker.broker.leases import LeaseKeeper
@@ -151,10 +149,10 @@ class _Stopper:
             if request.message.delivery_tag in lost:
                 logger.warning("stopping %s: another worker has taken it over", request.id)
                 request.cancel(self._consumer.pool, emit_retry=False)
-                # Frees its place here; to the scheduler it is nothing, the delivery being void.
-                # It may be acknowledged already, where the turn had just ended.
-                with contextlib.suppress(MessageStateError):
-                    request.message.ack_log_error(logger, self._consumer.connection_errors)
+                # Frees its place here; to the scheduler it is nothing, the delivery being void. Not
+                # by acknowledging the message: a turn that was just ending does that itself, and
+                # kombu takes it only once.
+                request.message.channel.basic_ack(request.message.delivery_tag)
 
 
 def _report_burials(app: Any, buried: Iterable[Burial]) -> None:
