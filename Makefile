@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos lint format up dev start worker lock clean
+.PHONY: help install demo test bench chaos lint format up dev start worker dispatcher lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ start: up ## The same as up
 
 worker: $(STAMP) ## Run a worker alone
 	@$(BIN)/clasper worker
+
+dispatcher: $(STAMP) ## Poll notifications without Beat, until stopped
+	@$(BIN)/clasper dispatch
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-emit-package clasper-worker --custom-compile-command "make lock" pyproject.toml
 

@@ -190,7 +190,8 @@ async def _settle(journal: TurnJournal, result: TurnResult | None) -> TurnResult
 
 def _timed_out() -> TurnTimeoutError:
     return TurnTimeoutError(
-        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
+        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)",
+        {"posted": True},  # that it did
     )
 
 
@@ -295,7 +296,7 @@ async def _deliver(
         raise TurnConflictError(
             "An earlier run of this turn has posted its reply, and what it was is not known here"
             " any more; nothing was posted twice",
-            {"turn_id": turn.turn_id},
+            {"turn_id": turn.turn_id, "posted": True},
         ) from exc
     if not request.metadata.kickoff_plan or outcome.kind != "reply":
         return
