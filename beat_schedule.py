@@ -24,4 +24,8 @@ def every(seconds: float, task: str) -> dict[str, Any]:
 app.conf.beat_schedule = {
     # Polls undelivered notifications, less often while there are none (DISPATCH_MAX_INTERVAL_SEC).
     "dispatch": every(settings.dispatch_min_interval_sec, "clasper.dispatch"),
+    # Each agent's heartbeat, once in CLASPER_HEARTBEAT_INTERVAL_SEC and spread over it.
+    "heartbeats": every(10.0, "clasper.heartbeats"),
+    # Each agent's standup, once a day after CLASPER_STANDUP_AT of its own time zone.
+    "standups": every(15.0, "clasper.standups"),
 }

@@ -111,6 +111,7 @@ class ClasperClient:
         *,
         job_id: str | None = None,
         queue: str = TURN_QUEUE,
+        keeps_result: bool = True,
     ) -> str:
         """Enqueue a task; its request is sent as it was given.
 
@@ -120,6 +121,7 @@ class ClasperClient:
             job_id: the Celery task's id; a new one when omitted.
             queue: one of `clasper_worker.queues.QUEUES`; that of the tasks that a person waits
                 for when omitted.
+            keeps_result: whether anybody may ask for its result.
 
         Returns:
             The Celery task's id.
@@ -133,6 +135,7 @@ class ClasperClient:
                 task,
                 kwargs=dict(request),
                 queue=queue,
+                ignore_result=not keeps_result,
                 task_id=job_id,
                 argsrepr="()",
                 kwargsrepr=redacted(request),

@@ -56,7 +56,7 @@ class Acknowledgements:
             await self._note(key, "failed", seconds)
             return
         arguments = {"user_id": key.user_id, "notification_id": key.notification_id}
-        await self._queue.put([Job(DELIVERED_TASK, arguments, PERIODIC_QUEUE)])
+        await self._queue.put([Job(DELIVERED_TASK, arguments, PERIODIC_QUEUE, keeps_result=False)])
         await self._note(key, "answered", _ANSWERED_SECONDS)
 
     async def acknowledge(self, backend: InternalBackend, key: NotificationKey) -> None:

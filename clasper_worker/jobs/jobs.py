@@ -6,7 +6,9 @@ from typing import Self
 
 from clasper_worker.client import ClasperClient
 from clasper_worker.jobs.acknowledge import Acknowledgements
+from clasper_worker.jobs.agents import Roster
 from clasper_worker.jobs.dispatch import Dispatcher, DispatchRules
+from clasper_worker.jobs.fan_out import FanOut
 from clasper_worker.jobs.queue import CeleryQueue
 from clasper_worker.jobs.slots import Slots
 from clasper_worker.mission_control.internal import InternalBackend
@@ -22,6 +24,7 @@ class Jobs:
         slots: notes and locks that all workers share.
         queue: where jobs enqueue others.
         acknowledgements: of notifications.
+        fan_out: of heartbeats and standups.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,6 +33,8 @@ class Jobs:
         self._state = State(self._redis)
         self.slots = Slots(self._state)
         self.queue = CeleryQueue(ClasperClient.from_settings(settings))
+        self.fan_out = FanOut(self.slots, self.queue)
+        self._roster: Roster | None = None
         self.acknowledgements = Acknowledgements(self.slots, self.queue)
 
     @classmethod
@@ -41,6 +46,11 @@ class Jobs:
         """A dispatcher of this backend's notifications."""
         rules = DispatchRules.from_settings(self.settings)
         return Dispatcher(backend, self.slots, self.queue, rules)
+
+    def roster(self, backend: InternalBackend) -> Roster:
+        """The agents, as the settings or this backend name them; always the same one."""
+        self._roster = self._roster or Roster(self.settings, backend)
+        return self._roster
 
     async def close(self) -> None:
         """Close the connections."""

@@ -19,12 +19,14 @@ class Job:
         arguments: its keyword arguments.
         queue: where to.
         job_id: its id; a new one where None.
+        keeps_result: whether anybody may ask for its result.
     """
 
     task: str
     arguments: Mapping[str, Any] = field(repr=False)
     queue: str
     job_id: str | None = None
+    keeps_result: bool = True
 
 
 class JobQueue(Protocol):
@@ -62,4 +64,10 @@ class CeleryQueue:
 
     def _put(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            self._client.submit(job.task, job.arguments, job_id=job.job_id, queue=job.queue)
+            self._client.submit(
+                job.task,
+                job.arguments,
+                job_id=job.job_id,
+                queue=job.queue,
+                keeps_result=job.keeps_result,
+            )
