@@ -57,8 +57,8 @@ class Backlog:
             raise BenchmarkError("the workers' queue was not empty")
 
     def length(self) -> int:
-        """How many messages wait."""
-        return int(self._redis.llen(QUEUE))
+        """How many messages wait: in the queue, or in their sessions' lanes."""
+        return int(self._redis.llen(QUEUE)) + int(self._redis.hlen("clasper:jobs"))
 
     def take_back(self) -> list[str]:
         """Take away what waits; returns the Celery ids."""

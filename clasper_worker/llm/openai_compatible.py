@@ -17,6 +17,7 @@ from typing import Any, cast
 import httpx2
 import openai
 from openai import AsyncOpenAI
+from openai._types import RequestOptions
 
 from clasper_worker.errors import (
     ModelAuthError,
@@ -49,6 +50,9 @@ from clasper_worker.resilience.retry_after import retry_after
 
 _WITH_FALLBACK_SECONDS = 2.0
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
+
+# The client would make one, from the system's randomness, and not send it.
+_NO_KEY: RequestOptions = {"idempotency_key": "none"}
 
 
 class OpenAICompatibleModel:
@@ -119,7 +123,9 @@ class OpenAICompatibleModel:
 
     async def _ask(self, body: dict[str, Any]) -> object:
         async def send() -> object:
-            response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+            response = await self._client.post(
+                self._url, body=body, cast_to=httpx2.Response, options=_NO_KEY
+            )
             return json.loads(response.content)
 
         patience = patience_for(self._gate)

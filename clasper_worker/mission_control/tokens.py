@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import random
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +56,7 @@ class AgentTokens:
         self._clock = clock
         self._max_cached = max_cached
         self._cache: dict[AgentIdentity, tuple[str, float]] = {}
-        self._mint(AgentIdentity("check", "check"))
+        self._sign = self._signer()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AgentTokens:
@@ -96,13 +98,32 @@ class AgentTokens:
             "agent_id": f"{identity.user_id}:{identity.agent_role}",
             "iat": issued,
             "exp": issued + self._ttl,
-            "jti": uuid.uuid4().hex,
+            # Names the token; it is the signature that nobody can guess.
+            "jti": f"{random.getrandbits(128):032x}",
         }
+        payload = json.dumps(claims, separators=(",", ":")).encode()
+        return self._sign(payload)
+
+    def _signer(self) -> Callable[[bytes], str]:
+        """Signs payloads (RFC 7515); the key is checked and prepared once, not for each token."""
         try:
-            return jwt.encode(claims, self._secret, algorithm=self._algorithm)
+            jwt.encode({}, self._secret, algorithm=self._algorithm)
+            algorithm = jwt.get_algorithm_by_name(self._algorithm)
+            key = algorithm.prepare_key(self._secret)
         except (NotImplementedError, TypeError, ValueError, jwt.PyJWTError) as exc:
             raise ConfigurationError(
                 f"AGENT_JWT_ALGORITHM={self._algorithm} cannot sign with this AGENT_JWT_SECRET:"
                 " use HS256, HS384 or HS512 with a shared secret",
                 {"variable": "AGENT_JWT_ALGORITHM"},
             ) from exc
+        header = _base64url(json.dumps({"alg": self._algorithm, "typ": "JWT"}).encode())
+
+        def sign(payload: bytes) -> str:
+            signed = header + b"." + _base64url(payload)
+            return (signed + b"." + _base64url(algorithm.sign(signed, key))).decode()
+
+        return sign
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")

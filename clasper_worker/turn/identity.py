@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from dataclasses import dataclass
 
@@ -36,5 +37,5 @@ def identify_turn(user_id: str, idempotency_key: str | None, job_id: str) -> Tur
     return TurnIdentity(
         turn_id=turn_id_for(user_id, idempotency_key, job_id),
         job_id=job_id,
-        trace_id=uuid.uuid4().hex,
+        trace_id=f"{random.getrandbits(128):032x}",
     )
