@@ -75,7 +75,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             },
             "clasper.standup": {"time_limit": settings.clasper_turn_soft_limit_sec},
             **{
-                f"clasper.{job}": {"soft_time_limit": 60, "time_limit": 120}
+                f"clasper.{job}": {"time_limit": 120}
                 for job in ("dispatch", "delivered", "heartbeats", "standups")
             },
         },

@@ -6,9 +6,16 @@ loses it, and a run of the acknowledgement that fails is repeated by itself, wit
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
-from clasper_worker.errors import BackendNotFoundError, ClasperError, StateUnavailableError
+from clasper_worker.errors import (
+    BackendNotFoundError,
+    BackendUnavailableError,
+    ClasperError,
+    StateUnavailableError,
+)
 from clasper_worker.jobs import metrics
 from clasper_worker.jobs.dispatch import GIVEN_UP_SECONDS
 from clasper_worker.jobs.notification import NotificationKey
@@ -21,6 +28,7 @@ DELIVERED_TASK = "clasper.delivered"
 PERIODIC_QUEUE = "clasper.periodic"
 
 _ATTEMPTS = 12
+_ATTEMPT_SECONDS = 45.0
 _LONGEST_PAUSE_SECONDS = 30.0
 # Notes are written anew with each attempt; what none is written of for this long is dispatched
 # anew, and its turn, which has ended, then only asks to be acknowledged.
@@ -67,7 +75,12 @@ class Acknowledgements:
         """
         await self._note(key, "answered", _ANSWERED_SECONDS)
         try:
-            await backend.deliver(key.notification_id, key.user_id)
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                await backend.deliver(key.notification_id, key.user_id)
+        except TimeoutError:
+            raise BackendUnavailableError(
+                "The backend did not take an acknowledgement in time"
+            ) from None
         except BackendNotFoundError:
             log.info("dispatch.notification_gone", notification_id=key.notification_id)
         await self._note(key, "delivered", _DELIVERED_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time as clocks
 from collections.abc import Callable, Iterable, Mapping
@@ -12,13 +13,14 @@ from typing import Any, Self
 import structlog
 import yaml
 
-from clasper_worker.errors import ConfigurationError
+from clasper_worker.errors import BackendError, BackendUnavailableError, ConfigurationError
 from clasper_worker.local_time import ActiveHours, check_timezone
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
 from clasper_worker.turn.request import DEFAULT_ROLE
 
+_LISTED_SECONDS = 45.0  # within which the backend has to list its agents
 _KEPT_SECONDS = 300.0  # what the backend says of its agents
 _FILE_ENDS = (".yaml", ".yml")
 
@@ -163,8 +165,23 @@ class Roster:
                 raise ConfigurationError(f"AGENT_ROLE: {exc}", {"variable": "AGENT_ROLE"}) from None
             return (one,)
         if self._listed is None or self._listed[1] <= self._clock():
-            self._listed = (await self._list(), self._clock() + _KEPT_SECONDS)
+            self._listed = (await self._list_or_keep(), self._clock() + _KEPT_SECONDS)
         return self._listed[0]
+
+    async def _list_or_keep(self) -> tuple[Agent, ...] | None:
+        """The backend's list; while it does not answer, the one from before."""
+        try:
+            async with asyncio.timeout(_LISTED_SECONDS):
+                return await self._list()
+        except (TimeoutError, BackendError) as exc:
+            if self._listed is None:
+                if isinstance(exc, BackendError):
+                    raise
+                raise BackendUnavailableError(
+                    "The backend did not list its agents in time"
+                ) from exc
+            log.warning("agents.not_listed", error=type(exc).__name__)
+            return self._listed[0]
 
     async def _list(self) -> tuple[Agent, ...] | None:
         if not self._backend.has_token or not await self._backend.has("agents"):

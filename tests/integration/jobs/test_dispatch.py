@@ -1,12 +1,16 @@
 """Notifications answered by real processes: Beat, workers, backend, model."""
 
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -84,6 +88,62 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(processes: Any, wait_
         os.kill(victim_process.pid, signal.SIGKILL)
         wait_until(lambda: undelivered(processes) == before, "all acknowledged")
         assert [len(replies(processes, user)) for user in users] == [1] * len(users)
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """Passes requests on to the backend, and fails every other acknowledgement."""
+
+    backend = ""
+    asked = itertools.count()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.partition("?")[0].endswith("/deliver") and next(self.asked) % 2 == 0:
+            status, content = 500, b"{}"
+        else:
+            skipped = {"host", "content-length", "connection"}
+            headers = {n: v for n, v in self.headers.items() if n.lower() not in skipped}
+            url = self.backend + self.path
+            answer = httpx2.request(self.command, url, content=body, headers=headers)
+            status, content = answer.status_code, answer.content
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815 - http.server's name
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def flaky(processes: Any) -> Iterator[str]:
+    handler = type("Handler", (Flaky,), {"backend": processes.backend_url})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_acknowledgements_that_fail_are_repeated_without_a_second_turn(
+    processes: Any, wait_until: Any, flaky: str
+) -> None:
+    users = [secrets.token_hex(6) for _ in range(10)]
+    before = undelivered(processes)
+    with ExitStack() as running:
+        through = {"BACKEND_URL": flaky, "CLASPER_BACKEND_ATTEMPTS": "1"}
+        running.enter_context(processes.worker("w3", "-c", "10", **through))
+        for user in users:
+            notify(processes, user)
+        running.enter_context(processes.running("beat", "clasper_worker", "beat", **SOON))
+        wait_until(lambda: undelivered(processes) == before, "all acknowledged")
+        assert [len(replies(processes, user)) for user in users] == [1] * len(users)
+    later = httpx2.get(f"{processes.model_url}/requests?limit=1000").json()["requests"]
+    for user in users:
+        assert sum(user in json.dumps(one["body"]) for one in later) == 1
 
 
 def test_one_poll_from_the_command_line(processes: Any, wait_until: Any) -> None:

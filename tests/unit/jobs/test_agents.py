@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.errors import ConfigurationError
+from clasper_worker.errors import BackendUnavailableError, ConfigurationError
 from clasper_worker.jobs.agents import Agent, Roster, parse_agents
 from clasper_worker.settings import Settings
 
@@ -98,3 +98,21 @@ async def test_the_backends_list_is_kept_for_a_while_and_bad_entries_left_out(
     now = 301.0
     await found.agents()
     assert backend.asked == 2
+
+
+async def test_while_the_backend_is_away_its_last_list_is_kept(
+    settings_of: Callable[..., Settings],
+) -> None:
+    now = 0.0
+    backend: Any = Listing({"user_id": "b"})
+    found = roster(settings_of(), backend, lambda: now)
+    before = await found.agents()
+
+    async def fail(_: str) -> bool:
+        raise BackendUnavailableError("away")
+
+    backend.has = fail
+    now = 301.0
+    assert await found.agents() == before
+    with pytest.raises(BackendUnavailableError):
+        await roster(settings_of(), backend).agents()
