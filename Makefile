@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos lint format up dev start worker lock clean
+.PHONY: help install demo test bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,15 @@ start: up ## The same as up
 
 worker: $(STAMP) ## Run a worker alone
 	@$(BIN)/clasper worker
+
+dispatcher: $(STAMP) ## Poll notifications without Beat, until stopped
+	@$(BIN)/clasper dispatch
+
+heartbeat: $(STAMP) ## One heartbeat: USER_ID=u1 AGENT_ROLE=writer make heartbeat
+	@$(BIN)/clasper heartbeat
+
+standup: $(STAMP) ## The day's standup: STANDUP_TIMEZONE=UTC make standup
+	@$(BIN)/clasper standup
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-emit-package clasper-worker --custom-compile-command "make lock" pyproject.toml
 

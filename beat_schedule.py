@@ -1,11 +1,31 @@
 """When things run; nothing else. Run it with ``celery -A beat_schedule beat`` or ``clasper beat``.
 
-Nothing is scheduled yet: the periodic jobs (dispatcher, heartbeats, standups) are listed here as
-they arrive.
+Ticks come often and cheaply. What is due at one is decided by the job itself, from notes that all
+workers share: a tick that is repeated, or comes from a second Beat, does nothing again, and one
+that is missed is made good by the next. See ``clasper_worker/jobs/``.
 """
 
+from typing import Any
+
 from clasper_worker.celery import app
+from clasper_worker.settings import get_settings
 
 __all__ = ["app"]  # Celery's -A looks for it here
 
-app.conf.beat_schedule = {}
+settings = get_settings()
+
+
+def every(seconds: float, task: str) -> dict[str, Any]:
+    """A tick that is dropped where no worker takes it in time, and whose result nobody keeps."""
+    options = {"queue": "clasper.periodic", "expires": 10 * seconds, "ignore_result": True}
+    return {"task": task, "schedule": seconds, "options": options}
+
+
+app.conf.beat_schedule = {
+    # Polls undelivered notifications, less often while there are none (DISPATCH_MAX_INTERVAL_SEC).
+    "dispatch": every(settings.dispatch_min_interval_sec, "clasper.dispatch"),
+    # Each agent's heartbeat, once in CLASPER_HEARTBEAT_INTERVAL_SEC and spread over it.
+    "heartbeats": every(10.0, "clasper.heartbeats"),
+    # Each agent's standup, once a day after CLASPER_STANDUP_AT of its own time zone.
+    "standups": every(15.0, "clasper.standups"),
+}

@@ -69,6 +69,15 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
                 "time_limit": settings.clasper_turn_hard_limit_sec,
             },
             "clasper.compact": {"time_limit": settings.clasper_turn_soft_limit_sec},
+            "clasper.heartbeat": {
+                "soft_time_limit": settings.clasper_turn_soft_limit_sec,
+                "time_limit": settings.clasper_turn_hard_limit_sec,
+            },
+            "clasper.standup": {"time_limit": settings.clasper_turn_soft_limit_sec},
+            **{
+                f"clasper.{job}": {"time_limit": 120}
+                for job in ("dispatch", "delivered", "heartbeats", "standups")
+            },
         },
         "task_track_started": True,
         "task_send_sent_event": True,

@@ -104,13 +104,24 @@ class ClasperClient:
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
         return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 
-    def submit(self, task: str, request: Mapping[str, Any], *, job_id: str | None = None) -> str:
-        """Enqueue a task that a person waits for; its request is sent as it was given.
+    def submit(
+        self,
+        task: str,
+        request: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
+        queue: str = TURN_QUEUE,
+        keeps_result: bool = True,
+    ) -> str:
+        """Enqueue a task; its request is sent as it was given.
 
         Args:
             task: the task's name, such as ``clasper.compact``.
             request: its keyword arguments.
             job_id: the Celery task's id; a new one when omitted.
+            queue: one of `clasper_worker.queues.QUEUES`; that of the tasks that a person waits
+                for when omitted.
+            keeps_result: whether anybody may ask for its result.
 
         Returns:
             The Celery task's id.
@@ -123,7 +134,8 @@ class ClasperClient:
             self._sender.send_task(
                 task,
                 kwargs=dict(request),
-                queue=TURN_QUEUE,
+                queue=queue,
+                ignore_result=not keeps_result,
                 task_id=job_id,
                 argsrepr="()",
                 kwargsrepr=redacted(request),

@@ -20,6 +20,7 @@ SHOWN = frozenset(
         "task_id",
         "turn_id",
         "delivery_id",
+        "notification_id",
         "event",
         "timezone",
         "stream",

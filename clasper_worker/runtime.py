@@ -18,6 +18,7 @@ from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
 from clasper_worker.mission_control.client import MissionControl
+from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
@@ -49,10 +50,12 @@ class Runtime:
         self,
         settings: Settings,
         turns: TurnDependencies,
+        internal: InternalBackend,
         closers: tuple[Callable[[], object], ...],
     ) -> None:
         self.settings = settings
         self.turns = turns
+        self.internal = internal
         self._closers = closers
 
     @classmethod
@@ -108,7 +111,8 @@ class Runtime:
             redis.aclose,
             context.close,
         )
-        return cls(settings, turns, closers)
+        internal = InternalBackend.from_settings(settings, transport)
+        return cls(settings, turns, internal, closers)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""

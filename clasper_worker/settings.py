@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.local_time import ActiveHours, check_timezone, parse_time_of_day
 
 _WORKSPACE_NAME = re.compile(r"[\w.@:-]{1,256}")
 STACK_FILE = "stack.json"
@@ -155,6 +156,17 @@ class Settings(BaseSettings):
     # Agents named by environment
     user_id: str | None = None
     agent_role: str | None = None
+    clasper_agents: str | None = None
+
+    # What runs by the clock
+    dispatch_limit_users: Annotated[int, Field(ge=1, le=1000)] = 25
+    dispatch_limit_notifications: Annotated[int, Field(ge=1, le=1000)] = 25
+    dispatch_min_interval_sec: Annotated[float, Field(ge=0.2, le=3600)] = 2.0
+    dispatch_max_interval_sec: Annotated[float, Field(ge=0.2, le=86_400)] = 30.0
+    clasper_heartbeat_interval_sec: Annotated[int, Field(ge=0, le=604_800)] = 1800
+    clasper_active_hours: str = "08:00-22:00"
+    clasper_standup_at: str = "09:00"
+    standup_timezone: str | None = None
 
     # Logs and the local stack
     clasper_log_format: Literal["auto", "json", "console"] = "auto"
@@ -168,6 +180,23 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @field_validator("standup_timezone")
+    @classmethod
+    def _known_timezone(cls, value: str | None) -> str | None:
+        return value if value is None else check_timezone(value)
+
+    @field_validator("clasper_active_hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        ActiveHours.parse(value)
+        return value
+
+    @field_validator("clasper_standup_at")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        parse_time_of_day(value)
+        return value
 
     @field_validator("clasper_workspaces", mode="before")
     @classmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
@@ -19,12 +20,22 @@ from clasper_worker.celery import app
 from clasper_worker.concurrency.resources import LoopLocal
 from clasper_worker.concurrency.task import CoroutineTask
 from clasper_worker.errors import (
+    BackendError,
     ClasperError,
+    LaneFullError,
     LeaseLostError,
+    SessionBusyError,
     StateUnavailableError,
     UnexpectedError,
     WebhookUnavailableError,
 )
+from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
+from clasper_worker.jobs.agents import Agent
+from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
+from clasper_worker.jobs.jobs import Jobs
+from clasper_worker.jobs.notification import NotificationKey, notification_of
+from clasper_worker.jobs.standup import StandupRules, run_standup
+from clasper_worker.local_time import parse_time_of_day
 from clasper_worker.redaction import redacted
 from clasper_worker.runtime import Runtime
 from clasper_worker.settings import get_settings
@@ -64,6 +75,13 @@ async def _open_doom() -> Doom:
 
 
 DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
+
+
+async def _open_jobs() -> Jobs:
+    return Jobs.open(get_settings())
+
+
+JOBS: LoopLocal[Jobs] = LoopLocal(_open_jobs, close=Jobs.close)
 
 
 class ClasperTask(CoroutineTask):
@@ -175,12 +193,21 @@ async def _run_turn(
 
 
 async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
-    """Enqueue the turn's webhook, if it has one, before the turn is acknowledged.
+    """Enqueue what the turn's end asks for, before the turn is acknowledged.
+
+    That is the webhook, if it has one, and the acknowledgement of the notification that it answers.
 
     Raises:
         Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
-            next run posts nothing again, and tries to enqueue the webhook again.
+            next run posts nothing again, and tries to enqueue it again.
     """
+    notification = notification_of(kwargs)
+    if notification is not None:
+        try:
+            await (await JOBS.get()).acknowledgements.turn_ended(notification, end)
+        except StateUnavailableError as exc:
+            log.error("dispatch.acknowledgement_not_enqueued", reason=str(exc))  # noqa: TRY400 - no fault of ours
+            raise Reject(str(exc), requeue=True) from None
     if kwargs.get("webhook") is None:
         return
     turn = ended_turn(kwargs, job_id, RequestLimits.from_settings(get_settings()))
@@ -208,6 +235,119 @@ async def compact_history(self: ClasperTask, **kwargs: Any) -> CompactResult:
         result = await compact(request, turns.model("cheap"), turns.window("cheap"))
         log.info("compact.done", before=result.original_count, after=result.compacted_count)
         return result
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.dispatch")
+async def dispatch(self: ClasperTask) -> dict[str, Any]:
+    """One poll of undelivered notifications (`clasper_worker.jobs.dispatch`)."""
+    async with _typed_errors("dispatch"):
+        backend = (await RUNTIME.get()).internal
+        dispatcher = (await JOBS.get()).dispatcher(backend)
+        if not backend.has_token:
+            return {"status": "unconfigured", "variable": "INTERNAL_API_TOKEN"}
+        return asdict(await dispatcher.poll(self.request.id))
+
+
+@app.task(base=ClasperTask, bind=True, name=DELIVERED_TASK, max_retries=None)
+async def delivered(self: ClasperTask, *, user_id: str, notification_id: str) -> dict[str, Any]:
+    """Acknowledge one notification whose reply is posted; tried again until that is taken."""
+    structlog.contextvars.bind_contextvars(user_id=user_id, notification_id=notification_id)
+    async with _typed_errors("dispatch"):
+        backend = (await RUNTIME.get()).internal
+        acknowledgements = (await JOBS.get()).acknowledgements
+        attempt = (self.request.retries or 0) + 1
+        try:
+            await acknowledgements.acknowledge(backend, NotificationKey(user_id, notification_id))
+        except BackendError as exc:
+            pause = pause_after(attempt)
+            if pause is None:
+                raise  # the next poll finds it still listed
+            log.warning("dispatch.acknowledgement_retried", attempt=attempt, reason=str(exc))
+            cause = exc.with_traceback(None)
+        else:
+            return {"status": "delivered", "attempts": attempt}
+        raise self.retry(exc=cause, countdown=pause)
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.heartbeat")
+async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
+    """One heartbeat of one agent (`clasper_worker.jobs.heartbeat`)."""
+    async with _typed_errors("heartbeat"):
+        agent = _agent(kwargs)
+        turn = identify_turn(agent.user_id, None, self.request.id)
+        structlog.contextvars.bind_contextvars(**_log_context(turn, agent.user_id))
+        delivery = TurnDelivery.of(self.request)
+        try:
+            delivery.check_verdict()
+        except (SessionBusyError, LaneFullError):
+            return skipped("busy").as_json()
+        slots = (await JOBS.get()).slots
+        note = f"heartbeat:{turn.turn_id}"
+        if "slot" in kwargs and await slots.read([note]) != [None]:
+            return skipped("repeated").as_json()
+        deps = replace((await RUNTIME.get()).turns, lease=delivery.lease())
+        rules = HeartbeatRules.from_settings(get_settings())
+        try:
+            report = await run_heartbeat(
+                agent, turn, deps, rules, any_time=bool(kwargs.get("any_time"))
+            )
+        except LeaseLostError:
+            raise Ignore("another worker has the heartbeat") from None
+        if "slot" in kwargs:
+            await slots.write([note], "done", get_settings().clasper_heartbeat_interval_sec + 60)
+        return report.as_json()
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.standup")
+async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
+    """The day's standup of one agent (`clasper_worker.jobs.standup`)."""
+    async with _typed_errors("standup"):
+        agent = _agent(kwargs)
+        structlog.contextvars.bind_contextvars(job_id=self.request.id, user_id=agent.user_id)
+        report = await run_standup(
+            agent,
+            (await RUNTIME.get()).turns,
+            (await JOBS.get()).slots,
+            StandupRules.from_settings(get_settings()),
+            holder=self.request.id,
+        )
+        return report.as_json()
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats")
+async def heartbeats(self: ClasperTask) -> dict[str, Any]:
+    """A tick: enqueue the heartbeats that have come due (`clasper_worker.jobs.fan_out`)."""
+    async with _typed_errors("heartbeat"):
+        jobs, settings = await JOBS.get(), get_settings()
+        agents = await jobs.roster((await RUNTIME.get()).internal).agents() or ()
+        interval = settings.clasper_heartbeat_interval_sec
+        tick = await jobs.fan_out.heartbeats(
+            agents, interval, now=time.time(), holder=self.request.id
+        )
+        return asdict(tick)
+
+
+@app.task(base=ClasperTask, bind=True, name="clasper.standups")
+async def standups(self: ClasperTask) -> dict[str, Any]:
+    """A tick: enqueue the standups that have come due (`clasper_worker.jobs.fan_out`)."""
+    async with _typed_errors("standup"):
+        jobs, settings = await JOBS.get(), get_settings()
+        agents = await jobs.roster((await RUNTIME.get()).internal).agents() or ()
+        at = parse_time_of_day(settings.clasper_standup_at)
+        zone = StandupRules.from_settings(settings).timezone
+        tick = await jobs.fan_out.standups(
+            agents, at, zone, now=time.time(), holder=self.request.id
+        )
+        return asdict(tick)
+
+
+def _agent(kwargs: dict[str, Any]) -> Agent:
+    try:
+        return Agent.of(kwargs)
+    except ValueError as exc:
+        field, _, problem = str(exc).partition(": ")
+        fix = "send user_id and agent_role, and timezone as an IANA name"
+        raise invalid_request([{"field": field, "problem": problem, "fix": fix}]) from None
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
@@ -16,6 +17,24 @@ from structlog.typing import Processor
 from clasper_worker.settings import Settings
 
 _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp", "flower")
+
+
+# Jobs that tick every few seconds: what they did they log themselves, when it was anything.
+_TICKS = frozenset({"clasper.dispatch", "clasper.heartbeats", "clasper.standups"})
+_TELL_OF_TASKS = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+
+
+class _NoTicks(logging.Filter):
+    """Leaves out that a tick was sent, came and went well; not that it failed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.INFO:
+            return True
+        told = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+        return not any(isinstance(value, str) and value in _TICKS for value in told)
+
+
+_NO_TICKS = _NoTicks()  # one, which a logger takes once however often it is given
 
 
 class _Lines:
@@ -88,5 +107,7 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in _TELL_OF_TASKS:
+        logging.getLogger(name).addFilter(_NO_TICKS)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

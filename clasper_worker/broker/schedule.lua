@@ -8,7 +8,8 @@
 -- Keys (all under "clasper:"; a tag is a message's own name, a token is "tag#delivery"):
 --   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (deliveries),
 --                          l(apses), b(usy policy), v(erdict), u (turn), g(roup of collected tags),
---                          d(oom: why this delivery failed for good)
+--                          d(oom: why this delivery failed for good), y(ields to its session's
+--                          next turn)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
 --   rotating:<queue>       set: the tenants in that list
@@ -108,12 +109,16 @@ end
 
 local function route(message)
   local job = message.headers.id
-  if message.headers.task ~= 'clasper.send' then return '', '', '', job end
+  local is_turn, yields = message.headers.task == 'clasper.send', false
+  if message.headers.task == 'clasper.heartbeat' then is_turn, yields = true, true end
+  if not is_turn then return '', '', '', job end
   local readable, kwargs = pcall(arguments, message)
   local user = readable and type(kwargs) == 'table' and text(kwargs.user_id)
   if not user then return '', '', '', job end  -- the task itself says what is wrong with it
   local session = text(kwargs.session_key)
   if not session then session = 'user:' .. user .. ':' .. (text(kwargs.agent_role) or 'default') end
+  local lane = redis.sha1hex(#user .. ':' .. user .. session)
+  if yields then return user, lane, 'reject', job, true end
   local turn, key = job, text(kwargs.idempotency_key)
   if key then
     -- As turn/identity.py, whose lengths are in characters.
@@ -122,7 +127,7 @@ local function route(message)
   end
   local metadata = kwargs.metadata
   local busy = type(metadata) == 'table' and text(metadata.busy) or ''
-  return user, redis.sha1hex(#user .. ':' .. user .. session), busy, turn
+  return user, lane, busy, turn
 end
 
 -- Dead letters.
@@ -217,7 +222,7 @@ local function admit(raw, queue)
   if call('EXISTS', P .. 'message:' .. tag) == 1 then
     tag = tag .. '+' .. call('INCR', P .. 'tick')
   end
-  local tenant, lane, busy, turn = route(message)
+  local tenant, lane, busy, turn, yields = route(message)
   local verdict = ''
   if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
   if lane ~= '' then
@@ -225,14 +230,17 @@ local function admit(raw, queue)
     local place = call('RPUSH', key, tag)
     if place > 1 then
       local policy = busy ~= '' and busy or how.busy
-      if place - 1 > how.depth then verdict = 'lane_full' end
-      if policy == 'reject' then verdict = 'busy' end
+      local head = call('LINDEX', key, 0)
+      local running = field(head, 'j', 'y')
+      -- A heartbeat is no reason to turn anybody away: it gives way to the first who comes.
+      local gives_way = running[2] and place == 2 and not yields
+      if place - 1 > how.depth and not gives_way then verdict = 'lane_full' end
+      if policy == 'reject' and not gives_way then verdict = 'busy' end
       if verdict ~= '' then
         call('RPOP', key)
         lane = ''
-      elseif policy == 'interrupt' then
-        local head = call('LINDEX', key, 0)
-        local interrupted = field(head, 'j')[1]
+      elseif policy == 'interrupt' or gives_way then
+        local interrupted = running[1]
         if interrupted then
           interrupts[#interrupts + 1] = interrupted
           call('HSET', P .. 'message:' .. head, 'v', 'cancelled')  -- should its worker die first
@@ -241,6 +249,7 @@ local function admit(raw, queue)
     end
     call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
       'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
+    if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
     call('HSET', P .. 'jobs', job, tag)
     know(job, turn)
     if lane ~= '' and place > 1 then return end

@@ -15,6 +15,9 @@ from clasper_worker.errors import ClasperError
 COMMANDS = {
     "up": ("up", "Run everything on this machine, in the foreground."),
     "send": ("send", "Enqueue one agent turn and show its reply."),
+    "dispatch": ("dispatch", "Turn undelivered notifications into turns."),
+    "heartbeat": ("heartbeat", "Have an agent look whether something needs doing."),
+    "standup": ("standup", "Write the day's standup of an agent, or of all."),
     "cancel": ("cancel", "Stop a turn, wherever it is."),
     "dead-letters": ("dead_letters", "Look at messages that were given up; replay or drop them."),
     "worker": ("worker", "Run a Celery worker with our defaults."),

@@ -190,13 +190,28 @@ class AgentBackend:
         data = await self._get(f"{_BASE}/notifications")
         return _read(Page, data, "GET notifications").items
 
+    async def record_heartbeat(self) -> dict[str, Any]:
+        """Tell the backend that the agent is there (feature ``heartbeat``).
+
+        Returns:
+            What the agent may be shown.
+        """
+        return await self._post(f"{_BASE}/heartbeat", {"user_id": self.identity.user_id})
+
+    async def standup(self, timezone: str) -> dict[str, Any]:
+        """Have the backend write the day's standup (feature ``standup``)."""
+        body = {"user_id": self.identity.user_id, "timezone": timezone}
+        return await self._post(f"{_BASE}/standup", body)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._mission_control.request(
+            self.identity, "POST", path, body=body, confirm=self._confirm
+        )
+
     async def _create(
         self, model: type[ModelT], collection: str, body: Mapping[str, Any]
     ) -> ModelT:
-        path = f"{_BASE}/{collection}"
-        data = await self._mission_control.request(
-            self.identity, "POST", path, body=body, confirm=self._confirm
-        )
+        data = await self._post(f"{_BASE}/{collection}", body)
         return _read(model, data, f"POST {collection}")
 
     async def _get(

@@ -230,7 +230,8 @@ def _refusal(endpoint: str, answer: Answer) -> Exception:
     if code:
         where["backend_code"] = code
     if status == 401:
-        variable = "INTERNAL_API_TOKEN" if "/dispatch/" in endpoint else "AGENT_JWT_SECRET"
+        is_internal = "/dispatch/" in endpoint or endpoint.endswith("/agents")
+        variable = "INTERNAL_API_TOKEN" if is_internal else "AGENT_JWT_SECRET"
         return BackendAuthError(
             f"The backend answered 401 to {endpoint}: set {variable} to the value that the"
             " backend uses",

@@ -95,7 +95,8 @@ async def turn_prompt(
     """
     switches = request.metadata
     selection = None
-    if smart is not None and not switches.skipSmartContext:
+    is_full = request.prompt_mode == "full"
+    if smart is not None and is_full and not switches.skipSmartContext:
         limits = limits_for(request, settings.smart_limits)
         selection = await smart.select(snapshot, ranked_by(request.message, history), limits)
     prompt = build_prompt(
@@ -108,6 +109,7 @@ async def turn_prompt(
             system_prompt_override=switches.system_prompt,
             task_title=task_title,
             tool_names=tool_names,
+            mode=request.prompt_mode,
             forced_skills=switches.forceIncludeSkills,
             selection=selection,
         ),

@@ -241,6 +241,19 @@ class SendRequest(_Part):
         return self.session_key or f"user:{self.user_id}:{self.role}"
 
     @property
+    def prompt_mode(self) -> Literal["full", "minimal"]:
+        """How much of the workspace the model is told."""
+        return "full"
+
+    def history_limit(self, configured: int) -> int:
+        """How many of the task's messages the model is told, where ``configured`` many may be."""
+        return configured
+
+    def visible(self, reply: str) -> str | None:
+        """What of the model's reply is posted; None: nothing."""
+        return reply
+
+    @property
     def instruction(self) -> str:
         """What the model is told last: the message, with the kickoff note before it if asked."""
         if not self.metadata.kickoff_plan:

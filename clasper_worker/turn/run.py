@@ -190,7 +190,8 @@ async def _settle(journal: TurnJournal, result: TurnResult | None) -> TurnResult
 
 def _timed_out() -> TurnTimeoutError:
     return TurnTimeoutError(
-        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
+        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)",
+        {"posted": True},  # that it did
     )
 
 
@@ -219,7 +220,11 @@ async def _think(
     )
     with _about_the_task(request, deps):
         history = await load_history(
-            request, backend, task.id, limit=deps.settings.history_limit, seen=seen
+            request,
+            backend,
+            task.id,
+            limit=request.history_limit(deps.settings.history_limit),
+            seen=seen,
         )
     opening = seen or Opening(task, deps.now(), history.end)
     journal.begin(opening)
@@ -282,6 +287,9 @@ def _about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[No
 async def _deliver(
     request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
 ) -> None:
+    text = request.visible(outcome.text) if outcome.kind == "reply" else outcome.text
+    if text is None:
+        return
     backend = _backend(request, deps)
 
     def key(step: str) -> str:
@@ -289,13 +297,13 @@ async def _deliver(
 
     try:
         await backend.post_message(
-            task_id=outcome.task_id, content=outcome.text, idempotency_key=key(REPLY_STEP)
+            task_id=outcome.task_id, content=text, idempotency_key=key(REPLY_STEP)
         )
     except BackendConflictError as exc:
         raise TurnConflictError(
             "An earlier run of this turn has posted its reply, and what it was is not known here"
             " any more; nothing was posted twice",
-            {"turn_id": turn.turn_id},
+            {"turn_id": turn.turn_id, "posted": True},
         ) from exc
     if not request.metadata.kickoff_plan or outcome.kind != "reply":
         return
@@ -303,7 +311,7 @@ async def _deliver(
         await backend.create_document(
             task_id=outcome.task_id,
             title=request.metadata.plan_title or DEFAULT_PLAN_TITLE,
-            content=outcome.text,
+            content=text,
             doc_type="plan",
             idempotency_key=key("plan"),
         )

@@ -105,9 +105,12 @@ class Processes:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    yield from run_processes(tmp_path_factory.mktemp("processes"))
+
+
+def run_processes(folder: Path) -> Iterator[Processes]:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")
-    folder = tmp_path_factory.mktemp("processes")
     backend, model = free_port(), free_port()
     with start_redis() as redis:
         own = {name.upper() for name in Settings.model_fields}

@@ -46,6 +46,9 @@ def test_metadata_that_is_no_object_is_refused(metadata: str) -> None:
     [
         "up",
         "send",
+        "dispatch",
+        "heartbeat",
+        "standup",
         "cancel",
         "dead-letters",
         "dead-letters list",

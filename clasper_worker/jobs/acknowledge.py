@@ -1,0 +1,98 @@
+"""What becomes of a notification when its turn has ended: acknowledged once its reply is posted.
+
+The turn's end enqueues the acknowledgement before the turn itself is done with, so that no kill
+loses it, and a run of the acknowledgement that fails is repeated by itself, without the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from clasper_worker.errors import (
+    BackendNotFoundError,
+    BackendUnavailableError,
+    ClasperError,
+    StateUnavailableError,
+)
+from clasper_worker.jobs import metrics
+from clasper_worker.jobs.dispatch import GIVEN_UP_SECONDS
+from clasper_worker.jobs.notification import NotificationKey
+from clasper_worker.jobs.queue import Job, JobQueue
+from clasper_worker.jobs.slots import Slots
+from clasper_worker.mission_control.internal import InternalBackend
+from clasper_worker.turn.result import TurnResult
+
+DELIVERED_TASK = "clasper.delivered"
+PERIODIC_QUEUE = "clasper.periodic"
+
+_ATTEMPTS = 12
+_ATTEMPT_SECONDS = 45.0
+_LONGEST_PAUSE_SECONDS = 30.0
+# Notes are written anew with each attempt; what none is written of for this long is dispatched
+# anew, and its turn, which has ended, then only asks to be acknowledged.
+_ANSWERED_SECONDS = 180.0
+_DELIVERED_SECONDS = 300.0  # a page that was read before may come late
+_TRY_AGAIN_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Acknowledgements:
+    """Keeps track of notifications whose turns end.
+
+    Args:
+        slots: where notes are kept.
+        queue: where acknowledgements are enqueued.
+    """
+
+    def __init__(self, slots: Slots, queue: JobQueue) -> None:
+        self._slots = slots
+        self._queue = queue
+
+    async def turn_ended(self, key: NotificationKey, end: TurnResult | ClasperError) -> None:
+        """Have the notification acknowledged if there is a reply; else note when to try again.
+
+        Raises:
+            StateUnavailableError: the broker does not take the acknowledgement.
+        """
+        if isinstance(end, ClasperError) and not end.details.get("posted"):
+            seconds = _TRY_AGAIN_SECONDS if end.transient else GIVEN_UP_SECONDS
+            metrics.count("notification", "failed")
+            log.warning("dispatch.turn_failed", error=end.code, again_in=seconds)
+            await self._note(key, "failed", seconds)
+            return
+        arguments = {"user_id": key.user_id, "notification_id": key.notification_id}
+        await self._queue.put([Job(DELIVERED_TASK, arguments, PERIODIC_QUEUE, keeps_result=False)])
+        await self._note(key, "answered", _ANSWERED_SECONDS)
+
+    async def acknowledge(self, backend: InternalBackend, key: NotificationKey) -> None:
+        """Tell the backend that the notification is delivered.
+
+        Raises:
+            BackendError: it did not take it.
+        """
+        await self._note(key, "answered", _ANSWERED_SECONDS)
+        try:
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                await backend.deliver(key.notification_id, key.user_id)
+        except TimeoutError:
+            raise BackendUnavailableError(
+                "The backend did not take an acknowledgement in time"
+            ) from None
+        except BackendNotFoundError:
+            log.info("dispatch.notification_gone", notification_id=key.notification_id)
+        await self._note(key, "delivered", _DELIVERED_SECONDS)
+        metrics.count("notification", "acknowledged")
+
+    async def _note(self, key: NotificationKey, text: str, seconds: float) -> None:
+        try:
+            await self._slots.write([key.note], text, seconds)
+        except StateUnavailableError:
+            log.warning("dispatch.not_noted")  # then it is dispatched anew, and not run again
+
+
+def pause_after(attempt: int) -> float | None:
+    """Seconds from one attempt, counted from 1, to the next; None where it was the last."""
+    return None if attempt >= _ATTEMPTS else min(2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,141 @@
+"""What was done already, and who is at it: small notes in Redis that all workers share.
+
+Each call may be repeated, where a connection broke before the answer came, without harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from clasper_worker.errors import StateUnavailableError
+from clasper_worker.state import State, StateScript
+
+_LOCK_SECONDS = 10.0
+_RENEW_SECONDS = 3.0
+
+_CLAIM = StateScript("""
+-- KEYS: the note. ARGV: who, milliseconds. SET NX, and a second time for the same one.
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+_RELEASE = StateScript("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+""")
+_READ = StateScript("return redis.call('MGET', unpack(KEYS))")
+_WRITE = StateScript("""
+-- KEYS: notes. ARGV: text, milliseconds, 'NX' or 'XX' or ''.
+for _, key in ipairs(KEYS) do
+  if ARGV[3] == '' then redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  else redis.call('SET', key, ARGV[1], 'PX', ARGV[2], ARGV[3]) end
+end
+return 1
+""")
+
+
+class Slots:
+    """Claims, locks and notes under ``clasper:jobs:``.
+
+    Args:
+        state: our own state's Redis.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def claim(self, name: str, holder: str, seconds: float) -> bool:
+        """Take something that is there once, such as a schedule's slot.
+
+        Args:
+            name: the slot.
+            holder: who takes it: the same one may do so again, as a job does that is run again
+                after its worker died.
+            seconds: how long it stays taken.
+
+        Returns:
+            Whether it is the holder's.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        return bool(await self._state.call(_CLAIM, [_key(name)], [holder, _ms(seconds)]))
+
+    async def release(self, name: str, holder: str) -> None:
+        """Give a claim back, if it is the holder's.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        await self._state.call(_RELEASE, [_key(name)], [holder])
+
+    @asynccontextmanager
+    async def lock(self, name: str, holder: str) -> AsyncIterator[bool]:
+        """Hold a lock for as long as the block takes; gives False at once where another has it.
+
+        Of a dead holder it is free again within seconds.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        name = f"lock:{name}"
+        if not await self.claim(name, holder, _LOCK_SECONDS):
+            yield False
+            return
+        renewal = asyncio.create_task(self._renew(name, holder))
+        try:
+            yield True
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+            await self.release(name, holder)
+
+    async def read(self, names: Sequence[str]) -> list[str | None]:
+        """The notes of these names; None where there is none.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        if not names:
+            return []
+        found = await self._state.call(_READ, [_key(name) for name in names])
+        return [None if text is None else text.decode() for text in found]
+
+    async def write(
+        self, names: Sequence[str], text: str, seconds: float, *, only_new: bool = False
+    ) -> None:
+        """Leave a note under each of these names.
+
+        Args:
+            names: of the notes.
+            text: what they say.
+            seconds: how long they last.
+            only_new: leave alone what is there.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        if names:
+            how = "NX" if only_new else ""
+            await self._state.call(
+                _WRITE, [_key(name) for name in names], [text, _ms(seconds), how]
+            )
+
+    async def _renew(self, name: str, holder: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            try:
+                await self.claim(name, holder, _LOCK_SECONDS)
+            except StateUnavailableError:
+                return
+
+
+def _key(name: str) -> str:
+    return f"clasper:jobs:{name}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

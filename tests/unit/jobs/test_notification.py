@@ -1,0 +1,89 @@
+"""A listed notification as the turn that it becomes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clasper_worker.jobs.notification import (
+    Malformed,
+    NotificationKey,
+    NotificationTurn,
+    notification_of,
+    read_delivery,
+)
+from clasper_worker.turn.request import RequestLimits, parse_send_request
+
+GOOD = {"notification_id": "n1", "user_id": "u1", "content": "Hello", "session_key": "user:u1:r"}
+
+
+def read(default: str | None = None, **fields: Any) -> NotificationTurn | Malformed:
+    return read_delivery({**GOOD, **fields}, default_title=default, limits=RequestLimits())
+
+
+def request(default: str | None = None, **fields: Any) -> Any:
+    turn = read(default, **fields)
+    assert isinstance(turn, NotificationTurn)
+    return turn.request
+
+
+def test_the_task_is_its_own_else_its_titles_else_the_default_else_one_for_notifications() -> None:
+    assert request("D", task_id="t", task_title="T")["task_id"] == "t"
+    assert "task_title" not in request("D", task_id="t", task_title="T")
+    assert request("D", task_title="T")["task_title"] == "T"
+    assert request("D", title="Sub")["task_title"] == "Sub"
+    assert request("D", task_id="", task_title=" ")["task_title"] == "D"
+    assert request(None)["task_title"] == "Notifications"
+    assert len(request(task_title="x" * 999)["task_title"]) == 256
+
+
+def test_the_same_notification_is_the_same_turn_whatever_else_is_listed_of_it() -> None:
+    one, two = request(), request(created_at="now", priority=3)
+    assert one == two
+    assert one["idempotency_key"] != request(notification_id="n2")["idempotency_key"]
+    assert request(notification_id=7)["idempotency_key"] == "notification:7"
+    long = request(notification_id="x" * 1000)
+    assert len(parse_send_request(long).idempotency_key or "") <= 256
+
+
+def test_the_turn_names_its_notification() -> None:
+    assert notification_of(request()) == NotificationKey("u1", "n1")
+    assert notification_of({"user_id": "u1", "metadata": {"dispatch": True}}) is None
+    assert notification_of({"user_id": "u1"}) is None
+    assert notification_of({"user_id": "u1", "metadata": None}) is None
+
+
+def test_without_a_session_key_the_role_says_which_session() -> None:
+    turn = read(session_key=None, agent_role="writer")
+    assert isinstance(turn, NotificationTurn)
+    assert turn.session == "user:u1:writer"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user_id": None},
+        {"content": ""},
+        {"notification_id": ""},
+        {"session_key": "user:someone-else:r"},
+        {"session_key": "nonsense"},
+        {"content": "x" * 200_000},
+    ],
+)
+def test_what_cannot_be_a_turn_is_malformed(fields: dict[str, Any]) -> None:
+    assert isinstance(read(**fields), Malformed)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]), inner),
+    )
+)
+def test_whatever_is_listed_is_a_turn_or_malformed(raw: Any) -> None:
+    found = read_delivery(raw, default_title=None, limits=RequestLimits())
+    if isinstance(found, NotificationTurn):
+        parse_send_request(found.request)
+    else:
+        assert found.note.startswith("notification:")
