@@ -165,15 +165,28 @@ def unfenced(record: RowRecord) -> tuple[str, ...]:
         for post in record.posts
         if post.worker in fault.workers
         and post.at > fault.until
-        and _taken_over(fault, sorted(acts[post.token]))
+        and _taken_over(fault, sorted(acts[post.token]), record.disturbances, post.at)
     )
 
 
-def _taken_over(fault: Disturbance, acts: list[tuple[float, str]]) -> bool:
-    """Whether a struck worker was at the turn, and another came to it while that stood still."""
+def _taken_over(
+    fault: Disturbance,
+    acts: list[tuple[float, str]],
+    disturbances: Iterable[Disturbance],
+    moment: float,
+) -> bool:
+    """Whether a struck worker was at the turn, and another came to it while that stood still.
+
+    Not where the other was struck in its turn before the moment: then the turn was free again.
+    """
     before = [worker for at, worker in acts if at <= fault.at]
-    meanwhile = {worker for at, worker in acts if fault.at < at <= fault.until}
-    return bool(before) and before[-1] in fault.workers and bool(meanwhile - set(fault.workers))
+    others = {worker for at, worker in acts if fault.at < at <= fault.until} - set(fault.workers)
+    lost_again = any(
+        later.at < moment and others <= set(later.workers)
+        for later in disturbances
+        if later.at > fault.at
+    )
+    return bool(before) and before[-1] in fault.workers and bool(others) and not lost_again
 
 
 def out_of_order(record: RowRecord) -> tuple[str, ...]:

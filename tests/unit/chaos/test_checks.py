@@ -213,6 +213,16 @@ def test_a_worker_that_stood_still_may_take_over_a_turn_that_it_was_not_at() -> 
     assert checks.unfenced(record) == ()
 
 
+def test_a_worker_may_take_a_turn_back_from_one_that_was_struck_in_its_turn() -> None:
+    frozen = Disturbance("SIGSTOP", 1.2, 30.0, workers=("w1",))
+    struck_too = Disturbance("SIGSTOP", 21.0, 90.0, workers=("w2",))
+    taken_over = call(FIRST, 20.0, worker="w2")
+    late = post(FIRST, 50.5, outcome="stored")
+    record = replace(without_reply(GOOD, FIRST), disturbances=(frozen, struck_too))
+    record = replace(record, calls=(*GOOD.calls, taken_over), posts=(*record.posts, late))
+    assert checks.unfenced(record) == ()
+
+
 def test_a_reply_posted_before_that_of_an_earlier_turn_is_out_of_order() -> None:
     late = post(FIRST, 9.0)
     record = replace(without_reply(GOOD, FIRST), posts=(*GOOD.posts[1:], late))
