@@ -75,3 +75,18 @@ def test_a_traceback_in_the_console_shows_no_local_variable(
         structlog.get_logger("ours").exception("it.failed")
     assert "KeyError" in output.getvalue()
     assert words not in output.getvalue()
+
+
+def test_ticks_that_go_well_are_not_told_and_those_that_fail_are(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings_of())
+    trace, beat = logging.getLogger("celery.app.trace"), logging.getLogger("celery.beat")
+    trace.info("Task %(name)s[%(id)s] succeeded", {"name": "clasper.dispatch", "id": "1"})
+    beat.info("Scheduler: Sending due task %s (%s)", "dispatch", "clasper.dispatch")
+    assert output.getvalue() == ""
+    trace.info("Task %(name)s[%(id)s] succeeded", {"name": "clasper.send", "id": "1"})
+    trace.error("Task %(name)s[%(id)s] raised", {"name": "clasper.dispatch", "id": "1"})
+    assert len(output.getvalue().splitlines()) == 2
