@@ -338,7 +338,7 @@ end
 
 local function lease(tag)
   local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v')
-  if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return end
+  if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return false end
   local count = call('HINCRBY', P .. 'message:' .. tag, 'n', 1)
   if count > 1 then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
@@ -355,23 +355,30 @@ local function lease(tag)
     end
   end
   deliveries[#deliveries + 1] = { about[2], tag .. '#' .. count, about[1], about[7], about[5], raws }
+  return true
+end
+
+local function choose()
+  -- Seven of ten choices begin with the first queue; each of the others begins its share.
+  local tick = call('INCR', P .. 'tick')
+  local first, in_ten = 1, tick % 10
+  if in_ten > 6 and #how.queues > 1 then
+    first = 2 + ((tick - in_ten) / 10 * 3 + in_ten - 7) % (#how.queues - 1)
+  end
+  local tag = pop(how.queues[first].name)
+  for place = 1, #how.queues do
+    if tag then break end
+    if place ~= first then tag = pop(how.queues[place].name) end
+  end
+  return tag
 end
 
 local function select(free)
-  for _ = 1, free do
-    -- Seven of ten choices begin with the first queue; each of the others begins its share.
-    local tick = call('INCR', P .. 'tick')
-    local first, in_ten = 1, tick % 10
-    if in_ten > 6 and #how.queues > 1 then
-      first = 2 + ((tick - in_ten) / 10 * 3 + in_ten - 7) % (#how.queues - 1)
-    end
-    local tag = pop(how.queues[first].name)
-    for place = 1, #how.queues do
-      if tag then break end
-      if place ~= first then tag = pop(how.queues[place].name) end
-    end
+  local left = free
+  while left > 0 do
+    local tag = choose()
     if not tag then return false end
-    lease(tag)
+    if lease(tag) then left = left - 1 end
   end
   return true
 end

@@ -261,5 +261,5 @@ def _job(raw: bytes) -> str:
 def test_no_message_is_lost_doubled_or_out_of_order(redis_client: redis.Redis) -> None:
     run_state_machine_as_test(
         partial(Scheduling, redis_client),
-        settings=settings(max_examples=30, stateful_step_count=50),
+        settings=settings(max_examples=30, stateful_step_count=50, deadline=None, derandomize=True),
     )
