@@ -518,14 +518,14 @@ local function withdraw(job, for_good)
   return 'withdrawn'
 end
 
-local function replay(id)
+local function replay(id, instead)
   local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue')
   if not letter[1] then return 'unknown' end
   local message = read(letter[1])
   if not message or letter[2] == '' then return 'unreadable' end
   local _, _, _, turn = route(message)
   call('ZREM', P .. 'cancelled', message.headers.id, turn)
-  call('LPUSH', letter[2], letter[1])
+  call('LPUSH', letter[2], instead ~= '' and instead or letter[1])
   call('DEL', P .. 'dead:' .. id)
   call('ZREM', P .. 'dead', id)
   return 'replayed'
@@ -561,7 +561,7 @@ elseif ask.op == 'doom' then
   call('HSET', P .. 'message:' .. tag, 'd', ask.reason)
   return 1
 elseif ask.op == 'replay' then
-  return replay(ask.letter)
+  return replay(ask.letter, ask.instead)
 elseif ask.op == 'bury' then
   local tag, about = held(ask.token)
   if tag then bury_running(tag, about, ask.reason) end

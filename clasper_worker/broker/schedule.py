@@ -239,9 +239,14 @@ class Schedule:
         """
         return bool(self._call(op="doom", token=token, reason=reason))
 
-    def replay(self, letter_id: str) -> Replay:
-        """Put a dead letter's message back in its queue, and drop the letter."""
-        answer: Replay = self._call(op="replay", letter=letter_id).decode()
+    def replay(self, letter_id: str, instead: str = "") -> Replay:
+        """Put a dead letter's message back in its queue, and drop the letter.
+
+        Args:
+            letter_id: the letter's.
+            instead: the message as it is to be queued; as it lay there when omitted.
+        """
+        answer: Replay = self._call(op="replay", letter=letter_id, instead=instead).decode()
         return answer
 
     def close(self) -> None:

@@ -52,6 +52,8 @@ class ScriptedSchedule:
 
     def exchange(self, *, settled: Iterable[str] = (), **_: Any) -> Exchanged:
         self.settled.append(tuple(settled))
+        if self.errors:
+            raise self.errors.pop(0)
         return Exchanged((), (), (), more=False)
 
 
@@ -238,6 +240,18 @@ def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
     keeper.leave(["a#1"])
     keeper.leave(["b#1"])
     assert keeper.take_left() == ["a#1", "b#1"]
+    assert keeper.take_left() == []
+
+
+def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    keeper = make(SOON)
+    schedule.errors = [RedisConnectionError("gone"), RedisConnectionError("gone")]
+    keeper.leave(["a#1"])
+    keeper.start()
+    until(lambda: schedule.reaped > 2)
+    assert schedule.settled == [("a#1",)] * 3
     assert keeper.take_left() == []
 
 
