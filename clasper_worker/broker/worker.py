@@ -21,7 +21,7 @@ from clasper_worker.errors import DeadLetterError
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper
+_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper, though not longer than half a lease
 
 
 class TurnConsumer(BatchingConsumer):
@@ -114,10 +114,11 @@ class KeepLeases(bootsteps.StartStopStep):
         rules = ScheduleRules(**options.get("schedule_rules", {}))
         channel = consumer.connection.default_channel
         pool = channel.pool
+        patience = min(_ANSWER_SECONDS, rules.lease_seconds / 2)
         self._client = redis.Redis(
             connection_pool=redis.ConnectionPool(
                 connection_class=pool.connection_class,
-                **{**pool.connection_kwargs, "socket_timeout": _ANSWER_SECONDS},
+                **{**pool.connection_kwargs, "socket_timeout": patience},
             )
         )
         stopper = _Stopper(consumer)
