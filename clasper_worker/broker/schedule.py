@@ -96,6 +96,7 @@ class Delivery:
         verdict: why it must not run, else empty.
         lapses: how many workers were lost with it.
         collected: the raw messages that are to be run with it as one turn.
+        is_redelivered: whether it was delivered before.
     """
 
     queue: str
@@ -104,20 +105,29 @@ class Delivery:
     verdict: Verdict
     lapses: int
     collected: tuple[bytes, ...] = field(repr=False)
-
-    @property
-    def is_redelivered(self) -> bool:
-        """Whether it was delivered before."""
-        return not self.token.endswith("#1")
+    is_redelivered: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Burial:
-    """A message that became a dead letter just now."""
+    """A message that became a dead letter, and whose caller is to be told so."""
 
     letter_id: str
     job_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What prolonging leases found.
+
+    Attributes:
+        lost: tokens of deliveries that are not the caller's any more.
+        cancelled: ids of jobs that are, and are to be stopped.
+    """
+
+    lost: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +187,15 @@ class Schedule:
         return Exchanged(
             tuple(
                 Delivery(
-                    queue.decode(), token.decode(), raw, verdict.decode(), int(lapses), tuple(raws)
+                    queue.decode(),
+                    token.decode(),
+                    raw,
+                    verdict.decode(),
+                    int(lapses),
+                    tuple(raws),
+                    bool(again),
                 )
-                for queue, token, raw, verdict, lapses, raws in deliveries
+                for queue, token, raw, verdict, lapses, raws, again in deliveries
             ),
             tuple(job.decode() for job in interrupts),
             _burials(buried),
@@ -188,12 +204,29 @@ class Schedule:
 
     def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
         """Prolong these deliveries' leases; returns those that are not the caller's any more."""
-        return tuple(token.decode() for token in self._call(op="refresh", tokens=list(tokens)))
+        return self.renew(tokens).lost
+
+    def renew(self, tokens: Iterable[str]) -> Renewal:
+        """Prolong these deliveries' leases, and hear what became of them."""
+        lost, cancelled = self._call(op="refresh", tokens=list(tokens))
+        return Renewal(
+            tuple(token.decode() for token in lost), tuple(job.decode() for job in cancelled)
+        )
 
     def reap(self) -> tuple[int, tuple[Burial, ...]]:
-        """Make ready again whose lease has lapsed, or bury it; returns how many, and the buried."""
+        """Make ready again whose lease has lapsed, or bury it.
+
+        Returns:
+            How many lapsed, and all dead letters whose callers nobody has been said to have told.
+        """
         lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
         return int(lapsed), _burials(buried)
+
+    def told(self, burials: Iterable[Burial]) -> None:
+        """Note that the callers of these know: `reap` names them no more."""
+        letters = [[one.letter_id, one.job_id, one.reason] for one in burials]
+        if letters:
+            self._call(op="told", letters=letters)
 
     def withdraw(self, job_id: str) -> Withdrawal:
         """Drop a job that has not been delivered; see `withdraw_all`, which here remembers."""
@@ -230,6 +263,13 @@ class Schedule:
         Returns what was buried: nothing if the delivery is not the caller's any more.
         """
         return _burials(self._call(op="bury", token=token, reason=reason))
+
+    def part(self, token: str, job_ids: Iterable[str]) -> int:
+        """Have these jobs, collected by a delivery of the caller's, wait behind it again.
+
+        Returns how many did.
+        """
+        return int(self._call(op="part", token=token, jobs=list(job_ids)))
 
     def doom(self, token: str, reason: str) -> bool:
         """Have settling this delivery make it a dead letter; False if it is not the caller's.

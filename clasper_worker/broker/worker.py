@@ -21,7 +21,7 @@ from clasper_worker.errors import DeadLetterError
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper
+_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper, though not longer than half a lease
 
 
 class TurnConsumer(BatchingConsumer):
@@ -114,10 +114,11 @@ class KeepLeases(bootsteps.StartStopStep):
         rules = ScheduleRules(**options.get("schedule_rules", {}))
         channel = consumer.connection.default_channel
         pool = channel.pool
+        patience = min(_ANSWER_SECONDS, rules.lease_seconds / 2)
         self._client = redis.Redis(
             connection_pool=redis.ConnectionPool(
                 connection_class=pool.connection_class,
-                **{**pool.connection_kwargs, "socket_timeout": _ANSWER_SECONDS},
+                **{**pool.connection_kwargs, "socket_timeout": patience},
             )
         )
         stopper = _Stopper(consumer)
@@ -126,22 +127,40 @@ class KeepLeases(bootsteps.StartStopStep):
             rules.lease_seconds,
             on_lost=stopper.stop,
             on_interrupt=lambda jobs: consumer.app.control.revoke(list(jobs), terminate=True),
+            on_cancelled=stopper.revoke,
             on_buried=lambda buried: _report_burials(consumer.app, buried),
         )
 
 
 class _Stopper:
-    """Stops turns whose lease another worker has, on the consumer's thread."""
+    """Stops turns that another worker has, or that are cancelled, on the consumer's thread."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
 
     def stop(self, tokens: tuple[str, ...]) -> None:
+        """Stop what another worker has taken over."""
+        self._soon(self._stop, tokens)
+
+    def revoke(self, jobs: tuple[str, ...]) -> None:
+        """Stop jobs as Celery's revoke does, of which this worker may not have heard."""
+        self._soon(self._revoke, jobs)
+
+    def _soon(self, do: Callable[[tuple[str, ...]], None], names: tuple[str, ...]) -> None:
         hub: Hub | None = self._consumer.hub
         if hub is None:
-            self._stop(tokens)
+            do(names)
         else:
-            hub.call_soon(promise(self._stop, (tokens,)))
+            hub.call_soon(promise(do, (names,)))
+
+    def _revoke(self, jobs: tuple[str, ...]) -> None:
+        for job in jobs:
+            request = worker_state.requests.get(job)
+            if request is None or job in worker_state.revoked:
+                continue  # it has ended, or Celery's revoke has come
+            logger.info("stopping %s: it is cancelled", job)
+            worker_state.revoked.add(job)
+            request.terminate(self._consumer.pool, signal="TERM")
 
     def _stop(self, tokens: tuple[str, ...]) -> None:
         lost = set(tokens)
@@ -155,14 +174,17 @@ class _Stopper:
                 request.message.channel.basic_ack(request.message.delivery_tag)
 
 
-def _report_burials(app: Any, buried: Iterable[Burial]) -> None:
+def _report_burials(app: Any, buried: Iterable[Burial]) -> list[Burial]:
+    """Log them and fail their jobs; returns those whose callers know now."""
+    told = []
     for burial in buried:
         logger.error("dead letter %s (%s): %s", burial.letter_id, burial.job_id, burial.reason)
-        if burial.job_id:
-            _store_failure(app, burial.job_id, burial.reason)
+        if not burial.job_id or _store_failure(app, burial.job_id, burial.reason):
+            told.append(burial)
+    return told
 
 
-def _store_failure(app: Any, job_id: str, reason: str) -> None:
+def _store_failure(app: Any, job_id: str, reason: str) -> bool:
     error = DeadLetterError(
         f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
     )
@@ -170,3 +192,5 @@ def _store_failure(app: Any, job_id: str, reason: str) -> None:
         app.backend.store_result(job_id, error, states.FAILURE)
     except Exception:
         logger.exception("could not store the failure of %s", job_id)
+        return False
+    return True

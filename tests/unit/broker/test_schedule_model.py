@@ -115,14 +115,12 @@ class Scheduling(RuleBasedStateMachine):
     def lose_a_worker(self, index: int, flushed: bool) -> None:
         if flushed:
             self.client.delete("clasper:leases", "clasper:leases:pulse", "clasper:leases:hold")
-            assert self.broker.schedule().reap() == (0, ())
+            assert self._reap() == 0
         if not self.held:
             return
         token = sorted(self.held)[index % len(self.held)]
         self.broker.lapse(token)
-        lapsed, buried = self.broker.schedule().reap()
-        assert lapsed == 1
-        self._bury(buried)
+        assert self._reap() == 1
         self.held.pop(token)
         self.lost.append(token)
 
@@ -179,7 +177,9 @@ class Scheduling(RuleBasedStateMachine):
         taken = [one for one in self.held.values() if not one.verdict]
         sessions = Counter(self.sent[job_of(one)][0] for one in taken)
         assert all(count == 1 for count in sessions.values())
-        users = Counter(self.sent[job_of(one)][0][0] for one in self.held.values())
+        tags = [token.rpartition("#")[0] for token in self.held]
+        owners = [self.client.hget(f"clasper:message:{tag}", "t").decode() for tag in tags]
+        users = Counter(filter(None, owners))  # what is refused has none
         assert all(count <= CAP for count in users.values())
         inflight = self.client.hgetall("clasper:inflight")
         assert {user.decode(): int(count) for user, count in inflight.items()} == users
@@ -195,6 +195,7 @@ class Scheduling(RuleBasedStateMachine):
                 self._receive(found)
                 if not found.deliveries and not found.more:
                     break
+            self._reap()
             assert not self.open
             left = self.broker.left()
             letters = {key for key in left if key.startswith("clasper:dead")}
@@ -220,6 +221,12 @@ class Scheduling(RuleBasedStateMachine):
             for job in [job_of(delivery), *(_job(raw) for raw in delivery.collected)]:
                 self.open.discard(job)
                 self.passed.add(job)
+
+    def _reap(self) -> int:
+        lapsed, buried = self.broker.schedule().reap()
+        self._bury(buried)
+        self.broker.schedule().told(buried)
+        return lapsed
 
     def _bury(self, buried: Sequence[Burial]) -> None:
         for burial in buried:
