@@ -95,14 +95,19 @@ class ClasperClient:
         return self.enqueue(parse_send_request(request, self._limits), request, job_id=job_id)
 
     def enqueue(
-        self, checked: SendRequest, request: Mapping[str, Any], *, job_id: str | None = None
+        self,
+        checked: SendRequest,
+        request: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
+        queue: str = TURN_QUEUE,
     ) -> EnqueuedTurn:
         """Enqueue a request that was checked already; its fields are sent as they were given.
 
         Raises:
             StateUnavailableError: the broker cannot be reached.
         """
-        job_id = self.submit("clasper.send", request, job_id=job_id)
+        job_id = self.submit("clasper.send", request, job_id=job_id, queue=queue)
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
         return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 

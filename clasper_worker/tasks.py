@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from datetime import date
 from typing import Any
 
 import structlog
@@ -310,6 +311,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
             (await JOBS.get()).slots,
             StandupRules.from_settings(get_settings()),
             holder=self.request.id,
+            day=_day(kwargs.get("slot")),
         )
         return report.as_json()
 
@@ -348,6 +350,15 @@ def _agent(kwargs: dict[str, Any]) -> Agent:
         field, _, problem = str(exc).partition(": ")
         fix = "send user_id and agent_role, and timezone as an IANA name"
         raise invalid_request([{"field": field, "problem": problem, "fix": fix}]) from None
+
+
+def _day(slot: Any) -> date | None:
+    """The day that a tick named; None where it was not a tick that asked."""
+    try:
+        return None if slot is None else date.fromisoformat(slot)
+    except (TypeError, ValueError):
+        fix = "send a date such as 2026-03-29, or leave it out"
+        raise invalid_request([{"field": "slot", "problem": "is no date", "fix": fix}]) from None
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ from clasper_worker.errors import (
 from clasper_worker.jobs import metrics
 from clasper_worker.jobs.notification import Malformed, NotificationTurn, read_delivery
 from clasper_worker.jobs.queue import Job, JobQueue
-from clasper_worker.jobs.slots import Slots
+from clasper_worker.jobs.slots import Notes
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.settings import Settings
 from clasper_worker.turn.request import RequestLimits
@@ -122,7 +122,7 @@ class Dispatcher:
 
     Args:
         backend: under the internal token.
-        slots: notes and locks shared by all workers.
+        slots: notes and locks, shared by all workers unless it runs apart from them.
         queue: where the turns go.
         rules: the operator's.
         clock: monotonic seconds.
@@ -131,7 +131,7 @@ class Dispatcher:
     def __init__(
         self,
         backend: InternalBackend,
-        slots: Slots,
+        slots: Notes,
         queue: JobQueue,
         rules: DispatchRules,
         *,
