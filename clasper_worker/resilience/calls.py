@@ -36,17 +36,20 @@ class Verdict:
     passing: bool
 
 
-def verdict_on_status(status: int, wait: float | None, *, passing: bool) -> Verdict:
+def verdict_on_status(
+    status: int, wait: float | None, *, passing: bool, alone: bool = False
+) -> Verdict:
     """The verdict on an HTTP status that is an error.
 
     Args:
         status: 5xx means that the host failed, anything else that it works.
         wait: the seconds of silence that the answer asks for, if it does.
         passing: whether the same request may succeed later.
+        alone: see `Outcome`.
     """
     failed = status >= 500
     limited = passing and (status == _RATE_LIMITED or wait is not None)
-    return Verdict(Outcome(not failed, failed, limited, wait), passing)
+    return Verdict(Outcome(not failed, failed, limited, wait, failed and alone), passing)
 
 
 NO_ANSWER = Verdict(Outcome(failed=True), passing=True)

@@ -27,7 +27,7 @@ def post(token: str, at: float, **changed: Any) -> Post:
     """A stored reply."""
     who = {"kind": "message", "user_id": "u0", "worker": "w1"}
     what = {"key": f"k-{token}", "body_hash": "h", "content": reply_for(token, 1)}
-    what["thread"] = thread_of(token) if token[1:2].isdigit() else ""
+    what["thread"] = thread_of(token)
     return Post(token=token, at=at, **{**who, **what, "outcome": "stored", **changed})
 
 

@@ -43,7 +43,7 @@ def number_of(token: str) -> int:
 
 def thread_of(token: str) -> str:
     """The title of the task that everything about a token belongs to."""
-    return _OWN_THREADS.get(token[0]) or f"Thread {session_of(token)}"
+    return _OWN_THREADS.get(token[:1]) or f"Thread {session_of(token)}"
 
 
 def message_for(token: str, *, tool: bool = False, slow: bool = False) -> str:
