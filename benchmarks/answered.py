@@ -81,7 +81,7 @@ def check_answers(
         unacknowledged=len(wanted - told.keys()),
     )
     stamps = {(user, task_id, content): stamp for stamp, user, task_id, content in posts}
-    early = disordered = 0
+    early = 0
     firsts = {(user, name): stamp for stamp, user, name in reversed(acknowledged)}
     sessions: defaultdict[str, list[float]] = defaultdict(list)
     for each in sorted(notifications, key=lambda each: each.number):

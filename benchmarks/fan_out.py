@@ -8,6 +8,7 @@ they are counted. So all CPU time of Beat's process and of that worker is the sc
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ import psutil
 from due import check_enqueued, users_due
 from internal_endpoints import AGENT_ROLE, agent_user
 from plan import Plan
-from processes import BenchmarkError, Program, Worker, cpu_seconds
+from processes import HERE, ROOT, BenchmarkError, Program, Worker, cpu_seconds
 from rig import Rig
 from ticks import TICK_QUEUE
 
@@ -29,6 +30,7 @@ Found = TypeVar("Found")
 INTERVAL_SECONDS = 1800
 _IDLE_SECONDS = 10.0
 _SETTLED_SECONDS = 1.0
+_EARLY_SECONDS = 3.0  # a tick comes so much before its time at most
 _TICK_SECONDS = 60.0  # within which a tick has to come
 _NOTE = "clasper:jobs:heartbeats:until"
 
@@ -46,13 +48,14 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     with rig.workers(1, ["-Q", TICK_QUEUE], warm_up=0, variables=variables) as (worker,):
         rig.backend.tell("agents", plan.agents)
         idle = _idle_share(worker)
+        variables["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(HERE)))
         with rig.beat(("-m", "celery", "-A", "ticks", "beat"), variables) as beat:
             programs = (beat, worker)
             # The dispatcher's tick comes first.
             _wait_for(lambda: "GET dispatch/undelivered" in _calls(rig), programs)
             before = _cpu(rig, beat, worker)
             first = _wait_for(lambda: rig.backlog.note(_NOTE), programs)
-            end = first + plan.agents_seconds
+            end = first + plan.agents_seconds - _EARLY_SECONDS
             last = _wait_for(
                 lambda: _newer(rig.backlog.note(_NOTE), end), programs, plan.agents_seconds
             )
