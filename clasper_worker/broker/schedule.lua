@@ -24,7 +24,7 @@
 --   dead, dead:<id>        dead letters, by time (ms)
 --   untold                 list: those of them whose callers have not been told yet
 --
--- ARGV[1]: what to do, ARGV[2]: how (both JSON).
+-- ARGV[1]: what to do, ARGV[2]: how (both JSON), ARGV[3]: the message that it is about, for some.
 
 local ask, how = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local call = redis.call
@@ -101,13 +101,23 @@ local function text(x)
   return stripped ~= '' and stripped or nil
 end
 
-local function arguments(message)
-  local route = message.headers.clasper_route
-  if type(route) == 'table' then return route end
+local function body_arguments(message)
   local body = message.body
   if message.properties.body_encoding == 'base64' then body = base64_decode(body) end
   local decoded = cjson.decode(body)
   return decoded[2]
+end
+
+local function arguments(message)
+  local route = message.headers.clasper_route
+  if type(route) == 'table' then return route end
+  return body_arguments(message)
+end
+
+local function has_webhook(raw)
+  local readable, kwargs = pcall(function() return body_arguments(cjson.decode(raw)) end)
+  if not readable or type(kwargs) ~= 'table' then return false end
+  return kwargs.webhook ~= nil and kwargs.webhook ~= cjson.null
 end
 
 local function route(message)
@@ -563,32 +573,49 @@ local function put_back(members, lane, tag)
 end
 
 local function withdraw_waiting(tag, job)
-  local about = field(tag, 'q', 't', 's', 'u', 'g')
+  local about = field(tag, 'q', 't', 's', 'u', 'g', 'raw')
   if not about[1] then
     call('HDEL', P .. 'jobs', job)  -- its message is gone
-    return false
+    return nil
   end
   call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
   call('LREM', P .. 'suspects', 1, tag)
   put_back(about[5] and cjson.decode(about[5]) or {}, about[3], tag)  -- they are to run without it
   forget(tag, job, about[4])
   advance(about[3], tag)
-  return true
+  return { queue = about[1], raw = about[6], turn = about[4] }
+end
+
+local function leave(message, job)
+  -- A worker gets it with the verdict, outside of its lane, for the webhook that says so.
+  local tag = job .. '+' .. call('INCR', P .. 'tick')
+  call('HSET', P .. 'message:' .. tag, 'raw', message.raw, 'q', message.queue, 'j', job, 't', '',
+    's', '', 'n', 0, 'l', 0, 'b', '', 'v', 'cancelled', 'u', message.turn)
+  register(job, tag)
+  know(job, message.turn)
+  make_ready(tag, message.queue, '', true)
 end
 
 local function withdraw(job, for_good)
-  local found = 'unknown'
+  local found, gone = 'unknown', nil
   local tag = call('HGET', P .. 'jobs', job)
   while tag do
-    local earlier = field(tag, 'p')[1]
+    local earlier, verdict, raw = unpack(field(tag, 'p', 'v', 'raw'))
     if call('SISMEMBER', P .. 'running', tag) == 1 then
       -- Its worker hears of it with the next renewal of its lease, or should it die, the next one.
       if for_good then call('HSET', P .. 'message:' .. tag, 'v', 'cancelled') end
       found = 'running'
-    elseif withdraw_waiting(tag, job) and found == 'unknown' then
-      found = 'withdrawn'
+    elseif verdict == 'cancelled' and has_webhook(raw) then
+      if found ~= 'running' then found = 'leaving' end  -- whoever gets it says so
+    else
+      gone = withdraw_waiting(tag, job) or gone
     end
     tag = earlier and exists(earlier) and earlier
+  end
+  if found == 'unknown' and gone then
+    if not has_webhook(gone.raw) then return 'withdrawn' end
+    leave(gone, job)
+    return 'leaving'
   end
   if found == 'unknown' and for_good then remember(job) end
   return found
@@ -658,6 +685,10 @@ elseif ask.op == 'told' then
     call('LREM', P .. 'untold', 1, cjson.encode(letter))
   end
   return #ask.letters
+elseif ask.op == 'admit' then
+  if call('LREM', ask.key, 1, ARGV[3]) == 0 then return 0 end
+  admit(ARGV[3], ask.queue)
+  return 1
 elseif ask.op == 'part' then
   return part(ask.token, ask.jobs)
 elseif ask.op == 'withdraw' then

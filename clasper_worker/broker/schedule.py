@@ -23,7 +23,7 @@ from clasper_worker.turn.identity import TURN_NAMESPACE
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
 Verdict = Literal["", "busy", "lane_full", "cancelled"]
-Withdrawal = Literal["withdrawn", "running", "unknown"]
+Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable"]
 
 _DEAD_LETTERS = 10_000
@@ -235,6 +235,9 @@ class Schedule:
     def withdraw_all(self, job_ids: Iterable[str], *, remember: bool) -> dict[str, Withdrawal]:
         """Drop those of the jobs that have not been delivered, and say what each was.
 
+        One whose request asks for a webhook is ``leaving`` rather than ``withdrawn``: a worker gets
+        it with the verdict ``cancelled``, announces it as revoked and reports it.
+
         Args:
             job_ids: ids of jobs, or of turns that are not known yet.
             remember: of a job that runs or is unknown, that it is not to run again or at all. What
@@ -243,6 +246,10 @@ class Schedule:
         jobs = list(job_ids)
         found = self._call(op="withdraw", jobs=jobs, remember=remember)
         return {job: word.decode() for job, word in zip(jobs, found, strict=True)}
+
+    def admit(self, queue: str, key: str, raw: bytes) -> bool:
+        """Take one message in from its queue's list; False if it is not there any more."""
+        return bool(self._call(raw, op="admit", queue=queue, key=key))
 
     def recall(self, names: Iterable[str]) -> None:
         """Remember of these jobs and turns no longer that they are cancelled."""
@@ -293,8 +300,8 @@ class Schedule:
         """Close the connections."""
         self.client.close()
 
-    def _call(self, **ask: Any) -> Any:
-        return self._script(args=[json.dumps(ask), self._rules])
+    def _call(self, *raw: bytes, **ask: Any) -> Any:
+        return self._script(args=[json.dumps(ask), self._rules, *raw])
 
     @cached_property
     def _script(self) -> Any:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import redis
-from celery import bootsteps, states
+from celery import bootsteps
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from kombu.asynchronous import Hub
 from vine import promise
 
+from clasper_worker.broker.burials import Burials, store_burial
 from clasper_worker.broker.leases import LeaseKeeper
-from clasper_worker.broker.schedule import Burial, Schedule, ScheduleRules
+from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.broker.transport import Transport
 from clasper_worker.concurrency.consumer import BatchingConsumer
-from clasper_worker.errors import DeadLetterError
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,11 @@ class TurnConsumer(BatchingConsumer):
         # Celery's own log line would quote the message.
         message.reject_log_error(logger, self.connection_errors)
         job_id = message.headers.get("id")
-        if job_id:
-            _store_failure(self.app, job_id, message.dead_letter_reason)
+        if job_id:  # another broker than Redis tells of no burial
+            try:
+                store_burial(self.app, job_id, message.dead_letter_reason)
+            except Exception:
+                logger.exception("could not store the failure of %s", job_id)
         del body, exc
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -128,7 +131,7 @@ class KeepLeases(bootsteps.StartStopStep):
             on_lost=stopper.stop,
             on_interrupt=lambda jobs: consumer.app.control.revoke(list(jobs), terminate=True),
             on_cancelled=stopper.revoke,
-            on_buried=lambda buried: _report_burials(consumer.app, buried),
+            on_buried=Burials(Schedule(self._client, rules), consumer.app).report,
         )
 
 
@@ -172,25 +175,3 @@ class _Stopper:
                 # by acknowledging the message: a turn that was just ending does that itself, and
                 # kombu takes it only once.
                 request.message.channel.basic_ack(request.message.delivery_tag)
-
-
-def _report_burials(app: Any, buried: Iterable[Burial]) -> list[Burial]:
-    """Log them and fail their jobs; returns those whose callers know now."""
-    told = []
-    for burial in buried:
-        logger.error("dead letter %s (%s): %s", burial.letter_id, burial.job_id, burial.reason)
-        if not burial.job_id or _store_failure(app, burial.job_id, burial.reason):
-            told.append(burial)
-    return told
-
-
-def _store_failure(app: Any, job_id: str, reason: str) -> bool:
-    error = DeadLetterError(
-        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
-    )
-    try:
-        app.backend.store_result(job_id, error, states.FAILURE)
-    except Exception:
-        logger.exception("could not store the failure of %s", job_id)
-        return False
-    return True
