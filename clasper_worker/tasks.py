@@ -36,7 +36,7 @@ from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
 from clasper_worker.jobs.agents import Agent
 from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
 from clasper_worker.jobs.jobs import Jobs
-from clasper_worker.jobs.notification import NotificationKey, notification_of
+from clasper_worker.jobs.notification import NotificationKey, notification_of, refuse_malformed
 from clasper_worker.jobs.standup import StandupRules, run_standup
 from clasper_worker.local_time import parse_time_of_day
 from clasper_worker.redaction import redacted
@@ -195,6 +195,7 @@ async def _run_turn(
                 }
             ]
         )
+    refuse_malformed(kwargs)
     settings = get_settings()
     limits = RequestLimits.from_settings(settings)
     try:

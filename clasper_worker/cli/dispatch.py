@@ -24,6 +24,12 @@ from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
+_NOTHING = {
+    "unsupported": "the backend has no feature notifications_dispatch",
+    "elsewhere": "another dispatcher is polling",
+    "too_soon": "the last poll was just now",
+}
+
 
 @click.command(name="dispatch", epilog="Example: clasper dispatch --once")
 @click.option("--once", is_flag=True, help="Poll once and end.")
@@ -83,16 +89,10 @@ async def _once(dispatcher: Dispatcher, holder: str, *, as_json: bool) -> None:
             break
         await asyncio.sleep(0.2)
         poll = await dispatcher.poll(holder, at_once=True)
-    _show(poll, as_json=as_json)
+    if as_json or poll.outcome == "polled":
+        _show(poll, as_json=as_json)
     if poll.outcome != "polled":
-        raise ConfigurationError(
-            "Nothing was dispatched: "
-            + (
-                "the backend has no feature notifications_dispatch"
-                if poll.outcome == "unsupported"
-                else "another dispatcher holds the lock"
-            )
-        )
+        raise ConfigurationError(f"Nothing was dispatched: {_NOTHING[poll.outcome]}")
 
 
 async def _until_stopped(
@@ -117,7 +117,7 @@ async def _until_stopped(
         except ClasperError as exc:
             click.echo(f"dispatcher: {exc}", err=True)
         else:
-            if poll.enqueued or poll.malformed:
+            if poll.enqueued or poll.malformed or poll.outcome == "unsupported":
                 _show(poll, as_json=as_json)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), interval)
@@ -130,4 +130,4 @@ def _show(poll: Poll, *, as_json: bool) -> None:
         text = f"dispatch_ok: {poll.found} undelivered, {poll.enqueued} enqueued"
         click.echo(text + (f", {poll.malformed} malformed" if poll.malformed else ""))
     else:
-        click.echo(f"dispatch: {poll.outcome}")
+        click.echo(f"dispatch: {_NOTHING[poll.outcome]}")

@@ -251,7 +251,9 @@ class Dispatcher:
         await self._slots.write(notes, "enqueued", UNDER_WAY_SECONDS, only_new=True)
         await self._slots.write([item.note for item in malformed], "failed", GIVEN_UP_SECONDS)
         for item in malformed:
-            log.warning("dispatch.malformed", note=item.note)
+            log.warning(
+                "dispatch.malformed", notification_id=item.notification_id, reason=item.reason
+            )
 
 
 def _turn(request: Any) -> Job:
