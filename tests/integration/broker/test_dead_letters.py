@@ -150,7 +150,7 @@ def test_a_replayed_letter_does_not_expire_though_its_message_was_to(
         "clasper.send", kwargs={"user_id": "u1"}, queue="clasper", task_id="a", expires=expires
     )
     sent = site.take_one()
-    site.schedule.bury(sent.token, "its worker was lost each time")
+    site.schedule.bury(sent.token, "lost its worker (3 times)")
     (letter,) = letters.newest(1)
     assert letters.replay(letter.letter_id) == "replayed"
     then, now = json.loads(sent.raw), json.loads(site.take_one().raw)

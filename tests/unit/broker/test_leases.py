@@ -131,7 +131,7 @@ def test_what_is_dropped_is_prolonged_no_longer(make: Make, schedule: ScriptedSc
 def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
-    burial = Burial("letter", "job", "its worker was lost each time")
+    burial = Burial("letter", "job", "lost its worker (3 times)")
     schedule.burials = [burial]
     make(SOON).start()
     until(lambda: schedule.reaped > 2)
@@ -310,7 +310,7 @@ def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
 def test_a_dead_letter_is_noted_as_told_once_its_caller_knows(
     make: Make, schedule: ScriptedSchedule
 ) -> None:
-    burial = Burial("letter", "job", "its worker was lost each time")
+    burial = Burial("letter", "job", "lost its worker (3 times)")
     schedule.burials = [burial]
     make(SOON).start()
     until(lambda: schedule.noted)
