@@ -22,6 +22,7 @@ _SENDERS = 8
 _START_SECONDS = 60.0
 _BURST = 10
 _BEFORE_KILL_SECONDS = 0.08
+_MOST_DELIVERIES = "100"
 
 
 def same_key(scene: Scene) -> None:
@@ -67,8 +68,11 @@ def random_kills(scene: Scene) -> None:
     """``kill -9`` at random microseconds, while messages stream into the queue.
 
     The next worker boots beside the one that is to be killed, and is known to take messages
-    before that one's time comes.
+    before that one's time comes. No worker lives for longer than a turn or two: any of them may
+    lose five workers through no fault of its own, and none is to be given up for it.
     """
+    scene.settings["CLASPER_MAX_DELIVERIES"] = _MOST_DELIVERIES
+    scene.notes.append(f"with CLASPER_MAX_DELIVERIES={_MOST_DELIVERIES}")
     current = _start_at_work(scene)
     full = 0
     for _ in range(scene.options.kills):
