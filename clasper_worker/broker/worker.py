@@ -113,12 +113,8 @@ class KeepLeases(bootsteps.StartStopStep):
         options = consumer.app.conf.broker_transport_options
         rules = ScheduleRules(**options.get("schedule_rules", {}))
         channel = consumer.connection.default_channel
-        pool = channel.pool
         self._client = redis.Redis(
-            connection_pool=redis.ConnectionPool(
-                connection_class=pool.connection_class,
-                **{**pool.connection_kwargs, "socket_timeout": _ANSWER_SECONDS},
-            )
+            connection_pool=channel.separate_pool(socket_timeout=_ANSWER_SECONDS)
         )
         stopper = _Stopper(consumer)
         return LeaseKeeper(
