@@ -73,7 +73,7 @@ class Runtime:
         context = await asyncio.to_thread(AgentContext.open, settings, llm)
         windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
-        redis = redis_client(settings.redis_url)
+        redis = redis_client(settings.redis_url, settings)
         state = State(redis, seconds=_STATE_PATIENCE_SECONDS)
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
