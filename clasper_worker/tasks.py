@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from datetime import date
 from typing import Any
 
 import structlog
@@ -35,7 +36,7 @@ from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
 from clasper_worker.jobs.agents import Agent
 from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
 from clasper_worker.jobs.jobs import Jobs
-from clasper_worker.jobs.notification import NotificationKey, notification_of
+from clasper_worker.jobs.notification import NotificationKey, notification_of, refuse_malformed
 from clasper_worker.jobs.standup import StandupRules, run_standup
 from clasper_worker.local_time import parse_time_of_day
 from clasper_worker.redaction import redacted
@@ -194,6 +195,7 @@ async def _run_turn(
                 }
             ]
         )
+    refuse_malformed(kwargs)
     settings = get_settings()
     limits = RequestLimits.from_settings(settings)
     try:
@@ -344,6 +346,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
             (await JOBS.get()).slots,
             StandupRules.from_settings(get_settings()),
             holder=self.request.id,
+            day=_day(kwargs.get("slot")),
         )
         return report.as_json()
 
@@ -382,6 +385,15 @@ def _agent(kwargs: dict[str, Any]) -> Agent:
         field, _, problem = str(exc).partition(": ")
         fix = "send user_id and agent_role, and timezone as an IANA name"
         raise invalid_request([{"field": field, "problem": problem, "fix": fix}]) from None
+
+
+def _day(slot: Any) -> date | None:
+    """The day that a tick named; None where it was not a tick that asked."""
+    try:
+        return None if slot is None else date.fromisoformat(slot)
+    except (TypeError, ValueError):
+        fix = "send a date such as 2026-03-29, or leave it out"
+        raise invalid_request([{"field": "slot", "problem": "is no date", "fix": fix}]) from None
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

@@ -123,7 +123,11 @@ class LeaseKeeper:
         return token in self._held
 
     def leave(self, settled: Iterable[str]) -> None:
-        """Leave to the next channel what one that was closed has not settled any more."""
+        """Leave what a channel that was closed has not settled any more.
+
+        The keeper settles it, or the next channel if that comes first: Celery connects again only
+        every half minute after a long outage, when the lease would have lapsed long since.
+        """
         with self._lock:
             self._left += settled
 
@@ -158,6 +162,7 @@ class LeaseKeeper:
         while not self._stopping.wait(wait):
             wait = self._period
             try:
+                self._settle_left()
                 self._refresh(list(self._held))
                 _, buried = self._schedule.reap()
                 if buried:
@@ -167,6 +172,17 @@ class LeaseKeeper:
                 wait = min(1.0, self._period)
             except Exception:
                 logger.exception("keeping leases failed")
+
+    def _settle_left(self) -> None:
+        left = self.take_left()
+        if not left:
+            return
+        try:
+            found = self._schedule.exchange(settled=left, free=0, intake=0)
+        except BaseException:
+            self.leave(left)
+            raise
+        self.report(found)
 
     def _refresh(self, tokens: list[str]) -> None:
         if not tokens:

@@ -7,10 +7,10 @@
 --
 -- Keys (all under "clasper:"; a tag is a message's own name, a token is "tag#delivery"):
 --   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (of its newest
---                          delivery, 0 before the first), l(apses), b(usy policy), v(erdict),
---                          u (turn), g(roup of collected tags), d(oom: why this delivery failed for
---                          good), y(ields to its session's next turn), p (the message of the same
---                          job that came before it)
+--                          delivery, 0 before the first), w(orker that has it), l(apses that it is
+--                          blamed for), b(usy policy), v(erdict), u (turn), g(roup of collected
+--                          tags), d(oom: why this delivery failed for good), y(ields to its session's
+--                          next turn), p (the message of the same job that came before it)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
 --   rotating:<queue>       set: the tenants in that list
@@ -21,6 +21,7 @@
 --   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids, also of ended ones
 --   cancelled              jobs and turns that are not to run if they come, by when (ms) to forget it
 --   suspect, suspects      the one running message that has lost many workers; those that wait
+--   lost:<worker>          how often the most blamed of its messages was before, for two leases' time
 --   dead, dead:<id>        dead letters, by time (ms)
 --   untold                 list: those of them whose callers have not been told yet
 --
@@ -381,7 +382,7 @@ local function lease(tag)
   local before = tonumber(about[8])
   local is_first = before == 0
   local count = string.format('%.0f', math.max(before + 1, microseconds))
-  call('HSET', P .. 'message:' .. tag, 'n', count)
+  call('HSET', P .. 'message:' .. tag, 'n', count, 'w', ask.worker)
   if not is_first then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
   call('ZADD', P .. 'leases', now + how.lease, tag)
@@ -531,6 +532,25 @@ local function is_steady()
   return now >= tonumber(call('GET', P .. 'leases:hold') or 0)
 end
 
+local function most_blamed(lapsed)
+  -- By lost worker, how often those of its messages were blamed that were blamed most. Only such
+  -- are blamed again: a message that kills its workers is there each time, its neighbours change.
+  local most = {}
+  for _, tag in ipairs(lapsed) do
+    local about = field(tag, 'w', 'l')
+    local worker = about[1]
+    if worker then
+      -- What it had taken last lapses last.
+      local known = most[worker] or tonumber(call('GET', P .. 'lost:' .. worker) or 0)
+      most[worker] = math.max(known, tonumber(about[2]))
+    end
+  end
+  for worker, times in pairs(most) do
+    call('SET', P .. 'lost:' .. worker, times, 'PX', how.lease * 2)
+  end
+  return most
+end
+
 local function reap(limit)
   if call('SCARD', P .. 'running') > call('ZCARD', P .. 'leases') then
     for _, tag in ipairs(call('SMEMBERS', P .. 'running')) do  -- leases were lost with a flush
@@ -539,13 +559,18 @@ local function reap(limit)
   end
   if not is_steady() then return 0 end
   local lapsed = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
+  local blame = most_blamed(lapsed)
   for _, tag in ipairs(lapsed) do
-    local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw')
+    local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'w')
+    local lapses = tonumber(about[8])
     if not about[1] then
       call('SREM', P .. 'running', tag)
       call('ZREM', P .. 'leases', tag)
-    elseif tonumber(about[8]) + 1 >= how.attempts then
-      local reason = 'its worker was lost each time'
+    elseif about[10] and lapses < blame[about[10]] then
+      let_go(tag, about[3])
+      make_ready(tag, about[2], about[3], true)
+    elseif lapses + 1 >= how.attempts then
+      local reason = 'lost its worker (' .. how.attempts .. ' times)'
       bury_followers(about[4], about[6], reason)
       bury_running(tag, about, reason)
     else
@@ -640,7 +665,7 @@ local function part(token, jobs)
   return #left
 end
 
-local function replay(id)
+local function replay(id, instead)
   local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue', 'job', 'reason')
   if not letter[1] then return 'unknown' end
   local message = read(letter[1])
@@ -648,7 +673,7 @@ local function replay(id)
   local _, _, _, turn = route(message)
   call('ZREM', P .. 'cancelled', message.headers.id, turn)
   call('LREM', P .. 'untold', 0, cjson.encode({ id, letter[3], letter[4] }))
-  call('LPUSH', letter[2], letter[1])
+  call('LPUSH', letter[2], instead ~= '' and instead or letter[1])
   call('DEL', P .. 'dead:' .. id)
   call('ZREM', P .. 'dead', id)
   return 'replayed'
@@ -704,7 +729,7 @@ elseif ask.op == 'doom' then
   call('HSET', P .. 'message:' .. tag, 'd', ask.reason)
   return 1
 elseif ask.op == 'replay' then
-  return replay(ask.letter)
+  return replay(ask.letter, ask.instead)
 elseif ask.op == 'bury' then
   local tag, about = held(ask.token)
   if tag then bury_running(tag, about, ask.reason) end

@@ -7,6 +7,7 @@ between two of them has either taken a message, with a lease, or not touched it.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class ScheduleRules:
         lease_seconds: how long a delivery is a worker's without a sign of life of it.
         lane_depth: how many turns may wait behind the running one of a session.
         tenant_concurrency: how many turns of a user run at a time.
-        attempts: how often a worker may be lost with a message before that is a dead letter.
+        attempts: how many losses of workers make the message that is blamed for them a dead letter.
         busy: what a turn does whose session is busy, where it does not say.
     """
 
@@ -94,7 +95,8 @@ class Delivery:
         token: names this delivery: what it is settled, released or refreshed by.
         raw: the message as kombu encoded it.
         verdict: why it must not run, else empty.
-        lapses: how many workers were lost with it.
+        lapses: how many losses of workers it is blamed for: those in which no other message that
+            was lost with the worker had been blamed more often.
         collected: the raw messages that are to be run with it as one turn.
         is_redelivered: whether it was delivered before.
     """
@@ -164,6 +166,7 @@ class Schedule:
     ) -> None:
         self.client: Any = client  # redis-py types each answer as bytes or text
         self._rules = rules.as_json(queues)
+        self._name = uuid.uuid4().hex  # of the worker that takes messages through this
 
     def exchange(
         self,
@@ -182,7 +185,12 @@ class Schedule:
             intake: how many messages to move from the queues into lanes at most.
         """
         deliveries, interrupts, buried, more = self._call(
-            op="exchange", settled=list(settled), released=list(released), free=free, intake=intake
+            op="exchange",
+            worker=self._name,
+            settled=list(settled),
+            released=list(released),
+            free=free,
+            intake=intake,
         )
         return Exchanged(
             tuple(
@@ -286,9 +294,14 @@ class Schedule:
         """
         return bool(self._call(op="doom", token=token, reason=reason))
 
-    def replay(self, letter_id: str) -> Replay:
-        """Put a dead letter's message back in its queue, and drop the letter."""
-        answer: Replay = self._call(op="replay", letter=letter_id).decode()
+    def replay(self, letter_id: str, instead: str = "") -> Replay:
+        """Put a dead letter's message back in its queue, and drop the letter.
+
+        Args:
+            letter_id: the letter's.
+            instead: the message as it is to be queued; as it lay there when omitted.
+        """
+        answer: Replay = self._call(op="replay", letter=letter_id, instead=instead).decode()
         return answer
 
     def close(self) -> None:

@@ -57,6 +57,8 @@ class ScriptedSchedule:
 
     def exchange(self, *, settled: Iterable[str] = (), **_: Any) -> Exchanged:
         self.settled.append(tuple(settled))
+        if self.errors:
+            raise self.errors.pop(0)
         return Exchanged((), (), (), more=False)
 
 
@@ -129,7 +131,7 @@ def test_what_is_dropped_is_prolonged_no_longer(make: Make, schedule: ScriptedSc
 def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
-    burial = Burial("letter", "job", "its worker was lost each time")
+    burial = Burial("letter", "job", "lost its worker (3 times)")
     schedule.burials = [burial]
     make(SOON).start()
     until(lambda: schedule.reaped > 2)
@@ -255,6 +257,18 @@ def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
     assert keeper.take_left() == []
 
 
+def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    keeper = make(SOON)
+    schedule.errors = [RedisConnectionError("gone"), RedisConnectionError("gone")]
+    keeper.leave(["a#1"])
+    keeper.start()
+    until(lambda: schedule.reaped > 2)
+    assert schedule.settled == [("a#1",)] * 3
+    assert keeper.take_left() == []
+
+
 def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
     burial = Burial("letter", "job", "not a message of Celery")
     make(LONG).report(Exchanged((), ("a", "b"), (burial,), more=False))
@@ -296,7 +310,7 @@ def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
 def test_a_dead_letter_is_noted_as_told_once_its_caller_knows(
     make: Make, schedule: ScriptedSchedule
 ) -> None:
-    burial = Burial("letter", "job", "its worker was lost each time")
+    burial = Burial("letter", "job", "lost its worker (3 times)")
     schedule.burials = [burial]
     make(SOON).start()
     until(lambda: schedule.noted)
