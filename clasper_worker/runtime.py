@@ -32,8 +32,8 @@ from clasper_worker.settings import Settings
 from clasper_worker.state import State, redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
+from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
 from clasper_worker.turn.ledger import RedisLedger
-from clasper_worker.turn.run import TurnDependencies, TurnSettings
 
 _REDELIVERY_SECONDS = 3600.0
 

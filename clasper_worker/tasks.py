@@ -46,7 +46,8 @@ from clasper_worker.turn.collected import CollectedTurns
 from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
-from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
+from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.turn.request_problems import invalid_request
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.webhooks.courier import Courier
 from clasper_worker.webhooks.outbox import WEBHOOK_TASK, Outbox, publish

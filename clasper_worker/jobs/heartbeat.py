@@ -34,10 +34,11 @@ from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
 from clasper_worker.prompt.snapshot import HEARTBEAT_FILE
 from clasper_worker.settings import Settings
+from clasper_worker.turn.dependencies import TurnDependencies
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import MemoryLedger
 from clasper_worker.turn.request import RequestLimits, SendRequest
-from clasper_worker.turn.run import TurnDependencies, run_turn
+from clasper_worker.turn.run import run_turn
 
 HEARTBEAT_OK = "HEARTBEAT_OK"
 DEFAULT_TITLE = "Heartbeat"

@@ -74,12 +74,12 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
 
     def send(busy: str = "enqueue", **fields: Any) -> Any:
         request = request_of(receiver, user, busy, **fields)
-        return processes.app.send_task("clasper.send", kwargs=request, queue="ends")
+        return processes.app.send_task("clasper.send", kwargs=request, queue="clasper")
 
     with receiving(200) as receiver:
         queued = send()
         assert canceller.cancel_turn(queued.id, wait=0)[0].state == "REVOKED"
-        queues = "ends,clasper.webhooks"
+        queues = "clasper,clasper.webhooks"
         with processes.worker("ends", "-Q", queues, **slow_model, **ALLOWING):
             log = processes.logs["ends"]
             running = send()
@@ -104,7 +104,7 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
 
 
 def test_a_full_lane_and_a_turn_that_lost_its_worker_each_time_are_reported(
-    processes: Any, slow_model: dict[str, str]
+    processes: Any, slow_model: dict[str, str], broker: redis.Redis
 ) -> None:
     user = secrets.token_hex(8)
     rules = {
@@ -125,6 +125,7 @@ def test_a_full_lane_and_a_turn_that_lost_its_worker_each_time_are_reported(
             until(lambda: asked(slow_model, user) == 1, "it runs", processes.logs["mortal"])
             refused = send()
             refused.get(timeout=60, propagate=False)
+            until(lambda: not broker.hexists("clasper:jobs", refused.id), "it is settled")
             worker.kill()
             worker.wait()
         with processes.worker("heir", "-Q", "mortal,clasper.webhooks", **environment):
