@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from clasper_worker.errors import (
     BackendAuthError,
     BackendError,
     BackendNotFoundError,
+    BackendProtocolError,
     BackendRejectedError,
     ConfigurationError,
 )
@@ -105,7 +107,8 @@ class InternalBackend:
             BackendError: by what the backend answered.
         """
         path = f"{_BASE}/dispatch/notifications/{quote(notification_id, safe='')}/deliver"
-        await self._request("POST", path, params={"user_id": user_id})
+        with suppress(BackendProtocolError):  # it took it, and says so without JSON
+            await self._request("POST", path, params={"user_id": user_id})
 
     async def agents(self) -> AsyncIterator[Mapping[str, Any]]:
         """All registered agents, page by page (feature ``agents``)."""
