@@ -2,7 +2,8 @@
 
 A backend that has a Celery app of its own needs none of this: ``app.send_task("clasper.send",
 kwargs={...}, queue="clasper")`` is all there is to it. The client adds a check of the request
-before it is sent, and keeps the message's text out of the sender's own Celery events.
+before it is sent, keeps the message's text out of the sender's own Celery events, and says in a
+header whose turn it is, so that the scheduler need not read the body.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from celery import Celery
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
+from clasper_worker.broker.route import route_header
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
 from clasper_worker.settings import Settings
@@ -144,6 +146,7 @@ class ClasperClient:
                 task_id=job_id,
                 argsrepr="()",
                 kwargsrepr=redacted(request),
+                headers=route_header(task, request),
             )
         except (OperationalError, OSError) as exc:
             raise StateUnavailableError(

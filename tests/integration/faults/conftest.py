@@ -42,7 +42,7 @@ class Site:
         self.folder = folder
         self.client = redis.Redis.from_url(server.url)
         self.app = Celery("a_backend", broker=server.url, backend=server.url, set_as_current=False)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{HERE}",
             "PYTHONUNBUFFERED": "1",
@@ -52,15 +52,21 @@ class Site:
         }
 
     @contextmanager
-    def worker(self, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(
+        self,
+        name: str,
+        *options: str,
+        app: str = "turn_app",
+        queues: str = "clasper,clasper.dispatch",
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """A running worker; stopped at the end, if it is still there."""
-        command = [sys.executable, "-m", "celery", "-A", "turn_app", "worker", "-l", "INFO"]
-        command += ["-n", f"{name}@test", "-Q", "clasper,clasper.dispatch", *options]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
+        command += ["-n", f"{name}@test", "-Q", queues, *options]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         log = self.log_of(name)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=HERE, env=self._environment, stdout=output, stderr=output
+                command, cwd=HERE, env=self.environment, stdout=output, stderr=output
             )
         try:
             until(lambda: self._is_ready(process, name), f"{name} is ready")
