@@ -89,7 +89,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_track_started": True,
         "task_send_sent_event": True,
         "worker_send_task_events": True,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "clasper_worker.beat_scheduler:BeatScheduler",
         # redbeat's second Beat takes over after the lock's timeout: seconds, not its 25 minutes.
         "beat_max_loop_interval": 2,
         "redbeat_lock_timeout": 10,

@@ -23,6 +23,7 @@ from pydantic import Field
 from clasper_worker.concurrency.interrupt import SoftLimitScope
 from clasper_worker.errors import (
     BackendNotFoundError,
+    BackendProtocolError,
     BackendRejectedError,
     TurnConflictError,
 )
@@ -256,6 +257,8 @@ async def look_around(backend: AgentBackend) -> str:
             payload = await backend.record_heartbeat()
         except (BackendNotFoundError, BackendRejectedError) as exc:
             log.warning("heartbeat.not_recorded", reason=str(exc))
+        except BackendProtocolError:
+            log.debug("heartbeat.recorded_without_a_view")
         else:
             shown.append(_data("heartbeat", payload))
     # Unless the backend's own view has them.

@@ -277,6 +277,14 @@ async def test_a_turn_that_is_cancelled_while_it_acknowledges_leaves_that_to_a_j
     assert [job.task for job in site.queue.jobs] == ["clasper.delivered"]
 
 
+@pytest.mark.parametrize("answer", [b"", b"OK", b"[]"])
+async def test_an_acknowledgement_may_be_answered_without_json(site: Site, answer: bytes) -> None:
+    site.wire.instead = lambda _: httpx2.Response(200, content=answer)
+    key = NotificationKey("u1", "n1")
+    await Acknowledgements(site.slots, site.queue).acknowledge(site.backend, key)
+    assert await site.slots.read([key.note]) == ["delivered"]
+
+
 @pytest.mark.parametrize("error", [LaneFullError("x"), ModelRejectedError("x")])
 async def test_a_turn_that_failed_is_not_acknowledged_and_left_alone_for_a_while(
     site: Site, error: Any
