@@ -53,7 +53,7 @@ class LexicalIndex:
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self._sizes = sizes
         self._bm25: Any = bm25s.BM25()
-        self._bm25.index([terms(text, sizes) for text in documents], show_progress=False)
+        self._bm25.index(_numbered(documents, sizes), show_progress=False)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """How well each document fits, in their order; 0 where no term is shared."""
@@ -70,6 +70,27 @@ class LexicalIndex:
 def terms(text: str, sizes: tuple[int, ...] = FIVE) -> list[str]:
     """The terms of a text, in order, repeated as they are in it."""
     return [term for word in _words(text) for term in _parts(word, sizes)]
+
+
+def _numbered(documents: Sequence[str], sizes: tuple[int, ...]) -> tuple[list[list[int]], Any]:
+    """The terms of each document by number, and the number of each: what bm25s makes of terms.
+
+    Done here, each word is cut and looked up once for all documents, and not each time it is said.
+    """
+    vocabulary: dict[str, int] = {}
+    of_word: dict[str, list[int]] = {}
+    numbered = []
+    for text in documents:
+        numbers: list[int] = []
+        for word in _words(text):
+            known = of_word.get(word)
+            if known is None:
+                parts = _parts(word, sizes)
+                known = [vocabulary.setdefault(part, len(vocabulary)) for part in parts]
+                of_word[word] = known
+            numbers += known
+        numbered.append(numbers)
+    return numbered, vocabulary
 
 
 def _ends(query: str) -> str:
