@@ -120,6 +120,11 @@ def _report(sent: _Sent, settings: Settings) -> dict[str, Any]:
             "enabled": settings.clasper_smart_context,
             **_choice(sent.prompt.selection),
         },
+        "skillsOff": [
+            {"name": skill.name, "reason": skill.off_reason}
+            for skill in sent.snapshot.skills.values()
+            if not skill.enabled
+        ],
         "sections": [
             {
                 "name": section.name,

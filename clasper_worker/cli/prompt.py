@@ -134,6 +134,8 @@ def _print(report: dict[str, Any], *, text: bool) -> None:
         f" of newest message (estimates); chosen and built in {report['buildMilliseconds']:g} ms"
     )
     _print_choice(report["smartContext"])
+    for skill in report["skillsOff"]:
+        click.echo(f"Off: skill {skill['name']}: {skill['reason']}")
     for warning in report["warnings"]:
         click.secho(f"Warning: {warning}", fg="yellow")
     for note in report["notes"]:

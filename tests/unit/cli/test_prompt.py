@@ -98,6 +98,18 @@ def test_a_whole_request_is_shown_with_its_history_and_the_tools(
     assert told["notes"] == []
 
 
+def test_skills_that_are_off_are_named_with_the_reason(
+    run: Callable[..., Result], workspace: Path
+) -> None:
+    assert report(run("--json"))["skillsOff"] == []
+    (workspace / "skills/crm").mkdir()
+    text = SKILL.format("crm").replace("\n---\n", "\nrequires: {env: CRM_TOKEN_X}\n---\n", 1)
+    (workspace / "skills/crm/SKILL.md").write_text(text)
+    reason = "environment variable not set: CRM_TOKEN_X"
+    assert report(run("--json"))["skillsOff"] == [{"name": "crm", "reason": reason}]
+    assert f"Off: skill crm: {reason}" in run().stdout
+
+
 def test_history_that_does_not_fit_is_left_out_and_counted(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
