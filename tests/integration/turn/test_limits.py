@@ -74,9 +74,7 @@ def test_a_turn_revoked_with_terminate_is_stopped_in_the_middle_of_the_model_cal
     with processes.worker("revoke", "-Q", "revoke", **slow_model) as node:
         turn = send(processes, "revoke", user)
         asked = f"{slow_model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-        import httpx2
-
-        until(lambda: httpx2.get(asked).json()["requests"] != [], "the model is asked")
+        until(lambda: processes.http.get(asked).json()["requests"] != [], "the model is asked")
         processes.app.control.revoke(turn.id, terminate=True, destination=[node])
         with pytest.raises(TaskRevokedError):
             turn.get(timeout=60)

@@ -58,7 +58,7 @@ def told(processes: Any, shim: Any, message: str, **fields: Any) -> list[str]:
     request = {"user_id": "u1", "message": f"{message} {word}", **fields}
     answer = shim.post("/api/agents/send", params={"wait": "60"}, json=request)
     assert answer.status_code == 200, answer.text
-    recorded = httpx2.get(f"{processes.model_url}/requests").json()["requests"]
+    recorded = processes.http.get(f"{processes.model_url}/requests").json()["requests"]
     bodies = [item["body"] for item in recorded if "messages" in item["body"]]
     return [
         message["content"]
