@@ -79,6 +79,7 @@ def test_what_cannot_be_a_turn_is_malformed(fields: dict[str, Any]) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]), inner),
+        max_leaves=20,
     )
 )
 def test_whatever_is_listed_is_a_turn_or_malformed(raw: Any) -> None:
