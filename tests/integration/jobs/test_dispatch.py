@@ -82,7 +82,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(processes: Any, wait_
             notify(processes, user)
         wait_until(lambda: undelivered(processes) < before + len(users), "the first answers")
         os.kill(victim_process.pid, signal.SIGKILL)
-        wait_until(lambda: undelivered(processes) == before, "all acknowledged")
+        wait_until(lambda: undelivered(processes) <= before, "all acknowledged")
         assert [len(replies(processes, user)) for user in users] == [1] * len(users)
 
 
@@ -136,7 +136,7 @@ def test_acknowledgements_that_fail_are_repeated_without_a_second_turn(
         for user in users:
             notify(processes, user)
         running.enter_context(processes.running("beat", "clasper_worker", "beat", **SOON))
-        wait_until(lambda: undelivered(processes) == before, "all acknowledged")
+        wait_until(lambda: undelivered(processes) <= before, "all acknowledged")
         assert [len(replies(processes, user)) for user in users] == [1] * len(users)
     later = processes.http.get(f"{processes.model_url}/requests?limit=1000").json()["requests"]
     for user in users:
@@ -144,10 +144,11 @@ def test_acknowledgements_that_fail_are_repeated_without_a_second_turn(
 
 
 def test_one_poll_from_the_command_line(processes: Any, wait_until: Any) -> None:
-    user = secrets.token_hex(6)
+    user, before = secrets.token_hex(6), undelivered(processes)
     notify(processes, user)
     polled = clasper(processes, "dispatch", "--once")
     assert polled.returncode == 0, polled.stderr
     assert "dispatch_ok" in polled.stdout
     with processes.worker("w2"):
         wait_until(lambda: len(replies(processes, user)) == 1, "answered")
+        wait_until(lambda: undelivered(processes) <= before, "and acknowledged")
