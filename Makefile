@@ -24,7 +24,7 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -n 4 --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 11 minutes)
 	@$(BIN)/python benchmarks/run.py $(BENCH)

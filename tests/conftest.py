@@ -17,6 +17,11 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("clasper")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that wait for real processes: what is left for the end is short."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, the .env or the running stack of the machine it runs on."""

@@ -1,9 +1,10 @@
 """A process that has loaded Celery and the worker, and forks: ``python -m tests.chaos.nursery``.
 
-A worker takes seconds of processor to load, and most of the matrix kills workers. Each child runs
-the very command line of ``celery`` in a session, folder and environment of its own; only the
-loading of modules is saved. One JSON command a line: ``{"start": …}`` answers the child's
-``pid``, ``{"ended": pid}`` its exit code, or null while it runs.
+A worker takes seconds of processor to load, and most of the matrix, and many a test, starts
+workers. Each child is a ``python -m MODULE ARGUMENTS`` in a session, folder and environment of its
+own, from its first line to the interpreter's end; only the loading of modules is saved. One JSON
+command a line: ``{"start": …}`` answers the child's ``pid``, ``{"ended": pid}`` its exit code, or
+null while it runs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import sys
-import traceback
 from typing import Any
 
 LOADED = (
@@ -39,36 +40,31 @@ def main() -> None:
         if "start" in command:
             pid = os.fork()
             if not pid:
-                _become_worker(command["start"])
+                _become(command["start"])
+                return
             answer = {"pid": pid}
         else:
             answer = {"code": _exit_code(command["ended"])}
         print(json.dumps(answer), flush=True)  # noqa: T201 - the protocol
 
 
-def _become_worker(start: dict[str, Any]) -> None:
-    """Run a ``celery`` command line in this child, and end with it."""
-    code = 1
-    try:
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(start["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        for number, source in enumerate((nothing, log, log)):
-            os.dup2(source, number)
-        os.environ.clear()
-        os.environ.update(start["environment"])
-        os.chdir(start["folder"])
-        sys.argv = ["celery", *start["arguments"]]
-        celery = importlib.import_module("celery.bin.celery")
-        code = int(celery.main() or 0)
-    except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-    except BaseException:  # noqa: BLE001 - whatever ends it belongs in its log
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _become(start: dict[str, Any]) -> None:
+    """Run a module's command line in this child, which ends as it returns or exits."""
+    os.setsid()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, source in enumerate(
+        (nothing, os.open(start["output"], flags, 0o644), os.open(start["errors"], flags, 0o644))
+    ):
+        os.dup2(source, number)
+        os.close(source)
+    os.environ.clear()
+    os.environ.update(start["environment"])
+    os.chdir(start["folder"])
+    path = os.environ.get("PYTHONPATH", "")
+    sys.path[:0] = [start["folder"], *filter(None, path.split(os.pathsep))]
+    sys.argv = [start["module"], *start["arguments"]]
+    runpy.run_module(start["module"], run_name="__main__", alter_sys=True)
 
 
 def _exit_code(pid: int) -> int | None:

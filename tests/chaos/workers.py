@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -26,9 +26,10 @@ class Nursery:
 
     Args:
         plain: start ``python -m celery`` each time instead of forking.
+        modules: what to load once for all of them.
     """
 
-    def __init__(self, *, plain: bool = False) -> None:
+    def __init__(self, *, plain: bool = False, modules: Sequence[str] = PRELOADED) -> None:
         self._guard = Guard()
         self._plain: dict[int, subprocess.Popen[bytes]] | None = {} if plain else None
         self._codes: dict[int, int] = {}
@@ -36,7 +37,7 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         if not plain:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.nursery", *PRELOADED],
+                [sys.executable, "-m", "tests.chaos.nursery", *modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=ROOT,
@@ -44,22 +45,39 @@ class Nursery:
             self._read()
 
     def start(
-        self, arguments: list[str], environment: Mapping[str, str], folder: Path, log: Path
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        *,
+        module: str = "celery",
+        errors: Path | None = None,
     ) -> int:
-        """Start ``celery ARGUMENTS``; returns its process id, which leads a group of its own."""
+        """Start ``python -m MODULE ARGUMENTS``; its process id, which leads a group of its own.
+
+        Args:
+            arguments: of the command line.
+            environment: all its variables.
+            folder: where it runs.
+            log: the file that its output is added to.
+            module: what to run.
+            errors: the file for standard error, where that is another.
+        """
         if self._plain is None:
-            start = {"arguments": arguments, "environment": dict(environment)}
-            where = {"folder": str(folder), "log": str(log)}
-            pid = int(self._ask({"start": {**start, **where}})["pid"])
+            start: dict[str, Any] = {"module": module, "arguments": list(arguments)}
+            start |= {"folder": str(folder), "environment": dict(environment)}
+            start |= {"output": str(log), "errors": str(errors or log)}
+            pid = int(self._ask({"start": start})["pid"])
         else:
-            with log.open("ab") as output:
+            with log.open("ab") as output, (errors or log).open("ab") as problems:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "celery", *arguments],
+                    [sys.executable, "-m", module, *arguments],
                     env=dict(environment),
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=output,
+                    stderr=problems,
                     start_new_session=True,
                 )
             pid = process.pid

@@ -1,6 +1,5 @@
 """The fault matrix in short: a few faults at a few points, as `make chaos` runs them at length."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,11 @@ from tests.chaos.rows import find_rows
 from tests.chaos.run import run_row
 from tests.chaos.workers import Nursery
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.chaos,
+    pytest.mark.skipif(find_redis() is None, reason="no Redis server here: install redis-server"),
+]
 
 SHORT = replace(Options().quick(), turns=8, points=3, visibility_seconds=4.0, copies=20, many=120)
 SHORTEST = replace(SHORT, turns=4, points=1, visibility_seconds=2.0)
@@ -24,14 +27,6 @@ FORMS = {
     "freeze": SHORTEST,
     "redis-kill": SHORTEST,
 }
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    if find_redis() is None:
-        pytest.skip("no Redis server here: install redis-server")
-    with Nursery() as nursery:
-        yield nursery
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from tests.chaos.workers import Nursery
+from tests.integration.forked import Forked
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for pool_harness, which tests and fixtures share
 
@@ -73,7 +76,10 @@ def notes(server: RedisServer) -> Notes:
 
 @pytest.fixture(scope="module")
 def start_worker(
-    server: RedisServer, celery_client: Celery, tmp_path_factory: pytest.TempPathFactory
+    server: RedisServer,
+    celery_client: Celery,
+    tmp_path_factory: pytest.TempPathFactory,
+    nursery: Nursery,
 ) -> StartWorker:
     """Start a worker with command line options; a context manager that stops it."""
     folder = tmp_path_factory.mktemp("workers")
@@ -83,17 +89,12 @@ def start_worker(
         number = len(list(folder.iterdir()))
         name = f"w{number}-{server.port}@test"
         log_file = folder / f"{number}.log"
-        command = [sys.executable, "-m", "celery", "-A"]
-        command += ["probe_app", "worker", "-n", name, "-l", "INFO", "-Q", queue]
+        command = ["celery", "-A", "probe_app", "worker", "-n", name, "-l", "INFO", "-Q", queue]
         command += ["--without-gossip", "--without-mingle", *options]
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=HERE,
-                env={**celery_environment(server), **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        log_file.write_bytes(b"")
+        process = Forked(
+            nursery, command, {**celery_environment(server), **environment}, HERE, log_file
+        )
         worker = Worker(name, process, log_file, celery_client)
         try:
             until(worker.is_ready, "the worker is ready")

@@ -22,6 +22,8 @@ from celery import Celery
 from celery.events import EventReceiver
 from celery.states import READY_STATES
 
+from tests.integration.forked import Forked
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
 DEADLINE = 40.0  # seconds until a condition that does not come true fails its test
@@ -83,7 +85,7 @@ class Worker:
     """A running ``celery worker`` process."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     log_file: Path
     app: Celery
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from tests.chaos.workers import Nursery
+from tests.integration.forked import Forked
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -37,7 +38,8 @@ def until(condition: Callable[[], Any], what: str = "") -> Any:
 class Site:
     """A Redis, a folder, and the workers that use them."""
 
-    def __init__(self, server: RunningRedis, folder: Path, lease: float) -> None:
+    def __init__(self, server: RunningRedis, folder: Path, lease: float, nursery: Nursery) -> None:
+        self._nursery = nursery
         self.server = server
         self.folder = folder
         self.client = redis.Redis.from_url(server.url)
@@ -58,16 +60,14 @@ class Site:
         *options: str,
         app: str = "turn_app",
         queues: str = "clasper,clasper.dispatch",
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    ) -> Iterator[Forked]:
         """A running worker; stopped at the end, if it is still there."""
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
+        command = ["celery", "-A", app, "worker", "-l", "INFO"]
         command += ["-n", f"{name}@test", "-Q", queues, *options]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         log = self.log_of(name)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=HERE, env=self.environment, stdout=output, stderr=output
-            )
+        log.write_bytes(b"")
+        process = Forked(self._nursery, command, self.environment, HERE, log)
         try:
             until(lambda: self._is_ready(process, name), f"{name} is ready")
             yield process
@@ -85,7 +85,7 @@ class Site:
     def log_of(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _is_ready(self, process: subprocess.Popen[bytes], name: str) -> bool:
+    def _is_ready(self, process: Forked, name: str) -> bool:
         log = self.log_of(name).read_text(errors="replace")
         assert process.poll() is None, log
         return f"{name}@test ready." in log
@@ -122,10 +122,10 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path, nursery: Nursery) -> Iterator[Site]:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")
     with start_redis() as server:
-        site = Site(server, tmp_path, lease=2.0)
+        site = Site(server, tmp_path, 2.0, nursery)
         yield site
         site.close()

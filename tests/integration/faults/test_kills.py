@@ -17,7 +17,7 @@ from tests.integration.faults.conftest import HERE, REPOSITORY
 
 pytestmark = pytest.mark.integration
 
-KILLS = int(os.environ.get("CLASPER_TEST_KILLS", "100"))
+KILLS = int(os.environ.get("CLASPER_TEST_KILLS", "60"))
 
 
 @pytest.fixture

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.workers import Nursery
 from tests.integration.turn import conftest as turns
 
 Until = Callable[[Callable[[], Any], str], None]
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[turns.Processes]:
-    yield from turns.run_processes(tmp_path_factory.mktemp("processes"))
+def processes(
+    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
+) -> Iterator[turns.Processes]:
+    yield from turns.run_processes(tmp_path_factory.mktemp("processes"), nursery)
 
 
 @pytest.fixture

@@ -5,23 +5,19 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.integration.forked import run
+
 pytestmark = pytest.mark.integration
 
 
 def clasper(processes: Any, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clasper_worker", *arguments],
-        env={**processes.environment, **extra},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**processes.environment, **extra}
+    return run(processes.nursery, ("clasper_worker", *arguments), environment, processes.folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +13,8 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from tests.integration.jobs.test_by_the_clock import clasper
 
 pytestmark = pytest.mark.integration
 
@@ -25,14 +25,14 @@ SOON = {"DISPATCH_MIN_INTERVAL_SEC": "0.5", "DISPATCH_MAX_INTERVAL_SEC": "1"}
 def notify(processes: Any, user: str, **fields: Any) -> str:
     body = {"user_id": user, "content": f"Please note {user}", **fields}
     url = f"{processes.backend_url}/api/mission-control/notifications"
-    answer = httpx2.post(url, json=body, headers=INTERNAL).raise_for_status()
+    answer = processes.http.post(url, json=body, headers=INTERNAL).raise_for_status()
     return str(answer.json()["id"])
 
 
 def undelivered(processes: Any) -> int:
     url = f"{processes.backend_url}/api/mission-control/dispatch/undelivered"
     limits = {"limit_users": 1000, "limit_notifications": 1000}
-    answer = httpx2.get(url, params=limits, headers=INTERNAL)
+    answer = processes.http.get(url, params=limits, headers=INTERNAL)
     return len(answer.raise_for_status().json()["deliveries"])
 
 
@@ -62,12 +62,8 @@ def test_what_is_notified_while_everything_runs_is_answered_once_and_acknowledge
             tasks = processes.read(user, "tasks")
             assert [task["title"] for task in tasks] == ["Round 0", "Round 1", "Round 2"]
             assert len(replies(processes, user)) == 3
-        letters = subprocess.run(
-            [sys.executable, "-m", "clasper_worker", "dead-letters", "list", "--json"],
-            env=processes.environment,
-            capture_output=True,
-            check=True,
-        )
+        letters = clasper(processes, "dead-letters", "list", "--json")
+        assert letters.returncode == 0, letters.stderr
         assert "session_key" in json.dumps(json.loads(letters.stdout))
         assert gone not in processes.logs["beat-1"].read_text()
 
@@ -86,7 +82,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(processes: Any, wait_
             notify(processes, user)
         wait_until(lambda: undelivered(processes) < before + len(users), "the first answers")
         os.kill(victim_process.pid, signal.SIGKILL)
-        wait_until(lambda: undelivered(processes) == before, "all acknowledged")
+        wait_until(lambda: undelivered(processes) <= before, "all acknowledged")
         assert [len(replies(processes, user)) for user in users] == [1] * len(users)
 
 
@@ -94,6 +90,7 @@ class Flaky(BaseHTTPRequestHandler):
     """Passes requests on to the backend, and fails every other acknowledgement."""
 
     backend = ""
+    http: httpx2.Client
     asked = itertools.count()
     protocol_version = "HTTP/1.1"
 
@@ -105,7 +102,7 @@ class Flaky(BaseHTTPRequestHandler):
             skipped = {"host", "content-length", "connection"}
             headers = {n: v for n, v in self.headers.items() if n.lower() not in skipped}
             url = self.backend + self.path
-            answer = httpx2.request(self.command, url, content=body, headers=headers)
+            answer = self.http.request(self.command, url, content=body, headers=headers)
             status, content = answer.status_code, answer.content
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -119,7 +116,7 @@ class Flaky(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def flaky(processes: Any) -> Iterator[str]:
-    handler = type("Handler", (Flaky,), {"backend": processes.backend_url})
+    handler = type("Handler", (Flaky,), {"backend": processes.backend_url, "http": processes.http})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -139,19 +136,19 @@ def test_acknowledgements_that_fail_are_repeated_without_a_second_turn(
         for user in users:
             notify(processes, user)
         running.enter_context(processes.running("beat", "clasper_worker", "beat", **SOON))
-        wait_until(lambda: undelivered(processes) == before, "all acknowledged")
+        wait_until(lambda: undelivered(processes) <= before, "all acknowledged")
         assert [len(replies(processes, user)) for user in users] == [1] * len(users)
-    later = httpx2.get(f"{processes.model_url}/requests?limit=1000").json()["requests"]
+    later = processes.http.get(f"{processes.model_url}/requests?limit=1000").json()["requests"]
     for user in users:
         assert sum(user in json.dumps(one["body"]) for one in later) == 1
 
 
 def test_one_poll_from_the_command_line(processes: Any, wait_until: Any) -> None:
-    user = secrets.token_hex(6)
+    user, before = secrets.token_hex(6), undelivered(processes)
     notify(processes, user)
-    command = [sys.executable, "-m", "clasper_worker", "dispatch", "--once"]
-    polled = subprocess.run(command, env=processes.environment, capture_output=True, check=False)
+    polled = clasper(processes, "dispatch", "--once")
     assert polled.returncode == 0, polled.stderr
-    assert b"dispatch_ok" in polled.stdout
+    assert "dispatch_ok" in polled.stdout
     with processes.worker("w2"):
         wait_until(lambda: len(replies(processes, user)) == 1, "answered")
+        wait_until(lambda: undelivered(processes) <= before, "and acknowledged")

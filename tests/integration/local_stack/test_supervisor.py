@@ -32,6 +32,7 @@ def stop(*_):
     note("stopped")
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background job ignores it
 note(f"started {os.getpid()}")
 while True:
     signal.pause()

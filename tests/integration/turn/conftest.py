@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from celery import Celery
 
 from clasper_worker.local_stack.redis_server import find_redis, start_redis
 from clasper_worker.settings import Settings
+from tests.chaos.workers import Nursery
+from tests.integration.forked import Forked
 
 REPO = Path(__file__).parents[3]
 SECRET = "a-secret-of-at-least-32-characters"
@@ -59,21 +60,16 @@ class Processes:
     backend_url: str
     model_url: str
     app: Celery
+    nursery: Nursery
+    http: httpx2.Client  # one for all questions: to make one takes longer than to ask
     logs: dict[str, Path] = field(default_factory=dict)
 
     @contextmanager
-    def running(
-        self, name: str, *arguments: str, **extra: str
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, name: str, *command: str, **extra: str) -> Iterator[Forked]:
         log = self.logs[name] = self.folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                env={**self.environment, **extra},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-            )
+        log.write_bytes(b"")
+        environment = {**self.environment, **extra}
+        process = Forked(self.nursery, command, environment, self.folder, log)
         try:
             yield process
         finally:
@@ -98,17 +94,18 @@ class Processes:
         claims = {"type": "agent", "user_id": user_id, "agent_role": "test"}
         token = jwt.encode({**claims, "exp": int(time.time()) + 60}, SECRET)
         url = f"{self.backend_url}/api/mission-control/{collection}"
-        answer = httpx2.get(url, params={**query, "limit": "200"}, headers={"X-Agent-Token": token})
+        query |= {"limit": "200"}
+        answer = self.http.get(url, params=query, headers={"X-Agent-Token": token})
         items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
         return items
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    yield from run_processes(tmp_path_factory.mktemp("processes"))
+def processes(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Processes]:
+    yield from run_processes(tmp_path_factory.mktemp("processes"), nursery)
 
 
-def run_processes(folder: Path) -> Iterator[Processes]:
+def run_processes(folder: Path, nursery: Nursery) -> Iterator[Processes]:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")
     backend, model = free_port(), free_port()
@@ -128,9 +125,9 @@ def run_processes(folder: Path) -> Iterator[Processes]:
         }
         # A customer's own Celery app: it knows the broker, and nothing of ours.
         app = Celery("my_backend", broker=redis.url, backend=redis.url, set_as_current=False)
-        found = Processes(
-            environment, folder, environment["BACKEND_URL"], f"http://127.0.0.1:{model}", app
-        )
+        urls = (environment["BACKEND_URL"], f"http://127.0.0.1:{model}")
+        http = httpx2.Client(timeout=30)
+        found = Processes(environment, folder, *urls, app, nursery, http)
         database = ("--database", ":memory:")
         with (
             found.running(
@@ -141,4 +138,5 @@ def run_processes(folder: Path) -> Iterator[Processes]:
             until(lambda: answers(f"{found.backend_url}/health"), "backend", found.logs["backend"])
             until(lambda: answers(f"{found.model_url}/health"), "model", found.logs["model"])
             yield found
+        http.close()
         app.close()

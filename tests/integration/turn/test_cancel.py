@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx2
 import pytest
 import redis
 
@@ -56,9 +55,9 @@ def send(processes: Any, user: str, queue: str, message: str = "Hi", **fields: A
     return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
 
 
-def is_asked(model: dict[str, str], word: str) -> bool:
+def is_asked(processes: Any, model: dict[str, str], word: str) -> bool:
     url = f"{model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-    return word in json.dumps(httpx2.get(url).json()["requests"])
+    return word in json.dumps(processes.http.get(url).json()["requests"])
 
 
 def posted(processes: Any, user: str) -> list[str]:
@@ -90,7 +89,11 @@ def test_turns_of_a_busy_session_are_cancelled_in_their_lane_and_in_the_model_ca
     user, word = secrets.token_hex(8), secrets.token_hex(8)
     with processes.worker("lane", "-Q", "lane", **slow_model):
         running = send(processes, user, "lane", word)
-        until(lambda: is_asked(slow_model, word), "the model is asked", processes.logs["lane"])
+        until(
+            lambda: is_asked(processes, slow_model, word),
+            "the model is asked",
+            processes.logs["lane"],
+        )
         waiting, revoked, last = (send(processes, user, "lane") for _ in range(3))
         until(lambda: broker.hexists("clasper:jobs", last.id), "the others wait in their lane")
 
@@ -114,7 +117,11 @@ def test_a_turn_cancelled_by_its_turn_id_takes_its_followers_along(
     user, word = secrets.token_hex(8), secrets.token_hex(8)
     with processes.worker("keyed", "-Q", "keyed", **slow_model):
         first = send(processes, user, "keyed", word, idempotency_key="k")
-        until(lambda: is_asked(slow_model, word), "the model is asked", processes.logs["keyed"])
+        until(
+            lambda: is_asked(processes, slow_model, word),
+            "the model is asked",
+            processes.logs["keyed"],
+        )
         second = send(processes, user, "keyed", word, idempotency_key="k")
         until(lambda: broker.hexists("clasper:jobs", second.id), "the follower is known")
         (key,) = [

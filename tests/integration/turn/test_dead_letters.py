@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
 from clasper_worker.broker.dead_letters import DeadLetter, DeadLetters
@@ -52,7 +51,7 @@ def test_a_turn_that_kills_its_worker_each_time_ends_as_a_dead_letter_and_can_be
     command = ("celery", "-A", "clasper_worker", "worker", "-n", "poisoned@test", "-Q", "poison")
 
     def asked() -> int:
-        requests = httpx2.get(f"{url}/requests", params={"limit": "100"}).json()["requests"]
+        requests = processes.http.get(f"{url}/requests", params={"limit": "100"}).json()["requests"]
         return sum(user in json.dumps(entry) for entry in requests)
 
     turn = send(processes, "poison", user_id=user, message=f"Note {user}")

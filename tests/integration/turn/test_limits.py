@@ -44,7 +44,7 @@ def test_at_the_soft_limit_the_turn_says_so_in_its_task_and_fails(
     processes: Any, slow_model: dict[str, str], pool: str
 ) -> None:
     user = secrets.token_hex(8)
-    limits = {"CLASPER_TURN_SOFT_LIMIT_SEC": "1", "CLASPER_TURN_HARD_LIMIT_SEC": "30"}
+    limits = {"CLASPER_TURN_SOFT_LIMIT_SEC": "3", "CLASPER_TURN_HARD_LIMIT_SEC": "30"}
     options = () if pool == "asyncio" else ("-P", pool, "-c", "1")
     with processes.worker(f"soft-{pool}", *options, "-Q", f"soft-{pool}", **slow_model, **limits):
         turn = send(processes, f"soft-{pool}", user)
@@ -73,9 +73,7 @@ def test_a_turn_revoked_with_terminate_is_stopped_in_the_middle_of_the_model_cal
     with processes.worker("revoke", "-Q", "revoke", **slow_model) as node:
         turn = send(processes, "revoke", user)
         asked = f"{slow_model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-        import httpx2
-
-        until(lambda: httpx2.get(asked).json()["requests"] != [], "the model is asked")
+        until(lambda: processes.http.get(asked).json()["requests"] != [], "the model is asked")
         processes.app.control.revoke(turn.id, terminate=True, destination=[node])
         with pytest.raises(TaskRevokedError):
             turn.get(timeout=60)

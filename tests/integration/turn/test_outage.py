@@ -1,4 +1,4 @@
-"""Two hundred turns on two workers while the model or the backend is down or limits its rate."""
+"""A hundred turns on two workers while the model or the backend is down or limits its rate."""
 
 import secrets
 import threading
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from tests.integration.turn.conftest import free_port, until
 
 pytestmark = pytest.mark.integration
-TURNS = 200
+TURNS = 100
 RETRY_AFTER = 3.0
 
 
@@ -106,7 +106,7 @@ def test_turns_wait_out_an_outage_and_only_probes_are_sent(processes: Any, which
             until(logged(processes, queue, "gate.opened"), "the circuit is open")
             before, began = len(front.calls), time.monotonic()
             turns += [send(processes, queue, secrets.token_hex(8)) for _ in range(TURNS - 1)]
-            until(lambda: len(front.calls) >= before + 4, "four probes were made")
+            until(lambda: len(front.calls) >= before + 2, "two probes were made")
             during, took = len(front.calls) - before, time.monotonic() - began
             front.mood = "well"
             results = [turn.get(timeout=120) for turn in turns]

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
 pytestmark = pytest.mark.integration
@@ -34,7 +33,7 @@ def test_a_plain_celery_app_gets_the_reply_that_lies_in_the_backend(
     assert word in result["response"]
     (message,) = processes.read(word, "messages", task_id=result["task_id"])
     assert message["content"] == result["response"]
-    sent = httpx2.get(f"{processes.model_url}/requests").json()["requests"]
+    sent = processes.http.get(f"{processes.model_url}/requests").json()["requests"]
     assert any(word in json.dumps(entry["body"]) for entry in sent)
 
 

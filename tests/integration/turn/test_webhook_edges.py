@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 import redis
 
@@ -82,10 +81,12 @@ def test_a_turn_that_is_revoked_is_reported_as_cancelled(
     options = () if pool == "asyncio" else ("-P", pool, "-c", "1")
     name = f"revoked-{pool}"
     asked = f"{slow_model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-    before = len(httpx2.get(asked).json()["requests"])
+    before = len(processes.http.get(asked).json()["requests"])
     with processes.worker(name, *options, "-Q", name, **slow_model) as node:
         turn = send(processes, "https://example.com/", name, user)
-        until(lambda: len(httpx2.get(asked).json()["requests"]) > before, "the model is asked")
+        until(
+            lambda: len(processes.http.get(asked).json()["requests"]) > before, "the model is asked"
+        )
         processes.app.control.revoke(turn.id, terminate=True, destination=[node])
         turn.get(timeout=60, propagate=False)
         assert turn.state == "REVOKED"

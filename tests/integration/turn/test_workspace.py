@@ -70,7 +70,7 @@ def sent(processes: Any, shim: Any, request: dict[str, Any]) -> Any:
     """The body of the first request that the model got for one turn, known by its message."""
     answer = shim.post("/api/agents/send", params={"wait": "60"}, json=request)
     assert answer.status_code == 200, answer.text
-    recorded = httpx2.get(f"{processes.model_url}/requests").json()["requests"]
+    recorded = processes.http.get(f"{processes.model_url}/requests").json()["requests"]
     bodies = [item["body"] for item in recorded if "messages" in item["body"]]
     return next(
         body for body in bodies if request["message"] in str(body["messages"][-1]["content"])

@@ -102,6 +102,7 @@ def test_one_without_an_id_is_never_answered_although_all_that_a_turn_needs_is_t
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]), inner),
+        max_leaves=20,
     )
 )
 def test_whatever_is_listed_is_a_turn_or_malformed(raw: Any) -> None:

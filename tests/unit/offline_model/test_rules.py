@@ -489,7 +489,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     messages=MESSAGES,
     choice=st.sampled_from([None, "auto", "none", "required"]),
