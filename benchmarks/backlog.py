@@ -70,6 +70,20 @@ class Backlog:
         self._redis.delete(name)
         return [json.loads(message)["headers"]["id"] for message in messages]
 
+    def waiting(self, queue: str) -> list[tuple[str, dict[str, Any]]]:
+        """The tasks that wait in a queue, with their arguments, in no order."""
+        found = []
+        for raw in cast("list[bytes]", self._redis.lrange(queue, 0, -1)):
+            message = json.loads(raw)
+            _, arguments, _ = json.loads(base64.b64decode(message["body"]))
+            found.append((message["headers"]["task"], arguments))
+        return found
+
+    def note(self, key: str) -> float | None:
+        """The number that the product keeps under a key of Redis, if it does."""
+        text = cast("bytes | None", self._redis.get(key))
+        return None if text is None else float(text)
+
     def check_results(self, ids: Mapping[str, Turn]) -> Faults:
         """Whether Celery stored every turn as succeeded, with its own reply."""
         faults = Faults()

@@ -20,6 +20,10 @@ class Plan:
         queues: lengths of the queue.
         histories: messages before the newest.
         skills: skills in the workspace.
+        notified: users with undelivered notifications, and how many of them each has.
+        notified_trials: how often that is measured; the median counts.
+        agents: agents whose heartbeats are scheduled.
+        agents_seconds: for how long their schedule is watched.
     """
 
     batches: int = 5
@@ -32,6 +36,10 @@ class Plan:
     queues: tuple[int, ...] = (1_000, 10_000, 100_000)
     histories: tuple[int, ...] = (0, 50, 200)
     skills: tuple[int, ...] = (5, 50, 500)
+    notified: tuple[int, int] = (200, 5)
+    notified_trials: int = 3
+    agents: int = 10_000
+    agents_seconds: float = 120.0
 
 
 QUICK = Plan(
@@ -45,4 +53,8 @@ QUICK = Plan(
     queues=(1_000,),
     histories=(200,),
     skills=(500,),
+    notified=(50, 2),
+    notified_trials=1,
+    agents=10_000,
+    agents_seconds=20.0,
 )

@@ -66,8 +66,12 @@ class Server:
         """Set how it behaves, and have it forget what it counted."""
         self._call("POST", "/bench/configure", json.dumps(values))
 
+    def tell(self, what: str, value: Any) -> None:
+        """Give it something: what it is to ``notify`` of, or how many ``agents`` it has."""
+        self._call("POST", f"/bench/{what}", json.dumps(value))
+
     def ask(self, what: str) -> Any:
-        """Its ``counts``, ``posts`` or ``last``."""
+        """Its ``counts``, ``posts``, ``acknowledged`` or ``last``."""
         return json.loads(self._call("GET", f"/bench/{what}"))
 
     def _call(self, method: str, path: str, body: str | None = None) -> bytes:
@@ -85,36 +89,25 @@ class Server:
         self._process.communicate()
 
 
-class Worker:
-    """A real ``celery -A clasper_worker worker``.
+class Program:
+    """A program of the product, in a process of its own.
 
     Args:
-        name: its node name, before the ``@``.
-        options: further options of the command.
+        name: of its log, and what errors call it.
+        arguments: of Python.
         environment: all its variables.
         folder: its working directory; its log goes there as well.
-        cpu: the CPU that it is kept on, as ``clasper worker --processes`` does with one process
-            a CPU; None for any.
     """
 
     def __init__(
-        self,
-        name: str,
-        options: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
-        cpu: int | None = None,
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
-        self.node = f"{name}@bench"
+        self._name = name
         self._stopping = False
         self._log = folder / f"{name}.log"
-        command = [sys.executable, "-m", "celery", "-A", "clasper_worker", "worker"]
-        if cpu is not None:
-            command = [sys.executable, "-m", "clasper_worker", "worker", "--processes", "1"]
-            command += ["--cpu", str(cpu)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "-n", self.node, *options],
+                [sys.executable, *arguments],
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -132,7 +125,7 @@ class Worker:
         """
         if self._process.poll() is not None:
             tail = "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-15:])
-            raise BenchmarkError(f"{self.node} ended with {self._process.returncode}:\n{tail}")
+            raise BenchmarkError(f"{self._name} ended with {self._process.returncode}:\n{tail}")
 
     def resident_mb(self) -> float:
         """Its resident memory now, in MB (10^6 bytes)."""
@@ -144,7 +137,7 @@ class Worker:
         return [line[:300] for line in lines if any(mark in line for mark in _ERROR_MARKS)]
 
     def begin_stop(self) -> None:
-        """Have it finish and end (warm shutdown)."""
+        """Have it finish and end (of a worker: warm shutdown)."""
         if self._process.poll() is None and not self._stopping:
             self._stopping = True
             self._process.send_signal(signal.SIGTERM)
@@ -168,6 +161,33 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class Worker(Program):
+    """A real ``celery -A clasper_worker worker``.
+
+    Args:
+        name: its node name, before the ``@``.
+        options: further options of the command.
+        environment: all its variables.
+        folder: its working directory; its log goes there as well.
+        cpu: the CPU that it is kept on, as ``clasper worker --processes`` does with one process
+            a CPU; None for any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        cpu: int | None = None,
+    ) -> None:
+        self.node = f"{name}@bench"
+        command = ["-m", "celery", "-A", "clasper_worker", "worker"]
+        if cpu is not None:
+            command = ["-m", "clasper_worker", "worker", "--processes", "1", "--cpu", str(cpu)]
+        super().__init__(name, [*command, "-n", self.node, *options], environment, folder)
 
 
 def wait_until_idle(processes: Iterable[psutil.Process], seconds: float = 5.0) -> None:

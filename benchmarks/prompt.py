@@ -1,9 +1,10 @@
 """What prompts cost and how well skills are found: ``python benchmarks/prompt.py [--json PATH]``.
 
 Times: building a prompt with 5 skills; choosing and building with 500 skills and 1 MB of memory;
-indexing those. Retrieval: recall@5 over the labelled messages in ``data/retrieval.yaml`` for each
-ranker that is there. ``openai-stub`` is the offline model's embeddings (hashed parts of words, no
-model of meaning): it exercises the path and says nothing of OpenAI's models.
+indexing those. Retrieval: recall@5 over the two sets of labelled messages in
+``data/retrieval.yaml``, for each ranker that is there. ``openai-stub`` is the offline model's
+embeddings (hashed parts of words, no model of meaning): it exercises the path and says nothing of
+OpenAI's models.
 """
 
 from __future__ import annotations
@@ -71,13 +72,13 @@ def skill_text(name: str, description: str, body: str) -> str:
     return f"---\n{fields}---\n{body}\n"
 
 
-def labelled() -> tuple[WorkspaceSnapshot, list[tuple[str, set[str]]]]:
+def labelled(part: str) -> tuple[WorkspaceSnapshot, list[tuple[str, set[str]]]]:
     data = yaml.safe_load(DATA.read_text("utf-8"))
     files = {
         f"skills/{name}/SKILL.md": skill_text(name, skill["description"], skill["instructions"])
         for name, skill in data["skills"].items()
     }
-    return read(files), [(message, set(names)) for message, *names in data["messages"]]
+    return read(files), [(message, set(names)) for message, *names in data[part]]
 
 
 def words() -> Callable[[int], str]:
@@ -171,7 +172,11 @@ async def time_large() -> dict[str, Any]:
 
 
 async def retrieval(embedder: Embedder | None) -> dict[str, Any]:
-    snapshot, messages = labelled()
+    return {part: await found_in(part, embedder) for part in ("messages", "held_out")}
+
+
+async def found_in(part: str, embedder: Embedder | None) -> dict[str, Any]:
+    snapshot, messages = labelled(part)
     index = ContextIndex.build(snapshot)
     if embedder is not None:
         index.vectors = embedder.documents(index.texts_to_embed())

@@ -41,6 +41,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         ("latency", _latency),
         ("enqueue", _enqueue),
         ("growth", _growth),
+        ("notifications", _notifications),
+        ("fan_out", _fan_out),
     ):
         if name in results:
             parts.append(table(results[name]))
@@ -153,6 +155,63 @@ def _growth(curves: Mapping[str, Any]) -> str:
         for size, point in curves[name].items()
     ]
     return _table("**Growth**, one process", ("of", "size", "turns/s", "CPU ms a turn"), rows)
+
+
+def _notifications(measured: Mapping[str, Any]) -> str:
+    low, high = measured["acknowledged_seconds_range"]
+    row = (
+        f"{measured['notifications']:,}",
+        f"{measured['users']:,}",
+        f"{measured['listed_seconds']:.1f}",
+        f"{measured['answered_seconds']:.1f}",
+        f"{measured['acknowledged_seconds']:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        f"{measured['least_seconds']:,.0f}",
+        f"{measured['one_after_another_seconds']:,.0f}",
+        f"{measured['cpu_ms_each']:.1f}",
+    )
+    head = (
+        "notifications",
+        "users, one session each",
+        "s until the first poll",
+        "all answered",
+        "all acknowledged",
+        "trials",
+        "least",
+        "one by one",
+        "CPU ms each",
+    )
+    title = (
+        f"**Notifications**, {measured['processes']} processes, model of"
+        f" {measured['model_seconds']:g} s, seconds from Beat's start"
+    )
+    return _table(title, head, [row])
+
+
+def _fan_out(measured: Mapping[str, Any]) -> str:
+    row = (
+        f"{measured['agents']:,}",
+        f"{measured['enqueued']:,}",
+        f"{measured['beat_share']:.1%}",
+        f"{measured['worker_share']:.1%}",
+        f"{measured['idle_worker_share']:.1%}",
+        f"{measured['share_of_a_core']:.1%}",
+        f"{measured['redis_share']:.1%}",
+    )
+    head = (
+        "agents",
+        "heartbeats enqueued",
+        "Beat",
+        "worker with its ticks",
+        "the same, idle",
+        "Beat and worker",
+        "Redis",
+    )
+    title = (
+        f"**Fan-out** of heartbeats, each agent's once in {measured['interval_seconds']:,} s,"
+        f" during {measured['watched_seconds']:g} s, in shares of a core"
+    )
+    return _table(title, head, [row])
 
 
 def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 from backlog import Backlog
 from celery import Celery
-from processes import ROOT, BenchmarkError, Server, Worker, cpu_seconds, wait_until_idle
+from internal_endpoints import TOKEN
+from processes import ROOT, BenchmarkError, Program, Server, Worker, cpu_seconds, wait_until_idle
 from turns import Faults, Turn, check_posts, make_turns
 
 from clasper_worker.concurrency.cpu import usable_cpus
@@ -84,6 +85,7 @@ class Rig:
             **kept,
             "PYTHONPATH": str(ROOT),
             "BACKEND_URL": self.backend.url,
+            "INTERNAL_API_TOKEN": TOKEN,
             "AGENT_JWT_SECRET": "a-secret-of-the-benchmark-and-of-nothing-else",
             "OPENAI_BASE_URL": f"{self.model.url}/v1",
             "OPENAI_API_KEY": "none",
@@ -128,6 +130,18 @@ class Rig:
         for worker in workers:
             self.faults.notes += [f"log: {line}" for line in worker.errors()]
 
+    @contextlib.contextmanager
+    def beat(
+        self,
+        arguments: Sequence[str] = ("-m", "clasper_worker", "beat"),
+        variables: Mapping[str, str] | None = None,
+    ) -> Iterator[Program]:
+        """Celery Beat with the product's schedule; stopped at the end, its log read."""
+        environment = self.environment(**(variables or {}))
+        with Program("beat", arguments, environment, self.folder) as beat:
+            yield beat
+        self.faults.notes += [f"log: {line}" for line in beat.errors()]
+
     def run(
         self,
         workers: Sequence[Worker],
@@ -164,7 +178,7 @@ class Rig:
         return make_turns(min(max(int(self.last_rate * seconds), fewest, _FEWEST), _MOST))
 
     def wait_for_posts(
-        self, count: int, workers: Sequence[Worker] = (), while_waiting: Any = None
+        self, count: int, workers: Sequence[Program] = (), while_waiting: Any = None
     ) -> float:
         """Wait until the backend has so many replies; returns when the last one came.
 

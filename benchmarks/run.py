@@ -18,9 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import enqueue
+import fan_out
 import growth
 import in_flight
 import latency
+import notifications
 import throughput
 from machine import ForeignLoad, describe
 from plan import QUICK, Plan
@@ -37,6 +39,8 @@ MEASURES: dict[str, Measure] = {
     "latency": latency.measure,
     "enqueue": enqueue.measure,
     "growth": growth.measure,
+    "notifications": notifications.measure,
+    "fan-out": fan_out.measure,
 }
 RESULTS = HERE / "results.json"
 DOCS = ROOT / "docs"

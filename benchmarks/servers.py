@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any
 
 from http_protocol import Answer, Handler, Request, serve
+from internal_endpoints import InternalEndpoints
 from turns import MARK_END, MARK_START, reply_to
 
 _BASE = b"/api/mission-control/"
@@ -98,6 +99,7 @@ class BackendServer:
         self._history = 0
         self._calls: dict[str, int] = {}
         self._posts: list[tuple[float, str, str, str]] = []
+        self._internal = InternalEndpoints()
         self._endpoints: dict[str, Handler] = {
             "GET capabilities": self._capabilities,
             "GET tasks": self._tasks,
@@ -110,17 +112,19 @@ class BackendServer:
     def __call__(self, request: Request) -> Answer:
         if not request.path.startswith(_BASE):
             return self._command(request)
-        name = request.path[len(_BASE) :].decode()
-        endpoint = f"{request.method.decode()} {name}"
+        method, name = request.method.decode(), request.path[len(_BASE) :].decode()
+        endpoint, answer = self._internal.handler(method, name)
         self._calls[endpoint] = self._calls.get(endpoint, 0) + 1
-        answer = self._endpoints.get(endpoint)
+        answer = answer or self._endpoints.get(endpoint)
         if answer is None:
             return Answer(b'{"error": "no such endpoint"}', b"404 Not Found")
         return answer(request)
 
     def _capabilities(self, request: Request) -> Answer:
         del request
-        features = {"tasks": True, "messages": True, "documents": True}
+        features = dict.fromkeys(
+            ("tasks", "messages", "documents", "notifications_dispatch", "agents"), True
+        )
         return _json(
             {"contract_version": "v1", "features": {**features, "history": self._history >= 0}}
         )
@@ -167,13 +171,15 @@ class BackendServer:
         if request.path == b"/bench/configure":
             self._history = int(json.loads(request.body)["history"])
             self._calls, self._posts = {}, []
+            self._internal.forget()
             return Answer(b"{}")
         if request.path == b"/bench/counts":
             last = self._posts[-1][0] if self._posts else 0.0
-            return _json({"calls": self._calls, "posts": len(self._posts), "last": last})
+            counts = {"calls": self._calls, "posts": len(self._posts), "last": last}
+            return _json({**counts, **self._internal.counts()})
         if request.path == b"/bench/posts":
             return _json(self._posts)
-        return Answer(b"{}", b"404 Not Found")
+        return self._internal.command(request) or Answer(b"{}", b"404 Not Found")
 
 
 def history_text(number: int) -> str:

@@ -80,12 +80,14 @@ class Faults:
     wrong: int = 0
     doubled: int = 0
     failed: int = 0
+    unacknowledged: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
     def any(self) -> bool:
         """Whether there is one."""
-        return bool(self.missing or self.wrong or self.doubled or self.failed or self.notes)
+        counted = self.missing + self.wrong + self.doubled + self.failed + self.unacknowledged
+        return bool(counted or self.notes)
 
     def add(self, other: Faults) -> None:
         """Count the other's as well."""
@@ -93,12 +95,13 @@ class Faults:
         self.wrong += other.wrong
         self.doubled += other.doubled
         self.failed += other.failed
+        self.unacknowledged += other.unacknowledged
         self.notes += other.notes
 
     def __str__(self) -> str:
         counts = (
             f"{self.missing} missing, {self.wrong} wrong, {self.doubled} doubled replies,"
-            f" {self.failed} failed turns"
+            f" {self.failed} failed turns, {self.unacknowledged} unacknowledged notifications"
         )
         return "; ".join([counts, *self.notes[:5]])
 

@@ -16,6 +16,7 @@ from kombu import Exchange, Queue
 
 from clasper_worker.broker.schedule import ScheduleRules
 from clasper_worker.concurrency.install import install
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings, get_settings
@@ -108,6 +109,27 @@ class ClasperCelery(Celery):
     def prepare_config(self, c: Any) -> Any:
         """Lay our configuration under what the app was configured with otherwise."""
         return super().prepare_config({**celery_configuration(get_settings()), **(c or {})})
+
+    @property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """Celery's worker program; there is none while our settings contradict each other."""
+        _refuse_to_start()
+        return super().Worker
+
+    @property
+    def Beat(self) -> Any:  # noqa: N802 - Celery's name
+        """Celery's Beat program; as with the worker."""
+        _refuse_to_start()
+        return super().Beat
+
+
+def _refuse_to_start() -> None:
+    try:
+        refuse_contradictions(get_settings())
+    except ConfigurationError as exc:
+        # Ends `celery -A clasper_worker worker` with this line and exit code 1: anything else that
+        # is raised here Celery would show as a fault of its own, with a traceback.
+        raise SystemExit(f"Error ({exc.code}): {exc}") from None
 
 
 def _log_our_way(instance: Any, **_: Any) -> None:

@@ -2,7 +2,8 @@
 
 A backend that has a Celery app of its own needs none of this: ``app.send_task("clasper.send",
 kwargs={...}, queue="clasper")`` is all there is to it. The client adds a check of the request
-before it is sent, and keeps the message's text out of the sender's own Celery events.
+before it is sent, keeps the message's text out of the sender's own Celery events, and says in a
+header whose turn it is, so that the scheduler need not read the body.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from celery import Celery
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
+from clasper_worker.broker.route import route_header
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
 from clasper_worker.settings import Settings
@@ -93,14 +95,19 @@ class ClasperClient:
         return self.enqueue(parse_send_request(request, self._limits), request, job_id=job_id)
 
     def enqueue(
-        self, checked: SendRequest, request: Mapping[str, Any], *, job_id: str | None = None
+        self,
+        checked: SendRequest,
+        request: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
+        queue: str = TURN_QUEUE,
     ) -> EnqueuedTurn:
         """Enqueue a request that was checked already; its fields are sent as they were given.
 
         Raises:
             StateUnavailableError: the broker cannot be reached.
         """
-        job_id = self.submit("clasper.send", request, job_id=job_id)
+        job_id = self.submit("clasper.send", request, job_id=job_id, queue=queue)
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
         return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 
@@ -139,6 +146,7 @@ class ClasperClient:
                 task_id=job_id,
                 argsrepr="()",
                 kwargsrepr=redacted(request),
+                headers=route_header(task, request),
             )
         except (OperationalError, OSError) as exc:
             raise StateUnavailableError(

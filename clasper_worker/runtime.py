@@ -11,6 +11,7 @@ from typing import Self
 from openai import AsyncOpenAI
 
 from clasper_worker.agent_context import AgentContext, prompt_settings
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.http_client import open_http_client
 from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
@@ -87,7 +88,7 @@ class Runtime:
 
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
-            ledger=RedisLedger(state, ttl_seconds=_journal_seconds(settings)),
+            ledger=RedisLedger(state, ttl_seconds=journal_seconds(settings)),
             tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
             toolbox=Toolbox(MISSION_CONTROL_TOOLS),
             workspace=context.workspaces.snapshot,
@@ -143,20 +144,16 @@ def check_settings(settings: Settings) -> str:
     AgentTokens.from_settings(settings)
     for tier in TIERS:
         model_chain(settings, tier)
-    if settings.outage_wait_sec >= settings.clasper_turn_soft_limit_sec:
-        raise ConfigurationError(
-            "CLASPER_OUTAGE_WAIT_SEC is not below CLASPER_TURN_SOFT_LIMIT_SEC: a turn would end"
-            " before its wait does; lower the one or raise the other",
-            {"variable": "CLASPER_OUTAGE_WAIT_SEC"},
-        )
+    refuse_contradictions(settings)
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)
     return settings.backend_url
 
 
-def _journal_seconds(settings: Settings) -> int:
-    """How long turns are remembered: as their results, and well past the longest turn."""
-    longest = settings.clasper_turn_hard_limit_sec + _REDELIVERY_SECONDS
+def journal_seconds(settings: Settings) -> int:
+    """How long turns are remembered: as their results, and well past the last of their runs."""
+    a_run = settings.clasper_turn_hard_limit_sec + settings.clasper_visibility_timeout_sec
+    longest = a_run * settings.clasper_max_deliveries + _REDELIVERY_SECONDS
     return max(settings.clasper_result_ttl_sec, math.ceil(longest))
 
 

@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import LockError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    LockError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 
@@ -29,6 +36,8 @@ _BATCHES_AT_ONCE = 2
 _CALLS_IN_BATCH = 1000
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+
+_PASSING_REFUSALS = ("OOM command", "READONLY ", "MISCONF ", "NOREPLICAS ")
 
 Argument = str | bytes | int | float
 """What a script can be given."""
@@ -167,17 +176,34 @@ class State:
             raise
 
     async def _exchange(self, batch: Sequence[_Call]) -> None:
-        unknown: list[_Call] = []
-        for call, answer in zip(batch, await self._commands(batch, "EVALSHA"), strict=True):
-            if isinstance(answer, NoScriptError):
-                unknown.append(call)
-            else:
-                _settle(call, answer)
+        """Make the calls, and those again that a Redis refuses which is full or a replica now."""
+        deadline = time.monotonic() + self._seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            refused: list[tuple[_Call, Exception]] = []
+            for call, answer in zip(batch, await self._answers(batch), strict=True):
+                if isinstance(answer, Exception) and _passes(answer):
+                    refused.append((call, answer))
+                else:
+                    _settle(call, answer)
+            if time.monotonic() + pause >= deadline:
+                for call, answer in refused:
+                    _settle(call, answer)
+            batch = [call for call, _ in refused if not call.answer.done()]
+            if not batch:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _answers(self, batch: Sequence[_Call]) -> list[Any]:
+        answers = await self._commands(batch, "EVALSHA")
         # Redis was restarted, or never saw the script. EVAL makes it known as well.
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            answers = await self._commands(unknown, "EVAL")
-            for call, answer in zip(unknown, answers, strict=True):
-                _settle(call, answer)
+            again = await self._commands([batch[at] for at in unknown], "EVAL")
+            for at, answer in zip(unknown, again, strict=True):
+                answers[at] = answer
+        return answers
 
     async def _commands(self, batch: Sequence[_Call], how: str) -> list[Any]:
         """One round trip, again after a pause where the connection broke, until time is up."""
@@ -219,6 +245,14 @@ async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]])
         await connection.disconnect(nowait=True)
         raise
     return answers
+
+
+def _passes(refusal: Exception) -> bool:
+    """Whether the same call may be taken later: Redis is full, cannot save, or is a replica."""
+    if isinstance(refusal, OutOfMemoryError | ReadOnlyError):
+        return True
+    # Until Redis 7 a script's error has the reason in its text.
+    return any(word in str(refusal) for word in _PASSING_REFUSALS)
 
 
 def _settle(call: _Call, answer: Any) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
-
-from clasper_worker.broker.delivery import COLLECTED_HEADER
 from clasper_worker.concurrency.request import CoroutineRequest
 from clasper_worker.redaction import redacted
 
@@ -28,16 +25,3 @@ class RedactedRequest(CoroutineRequest):
         del safe
         shown: dict[str, Any] = super().info(safe=True)
         return shown
-
-    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Revoke, with a turn, those that were collected into it."""
-        for job in self._request_dict.get(COLLECTED_HEADER) or ():
-            self._task.backend.mark_as_revoked(job["job_id"], reason)
-        super()._announce_revoked(reason, terminated, signum, expired)
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        """At the hard limit, fail with a turn those that were collected into it."""
-        if not soft:
-            for job in self._request_dict.get(COLLECTED_HEADER) or ():
-                self._task.backend.mark_as_failure(job["job_id"], TimeLimitExceeded(timeout))
-        super().on_timeout(soft, timeout)

@@ -7,12 +7,14 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from datetime import date
 from typing import Any
 
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 
+from clasper_worker.broker.collected import Groups
 from clasper_worker.broker.delivery import TurnDelivery
 from clasper_worker.broker.doom import Doom
 from clasper_worker.broker.schedule import open_schedule
@@ -22,6 +24,7 @@ from clasper_worker.concurrency.task import CoroutineTask
 from clasper_worker.errors import (
     BackendError,
     ClasperError,
+    InvalidRequestError,
     LaneFullError,
     LeaseLostError,
     SessionBusyError,
@@ -33,7 +36,7 @@ from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
 from clasper_worker.jobs.agents import Agent
 from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
 from clasper_worker.jobs.jobs import Jobs
-from clasper_worker.jobs.notification import NotificationKey, notification_of
+from clasper_worker.jobs.notification import NotificationKey, notification_of, refuse_malformed
 from clasper_worker.jobs.standup import StandupRules, run_standup
 from clasper_worker.local_time import parse_time_of_day
 from clasper_worker.redaction import redacted
@@ -77,6 +80,13 @@ async def _open_doom() -> Doom:
 DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 
 
+async def _open_groups() -> Groups:
+    return Groups(open_schedule(get_settings()))
+
+
+GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
+
+
 async def _open_jobs() -> Jobs:
     return Jobs.open(get_settings())
 
@@ -111,8 +121,13 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
-    group = CollectedTurns(delivery.collected, app.backend)
-    doom = await DOOM.get()
+    doom, groups = await DOOM.get(), await GROUPS.get()
+
+    async def part(job_ids: tuple[str, ...]) -> None:
+        await groups.part(delivery.token, job_ids)
+        delivery.forget(job_ids)
+
+    group = CollectedTurns(delivery.collected, app.backend, part=part)
     try:
         async with doom.of_failures(delivery.token), _typed_errors("turn"):
             delivery.check_verdict()
@@ -121,10 +136,12 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
         raise Ignore("another worker has the turn") from None
     except ClasperError as exc:
         await _report_end(self.request.id, kwargs, exc)
-        await group.fail(exc, _report_end)
+        async with _or_again():
+            await group.fail(exc, _report_end)
         raise
     await _report_end(self.request.id, kwargs, result)
-    await group.succeed(result, _report_end)
+    async with _or_again():
+        await group.succeed(result, _report_end)
     return result
 
 
@@ -178,18 +195,37 @@ async def _run_turn(
                 }
             ]
         )
+    refuse_malformed(kwargs)
     settings = get_settings()
     limits = RequestLimits.from_settings(settings)
-    request = await group.join(parse_send_request(kwargs, limits), limits, _report_end)
+    try:
+        request = parse_send_request(kwargs, limits)
+    except InvalidRequestError:
+        await group.stand_apart()
+        raise
     turn = identify_turn(request.user_id, request.idempotency_key, job_id)
     structlog.contextvars.bind_contextvars(**_log_context(turn, request.user_id))
     runtime = await RUNTIME.get()
+    request = await group.join(request, turn, runtime.turns.ledger, limits, _report_end)
     turns = replace(runtime.turns, lease=delivery.lease())
     result = await run_within_limits(request, turn, turns)
     log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
     if settings.clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)
     return result
+
+
+@asynccontextmanager
+async def _or_again() -> AsyncIterator[None]:
+    """Give the turn's message back where not all who wait for its end could be told.
+
+    The turn's next run posts nothing again, and tells them.
+    """
+    try:
+        yield
+    except StateUnavailableError as exc:
+        log.error("turn.end_not_told", reason=str(exc))  # noqa: TRY400 - no fault of ours
+        raise Reject(str(exc), requeue=True) from None
 
 
 async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
@@ -310,6 +346,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
             (await JOBS.get()).slots,
             StandupRules.from_settings(get_settings()),
             holder=self.request.id,
+            day=_day(kwargs.get("slot")),
         )
         return report.as_json()
 
@@ -348,6 +385,15 @@ def _agent(kwargs: dict[str, Any]) -> Agent:
         field, _, problem = str(exc).partition(": ")
         fix = "send user_id and agent_role, and timezone as an IANA name"
         raise invalid_request([{"field": field, "problem": problem, "fix": fix}]) from None
+
+
+def _day(slot: Any) -> date | None:
+    """The day that a tick named; None where it was not a tick that asked."""
+    try:
+        return None if slot is None else date.fromisoformat(slot)
+    except (TypeError, ValueError):
+        fix = "send a date such as 2026-03-29, or leave it out"
+        raise invalid_request([{"field": "slot", "problem": "is no date", "fix": fix}]) from None
 
 
 def _log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:

@@ -12,6 +12,13 @@ from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
+from stamina.instrumentation import (
+    PrometheusOnRetryHook,
+    RetryDetails,
+    RetryHook,
+    RetryHookFactory,
+    set_on_retry_hooks,
+)
 from structlog.typing import Processor
 
 from clasper_worker.settings import Settings
@@ -111,3 +118,21 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
         logging.getLogger(name).addFilter(_NO_TICKS)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    set_on_retry_hooks([PrometheusOnRetryHook, RetryHookFactory(_tell_of_retries)])
+
+
+def _tell_of_retries() -> RetryHook:
+    """Instead of stamina's own lines: these quote errors, and those what a provider answered."""
+    log = structlog.get_logger(__name__)
+
+    def tell(details: RetryDetails) -> None:
+        log.warning(
+            "retry.scheduled",
+            error=type(details.caused_by).__name__,
+            status=getattr(details.caused_by, "status_code", None),
+            number=details.retry_num,
+            wait=round(details.wait_for, 2),
+            waited=round(details.waited_so_far, 2),
+        )
+
+    return tell

@@ -102,12 +102,13 @@ class Canceller:
 
     def _cancel(self, ids: list[str], wait: float) -> tuple[CancelledJob, ...]:
         with redis_answers():
-            found = self._find(ids)
+            found, leaving = self._find(ids)
             waiting = [job for job, word in found.items() if word == "waiting"]
             # Another broker cannot say what is queued.
             held = {"running"} if self._schedule else {"running", "unknown"}
             running = [job for job, word in found.items() if word in held]
-            announce_revoked(self._app, waiting)
+            store_revoked(self._app, leaving)  # the worker that gets it announces it
+            announce_revoked(self._app, [job for job in waiting if job not in leaving])
             if running:
                 self._app.control.revoke(running, terminate=True)
             deadline = time.monotonic() + wait
@@ -117,26 +118,25 @@ class Canceller:
             }
         return tuple(CancelledJob(job, found[job], state) for job, state in ends.items())
 
-    def _find(self, ids: list[str]) -> dict[str, Found]:
+    def _find(self, ids: list[str]) -> tuple[dict[str, Found], frozenset[str]]:
+        """What each job was, and which of those that waited a worker announces."""
         schedule = self._schedule
         if schedule is None:
-            return {job: self._by_state(job) for job in ids}
+            return {job: self._by_state(job) for job in ids}, frozenset()
         words = schedule.withdraw_all(ids, remember=True)
-        found: dict[str, Found] = {job: _FOUND[word] for job, word in words.items()}
-        for job in [job for job, word in found.items() if word == "unknown"]:
-            if self._has_ended(job):
-                found[job] = "ended"
-                schedule.recall([job])
-        missing = [job for job, word in found.items() if word == "unknown"]
+        unknown = [job for job, word in words.items() if word == "unknown"]
+        ended = {job for job in unknown if self._has_ended(job)}
+        if ended:
+            schedule.recall(ended)
+        missing = [job for job in unknown if job not in ended]
         if missing:
-            found |= dict.fromkeys(
-                take_from_queues(schedule.client, self._queues, missing), "waiting"
-            )
+            words |= take_from_queues(schedule, self._queues, missing)
             # Taken in while the queues were looked through.
-            missing = [job for job in missing if found[job] == "unknown"]
-            again = schedule.withdraw_all(missing, remember=True)
-            found |= {job: _FOUND[word] for job, word in again.items()}
-        return found
+            missing = [job for job in missing if words[job] == "unknown"]
+            words |= schedule.withdraw_all(missing, remember=True)
+        found: dict[str, Found] = {job: _FOUND[word] for job, word in words.items()}
+        found |= dict.fromkeys(ended, "ended")
+        return found, frozenset(job for job, word in words.items() if word == "leaving")
 
     def _by_state(self, job_id: str) -> Found:
         state = self._state(job_id)
@@ -160,6 +160,7 @@ class Canceller:
 
 _FOUND: dict[Withdrawal, Found] = {
     "withdrawn": "waiting",
+    "leaving": "waiting",
     "running": "running",
     "unknown": "unknown",
 }
@@ -174,8 +175,7 @@ def announce_revoked(app: Celery, jobs: Iterable[str], dispatcher: Any = None) -
         dispatcher: for the events; without one, one is made.
     """
     revoked = list(jobs)
-    for job in revoked:
-        app.backend.mark_as_revoked(job, reason="revoked", store_result=True)
+    store_revoked(app, revoked)
     if not revoked:
         return
     if dispatcher is not None:
@@ -183,6 +183,12 @@ def announce_revoked(app: Celery, jobs: Iterable[str], dispatcher: Any = None) -
         return
     with app.events.default_dispatcher() as own:
         _send_events(own, revoked)
+
+
+def store_revoked(app: Celery, jobs: Iterable[str]) -> None:
+    """Store of jobs that they are revoked."""
+    for job in jobs:
+        app.backend.mark_as_revoked(job, reason="revoked", store_result=True)
 
 
 def _send_events(dispatcher: Any, jobs: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from celery import Celery, states
 
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
-from clasper_worker.broker.task_message import TaskMessage, read_task_message
+from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
 
 _AT_ONCE = 500
 
@@ -100,7 +100,8 @@ class DeadLetters:
     def replay(self, letter_id: str) -> Replay:
         """Queue a letter's message again, in one step with dropping the letter.
 
-        The turn goes on from what it had reached, and its new outcome replaces the failure.
+        The turn goes on from what it had reached, and its new outcome replaces the failure. Whoever
+        replays it wants it run: a moment at which it was to expire holds no longer.
 
         Raises:
             StateUnavailableError: Redis does not answer.
@@ -112,7 +113,7 @@ class DeadLetters:
             if letter.job_id and letter.queue:
                 # No longer failed, before it can end anew; should we die here, the letter is left.
                 self._app.backend.store_result(letter.job_id, None, states.RECEIVED)
-            return self._schedule.replay(letter_id)
+            return self._schedule.replay(letter_id, without_expiry(letter.raw))
 
     def drop(self, letter_id: str) -> bool:
         """Forget a letter; False if there is none of that id.

@@ -45,8 +45,12 @@ class LeaseKeeper:
         schedule: a scheduler over a connection of the keeper's own.
         lease_seconds: how long a lease lasts.
         on_lost: called, on the keeper's thread, with tokens that another worker has taken over.
-        on_interrupt: called with ids of jobs that a newer turn of their session interrupts.
-        on_buried: called with messages that became dead letters.
+        on_interrupt: called with ids of jobs that a newer turn of their session interrupts,
+            whoever runs them.
+        on_cancelled: called with ids of jobs that this process runs and that are to be stopped,
+            again and again until they have: what others broadcast may not have got here.
+        on_buried: called with messages that became dead letters, perhaps more than once; returns
+            those whose callers know now.
     """
 
     def __init__(
@@ -56,13 +60,15 @@ class LeaseKeeper:
         *,
         on_lost: Callable[[tuple[str, ...]], object],
         on_interrupt: Callable[[tuple[str, ...]], object],
-        on_buried: Callable[[tuple[Burial, ...]], object],
+        on_cancelled: Callable[[tuple[str, ...]], object],
+        on_buried: Callable[[tuple[Burial, ...]], Iterable[Burial]],
     ) -> None:
         self._schedule = schedule
         self._period = lease_seconds / _REFRESHES
         self._fresh_for = lease_seconds * _FRESH
         self._on_lost = on_lost
         self._on_interrupt = on_interrupt
+        self._on_cancelled = on_cancelled
         self._on_buried = on_buried
         self._held: dict[str, float] = {}  # by when each was surely held, by time.monotonic()
         self._left: list[str] = []
@@ -117,7 +123,11 @@ class LeaseKeeper:
         return token in self._held
 
     def leave(self, settled: Iterable[str]) -> None:
-        """Leave to the next channel what one that was closed has not settled any more."""
+        """Leave what a channel that was closed has not settled any more.
+
+        The keeper settles it, or the next channel if that comes first: Celery connects again only
+        every half minute after a long outage, when the lease would have lapsed long since.
+        """
         with self._lock:
             self._left += settled
 
@@ -130,38 +140,66 @@ class LeaseKeeper:
         return left
 
     def report(self, found: Exchanged) -> None:
-        """Pass on what an exchange found beside deliveries."""
-        if found.interrupts:
-            self._on_interrupt(found.interrupts)
-        if found.buried:
-            self._on_buried(found.buried)
+        """Pass on what an exchange found beside deliveries.
+
+        A failure is logged: what it found lies in Redis as well, and the keeper comes upon it.
+        """
+        try:
+            if found.interrupts:
+                self._on_interrupt(found.interrupts)
+            if found.buried:
+                self._tell(found.buried)
+        except Exception as exc:  # noqa: BLE001 - of Redis, of kombu, or a fault of ours
+            logger.warning("what an exchange found was not passed on: %s", type(exc).__name__)
+
+    def _tell(self, buried: tuple[Burial, ...]) -> None:
+        told = tuple(one for one in self._on_buried(buried) if one.job_id)
+        if told:
+            self._schedule.told(told)
 
     def _run(self) -> None:
         wait = 0.0
         while not self._stopping.wait(wait):
             wait = self._period
             try:
+                self._settle_left()
                 self._refresh(list(self._held))
                 _, buried = self._schedule.reap()
                 if buried:
-                    self._on_buried(buried)
+                    self._tell(buried)
             except (RedisError, OSError) as exc:
                 logger.warning("leases were not prolonged: %s", type(exc).__name__)
                 wait = min(1.0, self._period)
             except Exception:
                 logger.exception("keeping leases failed")
 
+    def _settle_left(self) -> None:
+        left = self.take_left()
+        if not left:
+            return
+        try:
+            found = self._schedule.exchange(settled=left, free=0, intake=0)
+        except BaseException:
+            self.leave(left)
+            raise
+        self.report(found)
+
     def _refresh(self, tokens: list[str]) -> None:
         if not tokens:
             return
         began = time.monotonic()
-        lost = tuple(token for token in self._schedule.refresh(tokens))
+        found = self._schedule.renew(tokens)
         with self._lock:
             for token in tokens:
                 if token in self._held:
                     self._held[token] = began
             # What was given back meanwhile is not lost, but done.
-            lost = tuple(token for token in lost if self._held.pop(token, None) is not None)
+            lost = tuple(token for token in found.lost if self._held.pop(token, None) is not None)
+        if found.cancelled:
+            try:
+                self._on_cancelled(found.cancelled)
+            except Exception:  # it is said again with the next renewal, which must come
+                logger.exception("stopping cancelled jobs failed")
         if lost:
             logger.warning("%d leases were lost to another worker", len(lost))
             self._on_lost(lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from clasper_worker.broker.schedule import Schedule, Withdrawal
 from clasper_worker.broker.task_message import read_task_message
 
 # As kombu names a queue's lists, one for each of its priorities.
@@ -15,39 +16,49 @@ _LOOKED_AT = 200_000  # messages at most
 
 
 def take_from_queues(
-    client: Any, queues: Collection[str], names: Collection[str]
-) -> tuple[str, ...]:
+    schedule: Schedule, queues: Collection[str], names: Collection[str]
+) -> dict[str, Withdrawal]:
     """Take the messages of these jobs, or of these turns' jobs, out of the queues.
+
+    Those that ask for a webhook are taken in, to be delivered with the verdict ``cancelled``, as
+    which the scheduler is to remember the names: see `Schedule.withdraw_all`.
 
     It looks from the newest message on, so that what is sent or taken in meanwhile makes it look
     at some messages twice, but miss none that was there before.
 
     Args:
-        client: of the broker's Redis, one that answers in bytes.
+        schedule: the broker's scheduler.
         queues: the queues' names, beside those that workers have been seen to consume.
         names: ids of jobs and turns.
 
     Returns:
-        The ids of the jobs whose messages were taken; nobody else can get those any more.
+        The ids of the jobs whose messages were taken, ``withdrawn`` or ``leaving``.
     """
+    client = schedule.client
     wanted = frozenset(names)
     known = {queue.decode() for queue in client.smembers("clasper:queues")}
     found = [
-        (key, raw, message.job_id)
-        for key in _lists(known | set(queues))
+        (queue, key, raw, message)
+        for queue, key in _lists(known | set(queues))
         for raw in _messages(client, key)
         if (message := read_task_message(raw)) and wanted & {message.job_id, message.turn_id}
     ]
+    taken: dict[str, Withdrawal] = {}
     # Only now, since taking one moves those behind it.
-    taken = [job for key, raw, job in found if client.lrem(key, 1, raw)]
-    return tuple(dict.fromkeys(taken))
+    for queue, key, raw, message in found:
+        if (message.kwargs or {}).get("webhook") is None:
+            if client.lrem(key, 1, raw):
+                taken[message.job_id] = "withdrawn"
+        elif schedule.admit(queue, key, raw):
+            taken[message.job_id] = "leaving"
+    return taken
 
 
-def _lists(queues: Collection[str]) -> Iterator[str]:
+def _lists(queues: Collection[str]) -> Iterator[tuple[str, str]]:
     for queue in sorted(queues):
-        yield queue
+        yield queue, queue
         for priority in _PRIORITIES:
-            yield f"{queue}{_SEPARATOR}{priority}"
+            yield queue, f"{queue}{_SEPARATOR}{priority}"
 
 
 def _messages(client: Any, key: str) -> Iterator[bytes]:

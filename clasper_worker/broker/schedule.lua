@@ -6,10 +6,11 @@
 --                                                                    settled, dead ◄───┘
 --
 -- Keys (all under "clasper:"; a tag is a message's own name, a token is "tag#delivery"):
---   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (deliveries),
---                          l(apses), b(usy policy), v(erdict), u (turn), g(roup of collected tags),
---                          d(oom: why this delivery failed for good), y(ields to its session's
---                          next turn)
+--   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (of its newest
+--                          delivery, 0 before the first), w(orker that has it), l(apses that it is
+--                          blamed for), b(usy policy), v(erdict), u (turn), g(roup of collected
+--                          tags), d(oom: why this delivery failed for good), y(ields to its session's
+--                          next turn), p (the message of the same job that came before it)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
 --   rotating:<queue>       set: the tenants in that list
@@ -20,15 +21,18 @@
 --   jobs                   hash: job id → tag; turn-jobs:<turn>: set of job ids, also of ended ones
 --   cancelled              jobs and turns that are not to run if they come, by when (ms) to forget it
 --   suspect, suspects      the one running message that has lost many workers; those that wait
+--   lost:<worker>          how often the most blamed of its messages was before, for two leases' time
 --   dead, dead:<id>        dead letters, by time (ms)
+--   untold                 list: those of them whose callers have not been told yet
 --
--- ARGV[1]: what to do, ARGV[2]: how (both JSON).
+-- ARGV[1]: what to do, ARGV[2]: how (both JSON), ARGV[3]: the message that it is about, for some.
 
 local ask, how = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local call = redis.call
 local P = 'clasper:'
 local clock = call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local microseconds = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local now = math.floor(microseconds / 1000)
 local deliveries, interrupts, buried = {}, {}, {}
 
 local function field(tag, ...) return call('HMGET', P .. 'message:' .. tag, ...) end
@@ -98,13 +102,23 @@ local function text(x)
   return stripped ~= '' and stripped or nil
 end
 
-local function arguments(message)
-  local route = message.headers.clasper_route
-  if type(route) == 'table' then return route end
+local function body_arguments(message)
   local body = message.body
   if message.properties.body_encoding == 'base64' then body = base64_decode(body) end
   local decoded = cjson.decode(body)
   return decoded[2]
+end
+
+local function arguments(message)
+  local route = message.headers.clasper_route
+  if type(route) == 'table' then return route end
+  return body_arguments(message)
+end
+
+local function has_webhook(raw)
+  local readable, kwargs = pcall(function() return body_arguments(cjson.decode(raw)) end)
+  if not readable or type(kwargs) ~= 'table' then return false end
+  return kwargs.webhook ~= nil and kwargs.webhook ~= cjson.null
 end
 
 local function route(message)
@@ -143,7 +157,12 @@ local function bury(id, raw, queue, job, tenant, reason, attempts, is_told)
       call('ZREM', P .. 'dead', old)
     end
   end
-  if not is_told then buried[#buried + 1] = { id, job or '', reason } end
+  if is_told then return end
+  buried[#buried + 1] = { id, job or '', reason }
+  -- Whoever hears of it now may die before it has told the caller.
+  if job and job ~= '' then
+    call('RPUSH', P .. 'untold', cjson.encode({ id, job, reason }))
+  end
 end
 
 -- What may run.
@@ -172,9 +191,24 @@ local function make_ready(tag, queue, tenant, in_front)
   rotate(queue, tenant)
 end
 
+local function exists(tag) return call('EXISTS', P .. 'message:' .. tag) == 1 end
+
+local function register(job, tag)
+  if call('HSETNX', P .. 'jobs', job, tag) == 1 then return end
+  -- The job came again: as a retry does, or where a producer sent it twice.
+  local earlier = call('HGET', P .. 'jobs', job)
+  if exists(earlier) then call('HSET', P .. 'message:' .. tag, 'p', earlier) end
+  call('HSET', P .. 'jobs', job, tag)
+end
+
 local function forget(tag, job, turn)
+  local earlier = field(tag, 'p')[1]
   call('DEL', P .. 'message:' .. tag)
-  if call('HGET', P .. 'jobs', job) ~= tag then return end  -- the job came again, as a retry does
+  if call('HGET', P .. 'jobs', job) ~= tag then return end  -- it came again, and that one is left
+  if earlier and exists(earlier) then
+    call('HSET', P .. 'jobs', job, earlier)
+    return
+  end
   call('HDEL', P .. 'jobs', job)
   if turn ~= job then call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember) end
 end
@@ -188,10 +222,15 @@ local function advance(lane, tag)
     return
   end
   call('LPOP', key)
-  local following = call('LINDEX', key, 0)
-  if following then
+  while true do
+    local following = call('LINDEX', key, 0)
+    if not following then return end
     local about = field(following, 'q', 't')
-    if about[1] then make_ready(following, about[1], about[2]) end
+    if about[1] then
+      make_ready(following, about[1], about[2])
+      return
+    end
+    call('LPOP', key)  -- its message is gone: it must not bar the way for ever
   end
 end
 
@@ -219,27 +258,30 @@ local function admit(raw, queue)
     return
   end
   local job, tag = message.headers.id, message.properties.delivery_tag
-  if call('EXISTS', P .. 'message:' .. tag) == 1 then
+  if exists(tag) then
     tag = tag .. '+' .. call('INCR', P .. 'tick')
   end
   local tenant, lane, busy, turn, yields = route(message)
   local verdict = ''
   if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
+  local place = 0
   if lane ~= '' then
     local key = P .. 'lane:' .. lane
-    local place = call('RPUSH', key, tag)
+    place = call('RPUSH', key, tag)
     if place > 1 then
       local policy = busy ~= '' and busy or how.busy
       local head = call('LINDEX', key, 0)
-      local running = field(head, 'j', 'y')
+      local running = field(head, 'j', 'y', 'u')
       -- A heartbeat is no reason to turn anybody away: it gives way to the first who comes.
       local gives_way = running[2] and place == 2 and not yields
-      if place - 1 > how.depth and not gives_way then verdict = 'lane_full' end
-      if policy == 'reject' and not gives_way then verdict = 'busy' end
+      -- The same turn asked for again waits for its result; it neither stops nor is refused it.
+      local follows = running[3] == turn and not yields
+      if place - 1 > how.depth and not gives_way and not follows then verdict = 'lane_full' end
+      if policy == 'reject' and not gives_way and not follows then verdict = 'busy' end
       if verdict ~= '' then
         call('RPOP', key)
         lane = ''
-      elseif policy == 'interrupt' or gives_way then
+      elseif (policy == 'interrupt' and not follows) or gives_way then
         local interrupted = running[1]
         if interrupted then
           interrupts[#interrupts + 1] = interrupted
@@ -247,18 +289,14 @@ local function admit(raw, queue)
         end
       end
     end
-    call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
-      'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
-    if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
-    call('HSET', P .. 'jobs', job, tag)
-    know(job, turn)
-    if lane ~= '' and place > 1 then return end
-  else
-    call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', '',
-      'n', 0, 'l', 0, 'b', '', 'v', verdict, 'u', turn)
-    call('HSET', P .. 'jobs', job, tag)
-    know(job, turn)
   end
+  if verdict ~= '' then tenant = '' end  -- it does nothing: no cap and no backlog delays its answer
+  call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
+    'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
+  if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
+  register(job, tag)
+  know(job, turn)
+  if lane ~= '' and place > 1 then return end
   make_ready(tag, queue, tenant)
 end
 
@@ -337,14 +375,19 @@ local function waits_as_suspect(tag, lapses)
 end
 
 local function lease(tag)
-  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v')
+  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n')
   if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return false end
-  local count = call('HINCRBY', P .. 'message:' .. tag, 'n', 1)
-  if count > 1 then call('HDEL', P .. 'message:' .. tag, 'd') end
+  -- A number that no delivery of it had, not even one of which a Redis that lost its last writes
+  -- knows nothing any more: two workers must never hold the same token.
+  local before = tonumber(about[8])
+  local is_first = before == 0
+  local count = string.format('%.0f', math.max(before + 1, microseconds))
+  call('HSET', P .. 'message:' .. tag, 'n', count, 'w', ask.worker)
+  if not is_first then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
   call('ZADD', P .. 'leases', now + how.lease, tag)
   if about[3] ~= '' then call('HINCRBY', P .. 'inflight', about[3], 1) end
-  if count == 1 and about[4] ~= '' and (about[6] ~= '' and about[6] or how.busy) == 'collect' then
+  if is_first and about[4] ~= '' and (about[6] ~= '' and about[6] or how.busy) == 'collect' then
     collect(tag, about[4], about[2])
   end
   local raws = {}
@@ -354,7 +397,9 @@ local function lease(tag)
       raws[#raws + 1] = field(member, 'raw')[1] or nil
     end
   end
-  deliveries[#deliveries + 1] = { about[2], tag .. '#' .. count, about[1], about[7], about[5], raws }
+  deliveries[#deliveries + 1] = {
+    about[2], tag .. '#' .. count, about[1], about[7], about[5], raws, is_first and 0 or 1,
+  }
   return true
 end
 
@@ -388,16 +433,21 @@ end
 local function held(token)
   local tag, count = string.match(token, '^(.*)#(%d+)$')
   if not tag then return nil end
-  local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'd')
+  local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'd', 'v')
   if about[1] ~= count or call('SISMEMBER', P .. 'running', tag) == 0 then return nil end
   return tag, about
 end
 
 local function next_suspect()
-  local following = call('LPOP', P .. 'suspects')
-  if not following then return end
-  local about = field(following, 'q', 't')
-  if about[1] then make_ready(following, about[1], about[2], true) end
+  while true do
+    local following = call('LPOP', P .. 'suspects')
+    if not following then return end
+    local about = field(following, 'q', 't')
+    if about[1] then
+      make_ready(following, about[1], about[2], true)
+      return
+    end
+  end
 end
 
 local function let_go(tag, tenant)
@@ -438,6 +488,19 @@ local function bury_running(tag, about, reason, is_told)
   finish(tag, about)
 end
 
+local function bury_followers(lane, turn, reason)
+  -- They ask for the very turn that its workers did not survive: each would cost as many again.
+  if lane == '' then return end
+  for _, other in ipairs(call('LRANGE', P .. 'lane:' .. lane, 1, -1)) do
+    local about = field(other, 'u', 'raw', 'q', 'j', 't')
+    if about[1] == turn then
+      call('LREM', P .. 'lane:' .. lane, 1, other)
+      bury(other, about[2], about[3], about[4], about[5], reason, 0)
+      forget(other, about[4], turn)
+    end
+  end
+end
+
 local function settle(token)
   local tag, about = held(token)
   if not tag then return end
@@ -457,10 +520,35 @@ local function is_steady()
   -- workers get a lease's time to prolong theirs, before any is taken for dead.
   local last = tonumber(call('GET', P .. 'leases:pulse') or 0)
   call('SET', P .. 'leases:pulse', now)
-  if now - last > how.lease / 2 then
+  if now < last - how.lease / 2 then
+    -- The clock was set back (another Redis has taken over, say): no lease lasts for that long.
+    for _, tag in ipairs(call('SMEMBERS', P .. 'running')) do
+      call('ZADD', P .. 'leases', now + how.lease, tag)
+    end
+  end
+  if math.abs(now - last) > how.lease / 2 then
     call('SET', P .. 'leases:hold', now + how.lease, 'PX', how.lease * 2)
   end
   return now >= tonumber(call('GET', P .. 'leases:hold') or 0)
+end
+
+local function most_blamed(lapsed)
+  -- By lost worker, how often those of its messages were blamed that were blamed most. Only such
+  -- are blamed again: a message that kills its workers is there each time, its neighbours change.
+  local most = {}
+  for _, tag in ipairs(lapsed) do
+    local about = field(tag, 'w', 'l')
+    local worker = about[1]
+    if worker then
+      -- What it had taken last lapses last.
+      local known = most[worker] or tonumber(call('GET', P .. 'lost:' .. worker) or 0)
+      most[worker] = math.max(known, tonumber(about[2]))
+    end
+  end
+  for worker, times in pairs(most) do
+    call('SET', P .. 'lost:' .. worker, times, 'PX', how.lease * 2)
+  end
+  return most
 end
 
 local function reap(limit)
@@ -471,13 +559,20 @@ local function reap(limit)
   end
   if not is_steady() then return 0 end
   local lapsed = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
+  local blame = most_blamed(lapsed)
   for _, tag in ipairs(lapsed) do
-    local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw')
+    local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'w')
+    local lapses = tonumber(about[8])
     if not about[1] then
       call('SREM', P .. 'running', tag)
       call('ZREM', P .. 'leases', tag)
-    elseif tonumber(about[8]) + 1 >= how.attempts then
-      bury_running(tag, about, 'its worker was lost each time')
+    elseif about[10] and lapses < blame[about[10]] then
+      let_go(tag, about[3])
+      make_ready(tag, about[2], about[3], true)
+    elseif lapses + 1 >= how.attempts then
+      local reason = 'lost its worker (' .. how.attempts .. ' times)'
+      bury_followers(about[4], about[6], reason)
+      bury_running(tag, about, reason)
     else
       call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
       let_go(tag, about[3])
@@ -493,39 +588,92 @@ end
 
 local function remember(name) call('ZADD', P .. 'cancelled', now + how.remember, name) end
 
-local function withdraw(job, for_good)
-  local tag = call('HGET', P .. 'jobs', job)
-  if not tag then
-    if for_good then remember(job) end
-    return 'unknown'
-  end
-  if call('SISMEMBER', P .. 'running', tag) == 1 then
-    -- Should its worker die before it hears of it, the next one does.
-    if for_good then call('HSET', P .. 'message:' .. tag, 'v', 'cancelled') end
-    return 'running'
-  end
-  local about = field(tag, 'q', 't', 's', 'u', 'g')
-  call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
-  call('LREM', P .. 'suspects', 1, tag)
-  local group = about[5] and cjson.decode(about[5]) or {}
-  for place = #group, 1, -1 do  -- those that it had collected are to run without it
-    if call('EXISTS', P .. 'message:' .. group[place]) == 1 then
-      call('LINSERT', P .. 'lane:' .. about[3], 'AFTER', tag, group[place])
+local function put_back(members, lane, tag)
+  -- Messages that `tag` had collected wait behind it again, in their order.
+  for place = #members, 1, -1 do
+    if exists(members[place]) then
+      call('LINSERT', P .. 'lane:' .. lane, 'AFTER', tag, members[place])
     end
   end
-  forget(tag, job, about[4])
-  advance(about[3], tag)
-  return 'withdrawn'
 end
 
-local function replay(id)
-  local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue')
+local function withdraw_waiting(tag, job)
+  local about = field(tag, 'q', 't', 's', 'u', 'g', 'raw')
+  if not about[1] then
+    call('HDEL', P .. 'jobs', job)  -- its message is gone
+    return nil
+  end
+  call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
+  call('LREM', P .. 'suspects', 1, tag)
+  put_back(about[5] and cjson.decode(about[5]) or {}, about[3], tag)  -- they are to run without it
+  forget(tag, job, about[4])
+  advance(about[3], tag)
+  return { queue = about[1], raw = about[6], turn = about[4] }
+end
+
+local function leave(message, job)
+  -- A worker gets it with the verdict, outside of its lane, for the webhook that says so.
+  local tag = job .. '+' .. call('INCR', P .. 'tick')
+  call('HSET', P .. 'message:' .. tag, 'raw', message.raw, 'q', message.queue, 'j', job, 't', '',
+    's', '', 'n', 0, 'l', 0, 'b', '', 'v', 'cancelled', 'u', message.turn)
+  register(job, tag)
+  know(job, message.turn)
+  make_ready(tag, message.queue, '', true)
+end
+
+local function withdraw(job, for_good)
+  local found, gone = 'unknown', nil
+  local tag = call('HGET', P .. 'jobs', job)
+  while tag do
+    local earlier, verdict, raw = unpack(field(tag, 'p', 'v', 'raw'))
+    if call('SISMEMBER', P .. 'running', tag) == 1 then
+      -- Its worker hears of it with the next renewal of its lease, or should it die, the next one.
+      if for_good then call('HSET', P .. 'message:' .. tag, 'v', 'cancelled') end
+      found = 'running'
+    elseif verdict == 'cancelled' and has_webhook(raw) then
+      if found ~= 'running' then found = 'leaving' end  -- whoever gets it says so
+    else
+      gone = withdraw_waiting(tag, job) or gone
+    end
+    tag = earlier and exists(earlier) and earlier
+  end
+  if found == 'unknown' and gone then
+    if not has_webhook(gone.raw) then return 'withdrawn' end
+    leave(gone, job)
+    return 'leaving'
+  end
+  if found == 'unknown' and for_good then remember(job) end
+  return found
+end
+
+local function part(token, jobs)
+  -- These jobs, which it had collected, are not run with it after all.
+  local tag, about = held(token)
+  if not tag or not about[7] then return 0 end
+  local leaving, left, stay = {}, {}, {}
+  for _, job in ipairs(jobs) do leaving[job] = true end
+  for _, member in ipairs(cjson.decode(about[7])) do
+    local list = leaving[field(member, 'j')[1]] and left or stay
+    list[#list + 1] = member
+  end
+  put_back(left, about[4], tag)
+  if #stay > 0 then
+    call('HSET', P .. 'message:' .. tag, 'g', cjson.encode(stay))
+  else
+    call('HDEL', P .. 'message:' .. tag, 'g')
+  end
+  return #left
+end
+
+local function replay(id, instead)
+  local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue', 'job', 'reason')
   if not letter[1] then return 'unknown' end
   local message = read(letter[1])
   if not message or letter[2] == '' then return 'unreadable' end
   local _, _, _, turn = route(message)
   call('ZREM', P .. 'cancelled', message.headers.id, turn)
-  call('LPUSH', letter[2], letter[1])
+  call('LREM', P .. 'untold', 0, cjson.encode({ id, letter[3], letter[4] }))
+  call('LPUSH', letter[2], instead ~= '' and instead or letter[1])
   call('DEL', P .. 'dead:' .. id)
   call('ZREM', P .. 'dead', id)
   return 'replayed'
@@ -540,14 +688,34 @@ if ask.op == 'exchange' then
   if ask.free > 0 then more = select(ask.free) or more end
   return { deliveries, interrupts, buried, more and 1 or 0 }
 elseif ask.op == 'refresh' then
-  local lost = {}
+  local lost, cancelled = {}, {}
   for _, token in ipairs(ask.tokens) do
-    local tag = held(token)
-    if tag then call('ZADD', P .. 'leases', now + how.lease, tag) else lost[#lost + 1] = token end
+    local tag, about = held(token)
+    if tag then
+      call('ZADD', P .. 'leases', now + how.lease, tag)
+      if about[11] == 'cancelled' then cancelled[#cancelled + 1] = about[5] end
+    else
+      lost[#lost + 1] = token
+    end
   end
-  return lost
+  return { lost, cancelled }
 elseif ask.op == 'reap' then
-  return { reap(ask.limit), buried }
+  local lapsed, untold = reap(ask.limit), {}
+  for _, letter in ipairs(call('LRANGE', P .. 'untold', 0, ask.limit - 1)) do
+    untold[#untold + 1] = cjson.decode(letter)
+  end
+  return { lapsed, untold }
+elseif ask.op == 'told' then
+  for _, letter in ipairs(ask.letters) do
+    call('LREM', P .. 'untold', 1, cjson.encode(letter))
+  end
+  return #ask.letters
+elseif ask.op == 'admit' then
+  if call('LREM', ask.key, 1, ARGV[3]) == 0 then return 0 end
+  admit(ARGV[3], ask.queue)
+  return 1
+elseif ask.op == 'part' then
+  return part(ask.token, ask.jobs)
 elseif ask.op == 'withdraw' then
   local found = {}
   for _, job in ipairs(ask.jobs) do found[#found + 1] = withdraw(job, ask.remember) end
@@ -561,7 +729,7 @@ elseif ask.op == 'doom' then
   call('HSET', P .. 'message:' .. tag, 'd', ask.reason)
   return 1
 elseif ask.op == 'replay' then
-  return replay(ask.letter)
+  return replay(ask.letter, ask.instead)
 elseif ask.op == 'bury' then
   local tag, about = held(ask.token)
   if tag then bury_running(tag, about, ask.reason) end

@@ -7,6 +7,7 @@ between two of them has either taken a message, with a lease, or not touched it.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from clasper_worker.turn.identity import TURN_NAMESPACE
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
 Verdict = Literal["", "busy", "lane_full", "cancelled"]
-Withdrawal = Literal["withdrawn", "running", "unknown"]
+Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable"]
 
 _DEAD_LETTERS = 10_000
@@ -42,7 +43,7 @@ class ScheduleRules:
         lease_seconds: how long a delivery is a worker's without a sign of life of it.
         lane_depth: how many turns may wait behind the running one of a session.
         tenant_concurrency: how many turns of a user run at a time.
-        attempts: how often a worker may be lost with a message before that is a dead letter.
+        attempts: how many losses of workers make the message that is blamed for them a dead letter.
         busy: what a turn does whose session is busy, where it does not say.
     """
 
@@ -94,8 +95,10 @@ class Delivery:
         token: names this delivery: what it is settled, released or refreshed by.
         raw: the message as kombu encoded it.
         verdict: why it must not run, else empty.
-        lapses: how many workers were lost with it.
+        lapses: how many losses of workers it is blamed for: those in which no other message that
+            was lost with the worker had been blamed more often.
         collected: the raw messages that are to be run with it as one turn.
+        is_redelivered: whether it was delivered before.
     """
 
     queue: str
@@ -104,20 +107,29 @@ class Delivery:
     verdict: Verdict
     lapses: int
     collected: tuple[bytes, ...] = field(repr=False)
-
-    @property
-    def is_redelivered(self) -> bool:
-        """Whether it was delivered before."""
-        return not self.token.endswith("#1")
+    is_redelivered: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Burial:
-    """A message that became a dead letter just now."""
+    """A message that became a dead letter, and whose caller is to be told so."""
 
     letter_id: str
     job_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What prolonging leases found.
+
+    Attributes:
+        lost: tokens of deliveries that are not the caller's any more.
+        cancelled: ids of jobs that are, and are to be stopped.
+    """
+
+    lost: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,7 @@ class Schedule:
     ) -> None:
         self.client: Any = client  # redis-py types each answer as bytes or text
         self._rules = rules.as_json(queues)
+        self._name = uuid.uuid4().hex  # of the worker that takes messages through this
 
     def exchange(
         self,
@@ -172,14 +185,25 @@ class Schedule:
             intake: how many messages to move from the queues into lanes at most.
         """
         deliveries, interrupts, buried, more = self._call(
-            op="exchange", settled=list(settled), released=list(released), free=free, intake=intake
+            op="exchange",
+            worker=self._name,
+            settled=list(settled),
+            released=list(released),
+            free=free,
+            intake=intake,
         )
         return Exchanged(
             tuple(
                 Delivery(
-                    queue.decode(), token.decode(), raw, verdict.decode(), int(lapses), tuple(raws)
+                    queue.decode(),
+                    token.decode(),
+                    raw,
+                    verdict.decode(),
+                    int(lapses),
+                    tuple(raws),
+                    bool(again),
                 )
-                for queue, token, raw, verdict, lapses, raws in deliveries
+                for queue, token, raw, verdict, lapses, raws, again in deliveries
             ),
             tuple(job.decode() for job in interrupts),
             _burials(buried),
@@ -188,12 +212,29 @@ class Schedule:
 
     def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
         """Prolong these deliveries' leases; returns those that are not the caller's any more."""
-        return tuple(token.decode() for token in self._call(op="refresh", tokens=list(tokens)))
+        return self.renew(tokens).lost
+
+    def renew(self, tokens: Iterable[str]) -> Renewal:
+        """Prolong these deliveries' leases, and hear what became of them."""
+        lost, cancelled = self._call(op="refresh", tokens=list(tokens))
+        return Renewal(
+            tuple(token.decode() for token in lost), tuple(job.decode() for job in cancelled)
+        )
 
     def reap(self) -> tuple[int, tuple[Burial, ...]]:
-        """Make ready again whose lease has lapsed, or bury it; returns how many, and the buried."""
+        """Make ready again whose lease has lapsed, or bury it.
+
+        Returns:
+            How many lapsed, and all dead letters whose callers nobody has been said to have told.
+        """
         lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
         return int(lapsed), _burials(buried)
+
+    def told(self, burials: Iterable[Burial]) -> None:
+        """Note that the callers of these know: `reap` names them no more."""
+        letters = [[one.letter_id, one.job_id, one.reason] for one in burials]
+        if letters:
+            self._call(op="told", letters=letters)
 
     def withdraw(self, job_id: str) -> Withdrawal:
         """Drop a job that has not been delivered; see `withdraw_all`, which here remembers."""
@@ -201,6 +242,9 @@ class Schedule:
 
     def withdraw_all(self, job_ids: Iterable[str], *, remember: bool) -> dict[str, Withdrawal]:
         """Drop those of the jobs that have not been delivered, and say what each was.
+
+        One whose request asks for a webhook is ``leaving`` rather than ``withdrawn``: a worker gets
+        it with the verdict ``cancelled``, announces it as revoked and reports it.
 
         Args:
             job_ids: ids of jobs, or of turns that are not known yet.
@@ -210,6 +254,10 @@ class Schedule:
         jobs = list(job_ids)
         found = self._call(op="withdraw", jobs=jobs, remember=remember)
         return {job: word.decode() for job, word in zip(jobs, found, strict=True)}
+
+    def admit(self, queue: str, key: str, raw: bytes) -> bool:
+        """Take one message in from its queue's list; False if it is not there any more."""
+        return bool(self._call(raw, op="admit", queue=queue, key=key))
 
     def recall(self, names: Iterable[str]) -> None:
         """Remember of these jobs and turns no longer that they are cancelled."""
@@ -231,6 +279,13 @@ class Schedule:
         """
         return _burials(self._call(op="bury", token=token, reason=reason))
 
+    def part(self, token: str, job_ids: Iterable[str]) -> int:
+        """Have these jobs, collected by a delivery of the caller's, wait behind it again.
+
+        Returns how many did.
+        """
+        return int(self._call(op="part", token=token, jobs=list(job_ids)))
+
     def doom(self, token: str, reason: str) -> bool:
         """Have settling this delivery make it a dead letter; False if it is not the caller's.
 
@@ -239,17 +294,22 @@ class Schedule:
         """
         return bool(self._call(op="doom", token=token, reason=reason))
 
-    def replay(self, letter_id: str) -> Replay:
-        """Put a dead letter's message back in its queue, and drop the letter."""
-        answer: Replay = self._call(op="replay", letter=letter_id).decode()
+    def replay(self, letter_id: str, instead: str = "") -> Replay:
+        """Put a dead letter's message back in its queue, and drop the letter.
+
+        Args:
+            letter_id: the letter's.
+            instead: the message as it is to be queued; as it lay there when omitted.
+        """
+        answer: Replay = self._call(op="replay", letter=letter_id, instead=instead).decode()
         return answer
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
 
-    def _call(self, **ask: Any) -> Any:
-        return self._script(args=[json.dumps(ask), self._rules])
+    def _call(self, *raw: bytes, **ask: Any) -> Any:
+        return self._script(args=[json.dumps(ask), self._rules, *raw])
 
     @cached_property
     def _script(self) -> Any:

@@ -49,6 +49,19 @@ def read_task_message(raw: bytes) -> TaskMessage | None:
     return TaskMessage(job_id, str(task or ""), _kwargs(message))
 
 
+def without_expiry(raw: bytes) -> str:
+    """The message with no moment after which workers drop it; empty where it has none as it is."""
+    try:
+        message = json.loads(raw)
+        expires = message["headers"].get("expires")
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return ""
+    if expires is None:
+        return ""
+    message["headers"]["expires"] = None
+    return json.dumps(message)
+
+
 def _kwargs(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
         body = message["body"]

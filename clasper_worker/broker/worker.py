@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import redis
-from celery import bootsteps, states
+from celery import bootsteps
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from kombu.asynchronous import Hub
 from vine import promise
 
+from clasper_worker.broker.burials import Burials, store_burial
 from clasper_worker.broker.leases import LeaseKeeper
-from clasper_worker.broker.schedule import Burial, Schedule, ScheduleRules
+from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.broker.transport import Transport
 from clasper_worker.concurrency.consumer import BatchingConsumer
-from clasper_worker.errors import DeadLetterError
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper
+_ANSWER_SECONDS = 5.0  # that Redis may take for the keeper, though not longer than half a lease
 
 
 class TurnConsumer(BatchingConsumer):
@@ -58,8 +58,11 @@ class TurnConsumer(BatchingConsumer):
         # Celery's own log line would quote the message.
         message.reject_log_error(logger, self.connection_errors)
         job_id = message.headers.get("id")
-        if job_id:
-            _store_failure(self.app, job_id, message.dead_letter_reason)
+        if job_id:  # another broker than Redis tells of no burial
+            try:
+                store_burial(self.app, job_id, message.dead_letter_reason)
+            except Exception:
+                logger.exception("could not store the failure of %s", job_id)
         del body, exc
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -114,10 +117,11 @@ class KeepLeases(bootsteps.StartStopStep):
         rules = ScheduleRules(**options.get("schedule_rules", {}))
         channel = consumer.connection.default_channel
         pool = channel.pool
+        patience = min(_ANSWER_SECONDS, rules.lease_seconds / 2)
         self._client = redis.Redis(
             connection_pool=redis.ConnectionPool(
                 connection_class=pool.connection_class,
-                **{**pool.connection_kwargs, "socket_timeout": _ANSWER_SECONDS},
+                **{**pool.connection_kwargs, "socket_timeout": patience},
             )
         )
         stopper = _Stopper(consumer)
@@ -126,22 +130,40 @@ class KeepLeases(bootsteps.StartStopStep):
             rules.lease_seconds,
             on_lost=stopper.stop,
             on_interrupt=lambda jobs: consumer.app.control.revoke(list(jobs), terminate=True),
-            on_buried=lambda buried: _report_burials(consumer.app, buried),
+            on_cancelled=stopper.revoke,
+            on_buried=Burials(Schedule(self._client, rules), consumer.app).report,
         )
 
 
 class _Stopper:
-    """Stops turns whose lease another worker has, on the consumer's thread."""
+    """Stops turns that another worker has, or that are cancelled, on the consumer's thread."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
 
     def stop(self, tokens: tuple[str, ...]) -> None:
+        """Stop what another worker has taken over."""
+        self._soon(self._stop, tokens)
+
+    def revoke(self, jobs: tuple[str, ...]) -> None:
+        """Stop jobs as Celery's revoke does, of which this worker may not have heard."""
+        self._soon(self._revoke, jobs)
+
+    def _soon(self, do: Callable[[tuple[str, ...]], None], names: tuple[str, ...]) -> None:
         hub: Hub | None = self._consumer.hub
         if hub is None:
-            self._stop(tokens)
+            do(names)
         else:
-            hub.call_soon(promise(self._stop, (tokens,)))
+            hub.call_soon(promise(do, (names,)))
+
+    def _revoke(self, jobs: tuple[str, ...]) -> None:
+        for job in jobs:
+            request = worker_state.requests.get(job)
+            if request is None or job in worker_state.revoked:
+                continue  # it has ended, or Celery's revoke has come
+            logger.info("stopping %s: it is cancelled", job)
+            worker_state.revoked.add(job)
+            request.terminate(self._consumer.pool, signal="TERM")
 
     def _stop(self, tokens: tuple[str, ...]) -> None:
         lost = set(tokens)
@@ -153,20 +175,3 @@ class _Stopper:
                 # by acknowledging the message: a turn that was just ending does that itself, and
                 # kombu takes it only once.
                 request.message.channel.basic_ack(request.message.delivery_tag)
-
-
-def _report_burials(app: Any, buried: Iterable[Burial]) -> None:
-    for burial in buried:
-        logger.error("dead letter %s (%s): %s", burial.letter_id, burial.job_id, burial.reason)
-        if burial.job_id:
-            _store_failure(app, burial.job_id, burial.reason)
-
-
-def _store_failure(app: Any, job_id: str, reason: str) -> None:
-    error = DeadLetterError(
-        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
-    )
-    try:
-        app.backend.store_result(job_id, error, states.FAILURE)
-    except Exception:
-        logger.exception("could not store the failure of %s", job_id)

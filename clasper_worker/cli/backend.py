@@ -47,16 +47,27 @@ Example:
     metavar="NAME",
     help=f"Switch a feature off; may be repeated. One of: {', '.join(FEATURES)}.",
 )
+@click.option(
+    "--register-agents",
+    is_flag=True,
+    help="List each agent that posts a message among those that get heartbeats and standups.",
+)
 @click.option("--access-log", is_flag=True, help="Log each request.")
 def command(
-    host: str, port: int, database: str | None, disabled: tuple[str, ...], access_log: bool
+    *,
+    host: str,
+    port: int,
+    database: str | None,
+    disabled: tuple[str, ...],
+    register_agents: bool,
+    access_log: bool,
 ) -> None:
     """Run the reference backend: Mission Control, contract v1, over SQLite.
 
     Reads AGENT_JWT_SECRET (required), AGENT_JWT_ALGORITHM and INTERNAL_API_TOKEN. Without the
     last one, the features for the dispatcher are off. The API is described at /docs.
     """
-    config = _configure(database, frozenset(disabled))
+    config = _configure(database, frozenset(disabled), registers_agents=register_agents)
     app = create_app(config)
     with _listen(host, port) as listener:
         server = _Server(
@@ -82,7 +93,9 @@ class _Server(uvicorn.Server):
         click.echo(self.banner)
 
 
-def _configure(database: str | None, disabled: frozenset[str]) -> BackendConfig:
+def _configure(
+    database: str | None, disabled: frozenset[str], *, registers_agents: bool
+) -> BackendConfig:
     settings = load_settings()
     if settings.agent_jwt_secret is None:
         raise ConfigurationError(
@@ -102,6 +115,7 @@ def _configure(database: str | None, disabled: frozenset[str]) -> BackendConfig:
         agent_jwt_algorithm=settings.agent_jwt_algorithm,
         internal_api_token=token.get_secret_value() if token else None,
         database=database or _default_database(settings.clasper_state_dir),
+        registers_agents=registers_agents,
         disabled_features=disabled,
     )
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.settings import get_settings
 from clasper_worker.telemetry import configure_logging
 
@@ -21,6 +22,7 @@ def command(ctx: click.Context) -> None:
 
     Two of them are safe: one leads, the other takes over when it is gone.
     """
+    refuse_contradictions(get_settings())
     from beat_schedule import app  # noqa: PLC0415 - `clasper --help` does without Celery
 
     configure_logging(get_settings())

@@ -33,8 +33,8 @@ Example:
 def command() -> None:
     """Look at the messages that were given up, queue them again, or drop them.
 
-    A message comes here when its turn failed for good, when its worker was lost each time, or when
-    nobody could read it.
+    A message comes here when its turn failed for good, when it lost its worker several times, or
+    when nobody could read it.
     """
 
 

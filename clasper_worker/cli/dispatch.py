@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import uuid
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 
@@ -15,16 +16,24 @@ from clasper_worker.errors import ClasperError, ConfigurationError
 from clasper_worker.http_client import open_http_client
 from clasper_worker.jobs.dispatch import Dispatcher, DispatchRules, Poll
 from clasper_worker.jobs.jobs import Jobs
+from clasper_worker.jobs.own_notes import OwnNotes
 from clasper_worker.jobs.shim_queue import ShimQueue
+from clasper_worker.jobs.slots import Notes
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
+_NOTHING = {
+    "unsupported": "the backend has no feature notifications_dispatch",
+    "elsewhere": "another dispatcher is polling",
+    "too_soon": "the last poll was just now",
+}
+
 
 @click.command(name="dispatch", epilog="Example: clasper dispatch --once")
 @click.option("--once", is_flag=True, help="Poll once and end.")
-@click.option("--http", is_flag=True, help="Hand turns to the shim (AGENT_DAEMON_URL).")
+@click.option("--http", is_flag=True, help="Hand turns to the shim (AGENT_DAEMON_URL): no broker.")
 @click.option("--json", "as_json", is_flag=True, help="Print what each poll did as JSON.")
 def command(*, once: bool, http: bool, as_json: bool) -> None:
     """Poll the backend's undelivered notifications and enqueue a turn for each.
@@ -49,20 +58,28 @@ async def _dispatch(settings: Settings, *, once: bool, http: bool, as_json: bool
         resources.push_async_callback(client.aclose)
         transport = BackendTransport(client, attempts=settings.clasper_backend_attempts)
         backend = InternalBackend.from_settings(settings, transport)
-        jobs = Jobs.open(settings)
-        resources.push_async_callback(jobs.close)
-        dispatcher = jobs.dispatcher(backend)
+        notes: Notes
+        shim: ShimQueue | None = None
         if http:
             shim = ShimQueue.from_settings(settings)
             resources.push_async_callback(shim.aclose)
-            rules = DispatchRules.from_settings(settings)
-            dispatcher = Dispatcher(backend, jobs.slots, shim, rules)
+            notes = OwnNotes()
+            dispatcher = Dispatcher(backend, notes, shim, DispatchRules.from_settings(settings))
+        else:
+            jobs = Jobs.open(settings)
+            resources.push_async_callback(jobs.close)
+            notes, dispatcher = jobs.slots, jobs.dispatcher(backend)
+
+        async def look_after() -> None:
+            if shim is not None:
+                await shim.look_after(notes)
+
         holder = str(uuid.uuid4())
         if once:
             await _once(dispatcher, holder, as_json=as_json)
         else:
             interval = settings.dispatch_min_interval_sec
-            await _until_stopped(dispatcher, holder, interval, as_json=as_json)
+            await _until_stopped(dispatcher, holder, interval, look_after, as_json=as_json)
 
 
 async def _once(dispatcher: Dispatcher, holder: str, *, as_json: bool) -> None:
@@ -72,20 +89,19 @@ async def _once(dispatcher: Dispatcher, holder: str, *, as_json: bool) -> None:
             break
         await asyncio.sleep(0.2)
         poll = await dispatcher.poll(holder, at_once=True)
-    _show(poll, as_json=as_json)
+    if as_json or poll.outcome == "polled":
+        _show(poll, as_json=as_json)
     if poll.outcome != "polled":
-        raise ConfigurationError(
-            "Nothing was dispatched: "
-            + (
-                "the backend has no feature notifications_dispatch"
-                if poll.outcome == "unsupported"
-                else "another dispatcher holds the lock"
-            )
-        )
+        raise ConfigurationError(f"Nothing was dispatched: {_NOTHING[poll.outcome]}")
 
 
 async def _until_stopped(
-    dispatcher: Dispatcher, holder: str, interval: float, *, as_json: bool
+    dispatcher: Dispatcher,
+    holder: str,
+    interval: float,
+    look_after: Callable[[], Awaitable[None]],
+    *,
+    as_json: bool,
 ) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -94,13 +110,14 @@ async def _until_stopped(
     click.echo("dispatcher: polling; Ctrl-C stops it", err=True)
     while not stopped.is_set():
         try:
+            await look_after()
             poll = await dispatcher.poll(holder)
         except ConfigurationError:
             raise
         except ClasperError as exc:
             click.echo(f"dispatcher: {exc}", err=True)
         else:
-            if poll.enqueued or poll.malformed:
+            if poll.enqueued or poll.malformed or poll.outcome == "unsupported":
                 _show(poll, as_json=as_json)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), interval)
@@ -113,4 +130,4 @@ def _show(poll: Poll, *, as_json: bool) -> None:
         text = f"dispatch_ok: {poll.found} undelivered, {poll.enqueued} enqueued"
         click.echo(text + (f", {poll.malformed} malformed" if poll.malformed else ""))
     else:
-        click.echo(f"dispatch: {poll.outcome}")
+        click.echo(f"dispatch: {_NOTHING[poll.outcome]}")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
+from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
 from clasper_worker.client import ClasperClient
@@ -24,7 +27,8 @@ QUEUE = "clasper.periodic"
 def command(*, user_id: str | None, agent_role: str | None, timeout: float, as_json: bool) -> None:
     """Have a worker run one heartbeat of an agent, at whatever hour, and show what came of it.
 
-    Exit code 0 only if it took place.
+    It is skipped where HEARTBEAT.md says nothing and while the session is busy, and gives way to a
+    message that comes meanwhile. Exit code 0 only if it took place.
     """
     settings = get_settings()
     user = user_id or settings.user_id
@@ -37,16 +41,7 @@ def command(*, user_id: str | None, agent_role: str | None, timeout: float, as_j
     try:
         request = {"user_id": user, "agent_role": role, "any_time": True}
         job_id = client.submit("clasper.heartbeat", request, queue=QUEUE)
-        report = client.app.AsyncResult(job_id).get(timeout=timeout)
-    except CeleryTimeoutError:
-        raise StateUnavailableError(
-            f"The heartbeat has not ended within {timeout:g} s; it goes on. Is a worker running?",
-            {"job_id": job_id},
-        ) from None
-    except (RedisError, RuntimeError) as exc:
-        raise StateUnavailableError(
-            "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
-        ) from exc
+        report = _report(client.app.AsyncResult(job_id), timeout)
     finally:
         client.close()
     took_place = report["status"] != "skipped"
@@ -59,3 +54,25 @@ def command(*, user_id: str | None, agent_role: str | None, timeout: float, as_j
         click.echo(f"{user} ({role}): {found}; {report['tool_calls']} tool calls")
         click.echo("heartbeat_ok")
     sys.exit(0 if took_place else 1)
+
+
+def _report(job: AsyncResult, timeout: float) -> dict[str, Any]:
+    """What became of the heartbeat, once it has ended.
+
+    Raises:
+        ClasperError: it failed, or has not ended in time.
+    """
+    try:
+        report: dict[str, Any] = job.get(timeout=timeout)
+    except CeleryTimeoutError:
+        raise StateUnavailableError(
+            f"The heartbeat has not ended within {timeout:g} s; it goes on. Is a worker running?",
+            {"job_id": job.id},
+        ) from None
+    except TaskRevokedError:
+        return {"status": "skipped", "reason": "gave_way", "tool_calls": 0}
+    except (RedisError, RuntimeError) as exc:
+        raise StateUnavailableError(
+            "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
+        ) from exc
+    return report

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import httpx2
+from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from redis.exceptions import RedisError
 
@@ -95,6 +96,8 @@ def _send_celery(settings: Settings, request: dict[str, Any], wait: float) -> di
             result: dict[str, Any] = turn.result.get(timeout=wait)
         except CeleryTimeoutError:
             raise _timed_out(ids, wait) from None
+        except TaskRevokedError:
+            raise ClasperError(f"The turn was cancelled. turn_id {turn.turn_id}") from None
         except (RedisError, RuntimeError) as exc:
             raise StateUnavailableError(
                 "The result backend cannot be reached: check CELERY_RESULT_BACKEND"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.settings import load_settings
 from clasper_worker.telemetry import configure_logging
 
@@ -24,6 +25,7 @@ def command(host: str | None, port: int | None) -> None:
     given = {"clasper_host": host, "clasper_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     configure_logging(settings)
+    refuse_contradictions(settings)
     refuse_open_door(settings)
     uvicorn.run(
         create_app(settings),

@@ -21,10 +21,21 @@ from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
 
+def _timezone(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value if value is None else check_timezone(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+
+
 @click.command(name="standup", epilog="Example: clasper standup --user u1 --timezone Europe/Berlin")
 @click.option("--user", "user_id", help="The user to act for (USER_ID); else all agents.")
 @click.option("--role", "agent_role", help="The agent's role (AGENT_ROLE, default).")
-@click.option("--timezone", help="IANA name; else the agent's own, else STANDUP_TIMEZONE.")
+@click.option(
+    "--timezone",
+    callback=_timezone,
+    help="IANA name; else the agent's own, else STANDUP_TIMEZONE.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be posted, and post nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each as JSON.")
 def command(
@@ -42,8 +53,6 @@ def command(
     settings = get_settings()
     configure_logging(settings, level="WARNING")
     try:
-        if timezone is not None:
-            check_timezone(timezone)
         one = {"user_id": user_id, "agent_role": agent_role or settings.agent_role}
         chosen = [Agent.of(one)] if user_id else None
     except ValueError as exc:
@@ -90,8 +99,14 @@ async def _standups(
     finally:
         await jobs.close()
         await runtime.close()
+    if not agents:
+        click.echo(
+            "The backend lists no agents (feature agents): name some in CLASPER_AGENTS, or one by"
+            " --user",
+            err=True,
+        )
     if not failed and not as_json:
-        click.echo(f"{len(agents)} agents")
+        click.echo("1 agent" if len(agents) == 1 else f"{len(agents)} agents")
         click.echo("standup_ok")
     return not failed
 
@@ -101,7 +116,11 @@ def _show(agent: Agent, report: StandupReport, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**who, **report.as_json(), "text": report.text}))
         return
-    by = f", by the {report.source}" if report.source else ""
-    click.echo(f"{agent.user_id} ({agent.agent_role}): {report.day} {report.status}{by}")
+    if report.status == "dry_run":
+        told = "the backend would write it" if report.text is None else "not posted"
+        click.echo(f"{agent.user_id} ({agent.agent_role}): {report.day} {told}")
+    else:
+        by = f", by the {report.source}" if report.source else ""
+        click.echo(f"{agent.user_id} ({agent.agent_role}): {report.day} {report.status}{by}")
     if report.text:
         click.echo(f"\n{report.text}\n")

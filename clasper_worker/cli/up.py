@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.local_stack.console import StackConsole
 from clasper_worker.local_stack.plan import StackOptions
 from clasper_worker.local_stack.stack import prepare_stack, run_stack
@@ -71,7 +72,9 @@ def command(  # noqa: PLR0913 - click passes one argument an option
     OPENAI_BASE_URL). A usual port that is taken is replaced by a free one; a port that you ask for
     is not, and 0 is any free one. Other commands in this folder find the stack by themselves.
     """
-    state_dir = load_settings().clasper_state_dir
+    settings = load_settings()
+    refuse_contradictions(settings)
+    state_dir = settings.clasper_state_dir
     prepare_state_dir(state_dir)
     with contextlib.ExitStack() as exits:
         exits.enter_context(only_stack(state_dir))

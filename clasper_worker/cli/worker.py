@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from clasper_worker.concurrency.cpu import run_on, usable_cpus
+from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.settings import get_settings
 
 
@@ -36,6 +37,7 @@ def command(ctx: click.Context, processes: int | None, pin: bool, cpu: int | Non
     Each process holds -c turns in flight (500 unless given) on an event loop of its own. SIGTERM
     or Ctrl-C lets running turns finish; a second one, or SIGQUIT, does not.
     """
+    refuse_contradictions(get_settings())  # once, rather than in each process of a group
     count = processes or os.cpu_count() or 1
     if cpu is not None:
         run_on(cpu)

@@ -58,7 +58,7 @@ class Acknowledgements:
             StateUnavailableError: the broker does not take the acknowledgement.
         """
         if isinstance(end, ClasperError) and not end.details.get("posted"):
-            seconds = _TRY_AGAIN_SECONDS if end.transient else GIVEN_UP_SECONDS
+            seconds = left_alone_for(is_transient=end.transient)
             metrics.count("notification", "failed")
             log.warning("dispatch.turn_failed", error=end.code, again_in=seconds)
             await self._note(key, "failed", seconds)
@@ -91,6 +91,11 @@ class Acknowledgements:
             await self._slots.write([key.note], text, seconds)
         except StateUnavailableError:
             log.warning("dispatch.not_noted")  # then it is dispatched anew, and not run again
+
+
+def left_alone_for(*, is_transient: bool) -> float:
+    """Seconds until a notification whose turn failed is given another one."""
+    return _TRY_AGAIN_SECONDS if is_transient else GIVEN_UP_SECONDS
 
 
 def pause_after(attempt: int) -> float | None:

@@ -21,7 +21,8 @@ from clasper_worker.settings import Settings
 from clasper_worker.turn.request import DEFAULT_ROLE
 
 _LISTED_SECONDS = 45.0  # within which the backend has to list its agents
-_KEPT_SECONDS = 300.0  # what the backend says of its agents
+_KEPT_SECONDS = (30.0, 300.0)  # what the backend says of its agents, from few to very many
+_KEPT_SECONDS_PER_AGENT = 0.1
 _FILE_ENDS = (".yaml", ".yml")
 
 log = structlog.get_logger(__name__)
@@ -125,6 +126,11 @@ def _wrong(problem: str) -> ConfigurationError:
     return ConfigurationError(f"CLASPER_AGENTS: {problem}", {"variable": "CLASPER_AGENTS"})
 
 
+def _kept_for(agents: int) -> float:
+    least, most = _KEPT_SECONDS
+    return min(max(least, agents * _KEPT_SECONDS_PER_AGENT), most)
+
+
 class Roster:
     """The agents: of ``CLASPER_AGENTS``, else of ``USER_ID``, else those that the backend lists.
 
@@ -165,7 +171,8 @@ class Roster:
                 raise ConfigurationError(f"AGENT_ROLE: {exc}", {"variable": "AGENT_ROLE"}) from None
             return (one,)
         if self._listed is None or self._listed[1] <= self._clock():
-            self._listed = (await self._list_or_keep(), self._clock() + _KEPT_SECONDS)
+            listed = await self._list_or_keep()
+            self._listed = (listed, self._clock() + _kept_for(len(listed or ())))
         return self._listed[0]
 
     async def _list_or_keep(self) -> tuple[Agent, ...] | None:

@@ -32,7 +32,7 @@ from clasper_worker.errors import (
 from clasper_worker.jobs import metrics
 from clasper_worker.jobs.notification import Malformed, NotificationTurn, read_delivery
 from clasper_worker.jobs.queue import Job, JobQueue
-from clasper_worker.jobs.slots import Slots
+from clasper_worker.jobs.slots import Notes
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.settings import Settings
 from clasper_worker.turn.request import RequestLimits
@@ -122,7 +122,7 @@ class Dispatcher:
 
     Args:
         backend: under the internal token.
-        slots: notes and locks shared by all workers.
+        slots: notes and locks, shared by all workers unless it runs apart from them.
         queue: where the turns go.
         rules: the operator's.
         clock: monotonic seconds.
@@ -131,7 +131,7 @@ class Dispatcher:
     def __init__(
         self,
         backend: InternalBackend,
-        slots: Slots,
+        slots: Notes,
         queue: JobQueue,
         rules: DispatchRules,
         *,
@@ -251,7 +251,9 @@ class Dispatcher:
         await self._slots.write(notes, "enqueued", UNDER_WAY_SECONDS, only_new=True)
         await self._slots.write([item.note for item in malformed], "failed", GIVEN_UP_SECONDS)
         for item in malformed:
-            log.warning("dispatch.malformed", note=item.note)
+            log.warning(
+                "dispatch.malformed", notification_id=item.notification_id, reason=item.reason
+            )
 
 
 def _turn(request: Any) -> Job:

@@ -49,6 +49,8 @@ _SHORT_CHARS = 120  # what may stand beside HEARTBEAT_OK without being worth a m
 _HISTORY = 6  # enough not to repeat itself
 _TASKS_READ = 200
 _TASKS_SHOWN = 20
+_NOTIFICATIONS_READ = 500
+_NOTIFICATIONS_SHOWN = 20
 _VIEW_CHARS = 6_000
 _FRAME = re.compile(r"^[\s*_`\"'>#]+|[\s*_`\"']+$")
 
@@ -247,6 +249,7 @@ async def look_around(backend: AgentBackend) -> str:
         BackendError: the backend failed.
     """
     shown: list[str] = []
+    payload: Mapping[str, Any] = {}
     if await backend.has("heartbeat"):
         try:
             payload = await backend.record_heartbeat()
@@ -254,9 +257,11 @@ async def look_around(backend: AgentBackend) -> str:
             log.warning("heartbeat.not_recorded", reason=str(exc))
         else:
             shown.append(_data("heartbeat", payload))
-    elif await backend.has("notifications"):
-        unread = [item for item in await backend.notifications() if not _is_read(item)]
-        shown.append(_data("unread notifications", unread))
+    # Unless the backend's own view has them.
+    if not any("notification" in name for name in payload) and await backend.has("notifications"):
+        found = await backend.notifications(at_most=_NOTIFICATIONS_READ)
+        unread = [item for item in found if not _is_read(item)]
+        shown.append(_data("unread notifications", unread[-_NOTIFICATIONS_SHOWN:]))
     tasks: list[dict[str, str]] = []
     read = 0
     async for task in backend.tasks():

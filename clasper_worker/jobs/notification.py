@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -18,7 +18,9 @@ DEFAULT_TITLE = "Notifications"
 
 _TITLE_CHARS = 256
 _KEY_CHARS = 200
+_REASON_CHARS = 1000
 
+_MALFORMED = "malformed_notification"  # in a request's metadata: which one, and why
 _MARK = "dispatch"  # in a request's metadata: which notification the turn answers
 
 
@@ -72,15 +74,20 @@ class NotificationTurn:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A delivery that is no turn: its request fails when it is run, and says why.
+    """A delivery that is no turn.
 
     Attributes:
         note: the name of the note that it was seen to.
-        request: what there is of a send request.
+        notification_id: as far as it has one.
+        reason: why; none of the delivery's own text.
+        request: a send request that fails with the reason as soon as it is run, whatever the
+            delivery says, and so becomes a dead letter. Its message is the delivery.
     """
 
     note: str
-    request: Mapping[str, Any]
+    notification_id: str
+    reason: str
+    request: Mapping[str, Any] = field(repr=False)
 
 
 def read_delivery(
@@ -91,15 +98,20 @@ def read_delivery(
     The turn's task is the notification's ``task_id``, else that of its title, else
     ``default_title``'s, else one made for notifications.
     """
+    if not isinstance(raw, Mapping):
+        return _malformed(raw, f"notification:{_digest(raw)}", "it is no JSON object", limits)
     try:
         delivery = _Delivery.model_validate(raw)
-    except ValidationError:
-        return _malformed(raw)
+    except ValidationError as exc:
+        problems = exc.errors(include_input=False, include_url=False, include_context=False)
+        told = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)
+        return _malformed(raw, f"notification:{_digest(raw)}", "; ".join(told), limits)
     request = _request(delivery, default_title or DEFAULT_TITLE)
     try:
         checked = parse_send_request(request, limits)
-    except InvalidRequestError:
-        return Malformed(NotificationKey(delivery.user_id, delivery.notification_id).note, request)
+    except InvalidRequestError as exc:
+        key = NotificationKey(delivery.user_id, delivery.notification_id)
+        return _malformed(raw, key.note, str(exc), limits)
     # As the request has it: white space around it is no part of it.
     key = NotificationKey(checked.user_id, delivery.notification_id)
     return NotificationTurn(key, checked.session, request)
@@ -135,15 +147,36 @@ def _request(delivery: _Delivery, default_title: str) -> dict[str, Any]:
     }
 
 
-def _malformed(raw: Any) -> Malformed:
-    fields = raw if isinstance(raw, Mapping) else {"content": raw}
+def refuse_malformed(arguments: Mapping[str, Any]) -> None:
+    """Fail what `read_delivery` found to be no turn.
+
+    Raises:
+        InvalidRequestError: tells what is wrong with the notification.
+    """
+    metadata = arguments.get("metadata")
+    mark = metadata.get(_MALFORMED) if isinstance(metadata, Mapping) else None
+    if isinstance(mark, Mapping):
+        named, reason = (str(mark.get(name))[:_REASON_CHARS] for name in ("id", "reason"))
+        raise InvalidRequestError(
+            f"Malformed notification {named}: {reason}", {"notification_id": named}
+        )
+
+
+def _malformed(raw: Any, note: str, reason: str, limits: RequestLimits) -> Malformed:
+    fields = raw if isinstance(raw, Mapping) else {}
+    named, user = _plain(fields.get("notification_id")), _plain(fields.get("user_id"))
     request = {
-        "user_id": fields.get("user_id"),
-        "session_key": fields.get("session_key"),
-        "message": fields.get("content"),
-        "metadata": {"malformed_notification": str(fields.get("notification_id"))[:_KEY_CHARS]},
+        "user_id": user or "unknown",
+        "message": json.dumps(raw)[: limits.message_chars],
+        "metadata": {_MALFORMED: {"id": named or "without an id", "reason": reason}},
     }
-    return Malformed(f"notification:{_digest(raw)}", request)
+    return Malformed(note, named, reason, request)
+
+
+def _plain(value: Any) -> str:
+    """An id that can be shown, else nothing."""
+    text = str(value).strip() if isinstance(value, str | int) else ""
+    return text if len(text) <= _KEY_CHARS and text.isprintable() else ""
 
 
 def _digest(value: Any) -> str:

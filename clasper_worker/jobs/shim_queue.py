@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import httpx2
+import structlog
 
-from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
+from clasper_worker.jobs import metrics
+from clasper_worker.jobs.acknowledge import left_alone_for
+from clasper_worker.jobs.notification import NotificationKey, notification_of
 from clasper_worker.jobs.queue import Job
+from clasper_worker.jobs.slots import Notes
 from clasper_worker.settings import Settings
 
 _SECONDS = 30.0
+_AT_ONCE = 16  # sessions whose turns are on their way to the shim
+_LOOKED_AFTER = 100  # turns that are asked after between two polls
+_KEY_REFUSED = frozenset({401, 403})
+_LATER = frozenset({408, 425, 429})
+
+log = structlog.get_logger(__name__)
 
 
 class ShimQueue:
-    """Posts turns to the shim, which enqueues them.
+    """Posts turns to the shim, which enqueues them, and asks it what became of them.
 
     Args:
         client: with the shim's address and key.
@@ -22,6 +37,7 @@ class ShimQueue:
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
+        self._under_way: dict[str, NotificationKey] = {}  # by job
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ShimQueue:
@@ -45,24 +61,105 @@ class ShimQueue:
         )
 
     async def put(self, jobs: Sequence[Job]) -> None:
-        """See `clasper_worker.jobs.queue.JobQueue.put`. What the shim finds invalid is left out.
+        """See `clasper_worker.jobs.queue.JobQueue.put`; the order is kept within each session.
+
+        What the shim refuses for its content is logged with the reason, and left out.
 
         Raises:
+            ConfigurationError: the shim does not accept our key.
             StateUnavailableError: the shim does not answer, or not well.
         """
+        sessions: defaultdict[str, list[Job]] = defaultdict(list)
         for job in jobs:
-            try:
-                answer = await self._client.post("/api/agents/send", json=dict(job.arguments))
-            except httpx2.HTTPError as exc:
-                raise StateUnavailableError(
-                    f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
-                ) from exc
-            if answer.status_code >= 300 and answer.status_code not in {400, 422}:
-                raise StateUnavailableError(
-                    f"The shim answered {answer.status_code}: check AGENT_DAEMON_API_KEY",
-                    {"status": answer.status_code},
-                )
+            sessions[_session(job.arguments)].append(job)
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def in_order(of_session: Sequence[Job]) -> None:
+            async with places:
+                for job in of_session:
+                    await self._post(job)
+
+        ends = await asyncio.gather(*map(in_order, sessions.values()), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
+    async def look_after(self, notes: Notes) -> None:
+        """Note of turns that have failed how long their notifications are left alone.
+
+        Workers, who note that for dispatchers on the broker, cannot do so for this one. To be
+        called between polls; looks at some turns each time.
+
+        Raises:
+            StateUnavailableError: the shim does not answer.
+        """
+        for job_id, key in list(islice(self._under_way.items(), _LOOKED_AFTER)):
+            answer = await self._call("GET", f"/api/jobs/{job_id}")
+            del self._under_way[job_id]
+            status = _object(answer)
+            if answer.status_code >= 500 or status.get("status") in {"queued", "running"}:
+                self._under_way[job_id] = key  # behind the others
+            error = status.get("error")
+            if status.get("status") != "failed" or not isinstance(error, Mapping):
+                continue
+            if (error.get("details") or {}).get("posted"):
+                continue  # there is a reply, which the worker acknowledges
+            seconds = left_alone_for(is_transient=_is_transient(error.get("code")))
+            log.warning("dispatch.turn_failed", error=error.get("code"), again_in=seconds)
+            metrics.count("notification", "failed")
+            await notes.write([key.note], "failed", seconds)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _post(self, job: Job) -> None:
+        key = notification_of(job.arguments)
+        answer = await self._call("POST", "/api/agents/send", json=dict(job.arguments))
+        status, body = answer.status_code, _object(answer)
+        if status < 300:
+            job_id = body.get("job_id")
+            if key is not None and isinstance(job_id, str):
+                self._under_way[job_id] = key
+            return
+        if status in _KEY_REFUSED:
+            raise ConfigurationError(
+                f"The shim answered {status}: check AGENT_DAEMON_API_KEY",
+                {"variable": "AGENT_DAEMON_API_KEY", "status": status},
+            )
+        if not 400 <= status < 500 or status in _LATER:
+            raise StateUnavailableError(f"The shim answered {status}", {"status": status})
+        log.warning(
+            "dispatch.refused",
+            notification_id=key and key.notification_id,
+            http_status=status,
+            reason=body.get("error"),
+        )
+
+    async def _call(self, method: str, path: str, **how: Any) -> httpx2.Response:
+        try:
+            return await self._client.request(method, path, **how)
+        except httpx2.HTTPError as exc:
+            raise StateUnavailableError(
+                f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
+            ) from exc
+
+
+def _session(arguments: Mapping[str, Any]) -> str:
+    return repr([arguments.get(name) for name in ("user_id", "session_key", "agent_role")])
+
+
+def _object(answer: httpx2.Response) -> Mapping[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def _is_transient(code: object) -> bool:
+    """Whether an error of this code may pass by itself."""
+    kinds = [ClasperError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return any(kind.transient for kind in kinds if kind.code == code)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.state import State, StateScript
@@ -35,6 +36,24 @@ for _, key in ipairs(KEYS) do
 end
 return 1
 """)
+
+
+class Notes(Protocol):
+    """What a dispatcher needs of `Slots`."""
+
+    def lock(self, name: str, holder: str) -> AbstractAsyncContextManager[bool]:
+        """See `Slots.lock`."""
+        ...
+
+    async def read(self, names: Sequence[str]) -> list[str | None]:
+        """See `Slots.read`."""
+        ...
+
+    async def write(
+        self, names: Sequence[str], text: str, seconds: float, *, only_new: bool = False
+    ) -> None:
+        """See `Slots.write`."""
+        ...
 
 
 class Slots:

@@ -105,9 +105,10 @@ async def run_standup(
     rules: StandupRules,
     *,
     holder: str,
+    day: date | None = None,
     dry_run: bool = False,
 ) -> StandupReport:
-    """Make the agent's standup of today, unless there is one.
+    """Make the agent's standup of a day, unless there is one.
 
     Args:
         agent: whose.
@@ -115,13 +116,14 @@ async def run_standup(
         slots: notes that all workers share.
         rules: the operator's.
         holder: names this run: a repetition of it goes on where it stopped.
+        day: the day that it is due for, which may be over when it is made late; today where None.
         dry_run: write it, and post nothing.
 
     Raises:
         ClasperError: the backend, the model or Redis failed; a later run may do better.
     """
     zone = agent.timezone or rules.timezone
-    day = deps.now().astimezone(ZoneInfo(zone)).date()
+    day = day or deps.now().astimezone(ZoneInfo(zone)).date()
     backend = deps.mission_control.as_agent(AgentIdentity(agent.user_id, agent.agent_role))
     if dry_run:
         return await _dry_run(agent, deps, backend, zone, day)

@@ -33,10 +33,14 @@ def redis_process(binary: RedisBinary, port: int, data_dir: Path) -> ProcessSpec
 
 
 def backend_process(port: int, database: str, environment: Mapping[str, str]) -> ProcessSpec:
-    """The reference backend; ``database`` is a path or ``:memory:``."""
+    """The reference backend; ``database`` is a path or ``:memory:``.
+
+    Nobody registers agents there, so it does so by itself: whoever has replied once is looked
+    after, by heartbeats and standups, as on a real backend.
+    """
     return ProcessSpec(
         "backend",
-        _clasper("backend", "--port", str(port), "--database", database),
+        _clasper("backend", "--register-agents", "--port", str(port), "--database", database),
         Layer.BACKEND,
         environment,
         HttpAnswers(f"http://{LOOPBACK}:{port}/health"),

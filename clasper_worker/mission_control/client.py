@@ -185,10 +185,21 @@ class AgentBackend:
         async for item in self._items(f"{_BASE}/messages", {"task_id": task_id}):
             yield _read(Message, {"task_id": task_id, **item}, "GET messages")
 
-    async def notifications(self) -> tuple[dict[str, Any], ...]:
-        """The user's notifications, as the backend gives them."""
-        data = await self._get(f"{_BASE}/notifications")
-        return _read(Page, data, "GET notifications").items
+    async def notifications(self, *, at_most: int = _PAGE_SIZE) -> tuple[dict[str, Any], ...]:
+        """The user's notifications, as the backend gives them; pages are followed up to a number.
+
+        Args:
+            at_most: how many are wanted; a backend that gives no pages may give more.
+        """
+        path = f"{_BASE}/notifications"
+        query: dict[str, str | int] = {}
+        found: list[dict[str, Any]] = []
+        while True:
+            page = _read(Page, await self._get(path, query), "GET notifications")
+            found += page.items
+            if page.next_cursor is None or not page.items or len(found) >= at_most:
+                return tuple(found)
+            query = {"cursor": page.next_cursor}
 
     async def record_heartbeat(self) -> dict[str, Any]:
         """Tell the backend that the agent is there (feature ``heartbeat``).

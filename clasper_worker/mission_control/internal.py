@@ -105,7 +105,9 @@ class InternalBackend:
             BackendError: by what the backend answered.
         """
         path = f"{_BASE}/dispatch/notifications/{quote(notification_id, safe='')}/deliver"
-        await self._request("POST", path, params={"user_id": user_id})
+        # Nobody waits for it, and it is tried again for long: if only this endpoint fails, turns
+        # must not stand still for it.
+        await self._request("POST", path, params={"user_id": user_id}, alone=True)
 
     async def agents(self) -> AsyncIterator[Mapping[str, Any]]:
         """All registered agents, page by page (feature ``agents``)."""
@@ -145,6 +147,7 @@ class InternalBackend:
         *,
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        alone: bool = False,
     ) -> dict[str, Any]:
         if self._token is None:
             raise ConfigurationError(
@@ -154,7 +157,12 @@ class InternalBackend:
             )
         token = self._token
         return await self._transport.request(
-            method, path, headers=lambda: {"X-Internal-Token": token}, params=params, body=body
+            method,
+            path,
+            headers=lambda: {"X-Internal-Token": token},
+            params=params,
+            body=body,
+            alone=alone,
         )
 
 

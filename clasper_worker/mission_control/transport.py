@@ -99,6 +99,7 @@ class BackendTransport:
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
         confirm: Confirm | None = None,
+        alone: bool = False,
     ) -> dict[str, Any]:
         """Send one request and return its JSON object.
 
@@ -109,6 +110,7 @@ class BackendTransport:
             params: the query.
             body: sent as JSON.
             confirm: called right before each try; what it raises ends the request.
+            alone: whether a 5xx may be this endpoint's own trouble, for which no others wait.
 
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
@@ -121,7 +123,7 @@ class BackendTransport:
             sent_headers = dict(headers())
             if content is not None:
                 sent_headers["Content-Type"] = "application/json"
-            return await self._send(method, path, sent_headers, params, content, confirm)
+            return await self._send(method, path, sent_headers, params, content, confirm, alone)
 
         patience = patience_for(self._gate)
         try:
@@ -141,6 +143,7 @@ class BackendTransport:
         params: Mapping[str, str | int] | None,
         content: bytes | None,
         confirm: Confirm | None,
+        alone: bool,
     ) -> dict[str, Any]:
         endpoint = f"{method} {path}"
         if confirm is not None:
@@ -164,7 +167,7 @@ class BackendTransport:
         self._note_deprecation(endpoint, answer)
         if 200 <= answer.status < 300:
             return _json_object(endpoint, answer.body)
-        raise _refusal(endpoint, answer)
+        raise _refusal(endpoint, answer, alone=alone)
 
     def _note_deprecation(self, endpoint: str, answer: Answer) -> None:
         warning = answer.headers.get("warning")
@@ -223,7 +226,7 @@ def protocol_error(endpoint: str, problem: str) -> BackendProtocolError:
     )
 
 
-def _refusal(endpoint: str, answer: Answer) -> Exception:
+def _refusal(endpoint: str, answer: Answer, *, alone: bool) -> Exception:
     status = answer.status
     where = _where(endpoint, status)
     code = _error_code(answer.body)
@@ -246,7 +249,7 @@ def _refusal(endpoint: str, answer: Answer) -> Exception:
     if status in _TRANSIENT_STATUSES or status >= 500:
         return _Transient(
             _unavailable(endpoint, f"answered {status}", status),
-            verdict_on_status(status, retry_after(answer.headers), passing=True),
+            verdict_on_status(status, retry_after(answer.headers), passing=True, alone=alone),
         )
     return BackendRejectedError(
         f"The backend refused {endpoint} with {status}{f' ({code})' if code else ''}", where

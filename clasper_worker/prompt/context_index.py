@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from clasper_worker.prompt.lexical import LexicalIndex, terms
+from clasper_worker.prompt.lexical import FIVE, THREE_TO_FIVE, LexicalIndex, terms
 from clasper_worker.prompt.memory import MemoryChunk, memory_chunks
 from clasper_worker.prompt.selection import Ranked
 from clasper_worker.prompt.skills import Skill
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from clasper_worker.prompt.embedding import Vector, Vectors
 
-LEXICAL_FLOOR = 0.15
-"""Of the best score: what has less by words is noise. On the labelled set this loses nothing."""
+LEXICAL_FLOOR = 0.2
+"""Of the best score: what has less by words is noise. On the labelled sets this loses nothing."""
 
 MIN_COSINE = 0.15
 """What is less similar than this by meaning is not told."""
@@ -72,8 +72,8 @@ class ContextIndex:
             memory_names=tuple(chunk.name for chunk in memory),
             skill_tokens=tuple(estimate_tokens(skill.instructions) for skill in skills),
             memory_tokens=tuple(estimate_tokens(chunk.told) for chunk in memory),
-            _skill_words=_words([_skill_text(skill) for skill in skills]),
-            _memory_words=_words([chunk.told for chunk in memory]),
+            _skill_words=_words([_skill_text(skill) for skill in skills], THREE_TO_FIVE),
+            _memory_words=_words([chunk.told for chunk in memory], FIVE),
         )
 
     def texts_to_embed(self) -> list[str]:
@@ -115,8 +115,8 @@ def _skill_text(skill: Skill) -> str:
     return f"{summary}{summary}{skill.instructions}"
 
 
-def _words(documents: Sequence[str]) -> LexicalIndex | None:
-    return LexicalIndex(documents) if any(terms(text) for text in documents) else None
+def _words(documents: Sequence[str], sizes: tuple[int, ...]) -> LexicalIndex | None:
+    return LexicalIndex(documents, sizes) if any(terms(text) for text in documents) else None
 
 
 def _best_by_words(index: LexicalIndex | None, query: str, count: int) -> list[Ranked]:

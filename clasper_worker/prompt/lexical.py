@@ -1,10 +1,13 @@
 """Ranking by words: BM25 over the parts of words, for text in any language.
 
-The terms are the five-character parts of each word, its ends marked (``invoice`` → ``^invo``,
+The terms are the parts of each word, its ends marked (five characters: ``invoice`` → ``^invo``,
 ``invoi`` … ``oice$``), so that ``invoices``, ``invoicing`` and compounds still match without a
-stemmer for each language; a short word is one term. Scripts without spaces are taken in pairs of
-characters. BM25 itself weighs down the parts that are everywhere. On the labelled set in
-``benchmarks/`` this found more than words, stemmed words, or parts of three or four characters.
+stemmer for each language; a word shorter than a part is one term. Scripts without spaces are taken
+in pairs of characters. BM25 itself weighs down the parts that are everywhere.
+
+On the labelled sets in ``benchmarks/``, parts of three, four and five characters together find
+more than those of five alone, which find more than words or stemmed words; leaving out stop words
+finds less. All three cost three times the index, which few short texts can afford.
 """
 
 from __future__ import annotations
@@ -20,9 +23,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_PART_CHARS = 5
+FIVE: tuple[int, ...] = (5,)
+"""Parts of five characters: for a lot of text."""
+
+THREE_TO_FIVE: tuple[int, ...] = (3, 4, 5)
+"""Parts of three, four and five characters: find more, and cost three times as much."""
+
 _MAX_WORD_CHARS = 64  # of a longer one (a key, an address) the beginning is enough
-_MAX_QUERY_TERMS = 2_000
+_QUERY_END_CHARS = 2_000  # of a long message its two ends: what is wanted stands there
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
@@ -34,39 +42,51 @@ class LexicalIndex:
 
     Args:
         documents: their texts; at least one of them with a word in it.
+        sizes: characters of the parts that words are cut into: `FIVE` or `THREE_TO_FIVE`.
     """
 
-    def __init__(self, documents: Sequence[str]) -> None:
+    def __init__(self, documents: Sequence[str], sizes: tuple[int, ...] = FIVE) -> None:
         # Imported here: it brings numpy (about 22 MB), which a worker without smart context
         # does not need.
         import bm25s  # noqa: PLC0415
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
+        self._sizes = sizes
         self._bm25: Any = bm25s.BM25()
-        self._bm25.index([terms(text) for text in documents], show_progress=False)
+        self._bm25.index([terms(text, sizes) for text in documents], show_progress=False)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """How well each document fits, in their order; 0 where no term is shared."""
         import numpy as np  # noqa: PLC0415 - as above
 
-        asked = list(dict.fromkeys(terms(query)))[:_MAX_QUERY_TERMS]
-        known = self._bm25.get_tokens_ids(asked)
+        asked = dict.fromkeys(terms(_ends(query), self._sizes))
+        known = self._bm25.get_tokens_ids(list(asked))
         if not known:
             return np.zeros(self._bm25.scores["num_docs"], np.float32)
         found: NDArray[np.float32] = self._bm25.get_scores_from_ids(known)
         return found
 
 
-def terms(text: str) -> list[str]:
+def terms(text: str, sizes: tuple[int, ...] = FIVE) -> list[str]:
     """The terms of a text, in order, repeated as they are in it."""
+    return [term for word in _words(text) for term in _parts(word, sizes)]
+
+
+def _ends(query: str) -> str:
+    if len(query) <= 2 * _QUERY_END_CHARS:
+        return query
+    return f"{query[:_QUERY_END_CHARS]} {query[-_QUERY_END_CHARS:]}"
+
+
+def _words(text: str) -> list[str]:
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [term for word in words for term in _terms_of_word(word[:_MAX_WORD_CHARS])]
+    return [word[:_MAX_WORD_CHARS] for word in words]
 
 
 @lru_cache(maxsize=16_384)
-def _terms_of_word(word: str) -> tuple[str, ...]:
+def _parts(word: str, sizes: tuple[int, ...]) -> tuple[str, ...]:
     if _UNSPACED.search(word):
         return tuple(word[i : i + 2] for i in range(max(1, len(word) - 1)))
     marked = f"^{word}$"
-    count = max(1, len(marked) - _PART_CHARS + 1)
-    return tuple(marked[i : i + _PART_CHARS] for i in range(count))
+    parts = tuple(marked[i : i + n] for n in sizes for i in range(len(marked) - n + 1))
+    return parts or (marked,)

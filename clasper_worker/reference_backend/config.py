@@ -44,6 +44,8 @@ class BackendConfig:
         internal_api_token: what ``X-Internal-Token`` must equal; None switches off the features
             that need it (``notifications_dispatch``, ``agents``).
         database: path of the SQLite file, made when it is not there, or ``:memory:``.
+        registers_agents: whether an agent that posts a message is from then on listed among the
+            agents that get heartbeats and standups (``agents``).
         disabled_features: names from `FEATURES` that answer 404 ``feature_disabled``.
         keepalive_seconds: how often an idle event stream gets a comment line; 0 for never.
         events_kept: how many of the newest events, over all tenants, can be resumed from.
@@ -57,6 +59,7 @@ class BackendConfig:
     agent_jwt_algorithm: str = "HS256"
     internal_api_token: str | None = field(default=None, repr=False)
     database: str = IN_MEMORY
+    registers_agents: bool = False
     disabled_features: frozenset[str] = frozenset()
     keepalive_seconds: float = 15.0
     events_kept: int = 10_000

@@ -58,12 +58,15 @@ class Outcome:
         failed: no connection, no answer in time, or a 5xx.
         limited: it asked for silence (429, or ``Retry-After``).
         wait: for how many seconds; None if it named no time.
+        alone: whether the failure may be its endpoint's alone, while the host works: it does not
+            open the circuit, and closes none.
     """
 
     answered: bool = False
     failed: bool = False
     limited: bool = False
     wait: float | None = None
+    alone: bool = False
 
 
 ANSWERED = Outcome(answered=True)
@@ -212,6 +215,8 @@ class HostGate:
     def _note_failure(self, passage: Passage) -> None:
         if passage.probe:
             self._see(states.probe_failed(passage.probe, self._policy, self._board.jitter()))
+            return
+        if passage.outcome.alone:
             return
         now = self._board.now()
         if self._state.is_open or passage.since < self._state.recovered_at:

@@ -30,7 +30,7 @@ from clasper_worker.resilience.store import Change, Reading, StateStore, StoreEr
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 1.0
-STALE_SECONDS = 5.0
+STALE_SECONDS = 1.25
 _UNREACHABLE_SECONDS = 5.0
 _STORE_TIMEOUT_SECONDS = 1.0
 _PORTS = {"http": 80, "https": 443}

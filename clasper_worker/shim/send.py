@@ -9,6 +9,9 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from clasper_worker.client import TURN_QUEUE
+from clasper_worker.jobs.dispatch import DISPATCH_QUEUE
+from clasper_worker.jobs.notification import notification_of
 from clasper_worker.shim.body import json_object
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome, failure_status
@@ -43,7 +46,9 @@ def send_routes(services: ShimServices) -> APIRouter:
         seconds = _wait_seconds(wait, prefer)
         body = await json_object(request, services.limits.request_chars)
         checked = parse_send_request(body, services.limits)
-        turn = await asyncio.to_thread(services.client.enqueue, checked, body)
+        # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
+        queue = TURN_QUEUE if notification_of(body) is None else DISPATCH_QUEUE
+        turn = await asyncio.to_thread(services.client.enqueue, checked, body, queue=queue)
         await services.register.add(turn.job_id, turn.turn_id)
         if seconds > 0:
             outcome = await services.results.wait(turn.job_id, seconds)

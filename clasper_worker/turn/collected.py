@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from celery import states
 from pydantic import Field
+from redis.exceptions import RedisError
 
-from clasper_worker.errors import ClasperError, InvalidRequestError
+from clasper_worker.errors import (
+    ClasperError,
+    InvalidRequestError,
+    StateUnavailableError,
+    TurnConflictError,
+)
+from clasper_worker.turn.identity import TurnIdentity, identify_turn
+from clasper_worker.turn.journal import TurnJournal, conflict
+from clasper_worker.turn.ledger import TurnLedger, ledger_key, request_digest
 from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
 from clasper_worker.turn.result import TurnResult
 
+Part = Callable[[tuple[str, ...]], Awaitable[None]]
 ReportEnd = Callable[[str, dict[str, Any], TurnResult | ClasperError], Awaitable[None]]
 
 
@@ -34,52 +45,168 @@ class JoinedRequest(SendRequest):
         return "\n\n".join((super().instruction, *self.others))
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A job that is run with another's turn.
+
+    Attributes:
+        job_id: the Celery task's id.
+        arguments: its request, as sent.
+        journal: of the turn that its own idempotency key names; None where it has none, or one
+            that another of the group has.
+        text: what the model is told of it; None where another of the group says it.
+    """
+
+    job_id: str
+    arguments: dict[str, Any] = field(repr=False)
+    journal: TurnJournal | None
+    text: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathering:
+    """What the others are measured by.
+
+    Attributes:
+        request: the first one's.
+        decided: who was found to be part of the turn by an earlier run; None before.
+        turns: the turns that the group has by now, with digests of their requests.
+        ledger: of all turns.
+        limits: on the size of a request.
+    """
+
+    request: SendRequest
+    decided: tuple[str, ...] | None
+    turns: dict[str, str]
+    ledger: TurnLedger
+    limits: RequestLimits
+
+
 class CollectedTurns:
     """The other jobs of a turn: each gets the turn's result, or its failure, as its own.
+
+    Their keys keep their promise all the same. One that asks for a turn which is over gets what
+    that gave, one that asks for the same turn twice is told to the model once, and each key is
+    noted to have had the common result. A job that cannot be part of the turn, since that is over,
+    has begun without it or is of another task, waits behind it again.
 
     Args:
         collected: the jobs, each ``{"job_id", "request"}``, in order of arrival.
         backend: Celery's result backend.
+        part: has jobs of these ids wait for a turn of their own.
     """
 
-    def __init__(self, collected: Sequence[Mapping[str, Any]], backend: Any) -> None:
-        self._jobs: list[tuple[str, dict[str, Any]]] = [
-            (str(job["job_id"]), dict(job["request"])) for job in collected
-        ]
+    def __init__(self, collected: Sequence[Mapping[str, Any]], backend: Any, *, part: Part) -> None:
+        self._jobs = {str(job["job_id"]): dict(job["request"]) for job in collected}
+        self._members: list[_Member] = []
         self._backend = backend
+        self._part = part
+
+    async def stand_apart(self) -> None:
+        """Have all of them wait for turns of their own: what comes is the first one's alone.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        if self._jobs:
+            await self._part(tuple(self._jobs))
+            self._jobs.clear()
 
     async def join(
-        self, request: SendRequest, limits: RequestLimits, report: ReportEnd
+        self,
+        request: SendRequest,
+        turn: TurnIdentity,
+        ledger: TurnLedger,
+        limits: RequestLimits,
+        report: ReportEnd,
     ) -> SendRequest:
-        """The request with the others' messages; a job whose own request is invalid fails."""
+        """The request with the others' messages; a job whose own request is invalid fails.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
         if not self._jobs:
             return request
-        others: list[str] = []
-        joined: list[tuple[str, dict[str, Any]]] = []
-        for job_id, arguments in self._jobs:
-            try:
-                others.append(parse_send_request(arguments, limits).message)
-            except InvalidRequestError as exc:
-                await self._end(job_id, arguments, exc, states.FAILURE, report)
-            else:
-                joined.append((job_id, arguments))
-        self._jobs = joined
+        try:
+            journal = await TurnJournal.open(
+                ledger, ledger_key(request, turn), request_digest(request)
+            )
+        except TurnConflictError:  # which the turn is going to fail of
+            await self.stand_apart()
+            return request
+        decided = journal.joined
+        if decided is None and journal.has_begun:
+            decided = ()
+        turns = {turn.turn_id: request_digest(request)}
+        gathering = _Gathering(request, decided, turns, ledger, limits)
+        apart: list[str] = []
+        for job_id, arguments in self._jobs.items():
+            # Once one waits, all after it wait as well, in their order.
+            waits = apart if decided is None else job_id not in decided
+            if waits or not await self._take(job_id, arguments, gathering, report):
+                apart.append(job_id)
+        await self._decide(journal, decided, apart)
+        others = tuple(one.text for one in self._members if one.text is not None)
         return cast(
             "SendRequest",
-            JoinedRequest.model_construct(
-                request.model_fields_set, **dict(request), others=tuple(others)
-            ),
+            JoinedRequest.model_construct(request.model_fields_set, **dict(request), others=others),
         )
 
     async def succeed(self, result: TurnResult, report: ReportEnd) -> None:
-        """Store the turn's result as each job's."""
-        for job_id, arguments in self._jobs:
-            await self._end(job_id, arguments, result, states.SUCCESS, report)
+        """Store the turn's result as each job's.
+
+        Raises:
+            StateUnavailableError: Redis does not answer; all are to be told again.
+        """
+        for member in self._members:
+            if member.journal is not None:
+                await member.journal.settle(result)
+            await self._end(member.job_id, member.arguments, result, states.SUCCESS, report)
 
     async def fail(self, error: ClasperError, report: ReportEnd) -> None:
-        """Store the turn's failure as each job's."""
-        for job_id, arguments in self._jobs:
-            await self._end(job_id, arguments, error, states.FAILURE, report)
+        """Store the turn's failure as each job's.
+
+        Raises:
+            StateUnavailableError: Redis does not answer; all are to be told again.
+        """
+        for member in self._members:
+            await self._end(member.job_id, member.arguments, error, states.FAILURE, report)
+
+    async def _take(
+        self, job_id: str, arguments: dict[str, Any], gathering: _Gathering, report: ReportEnd
+    ) -> bool:
+        """Make a job part of the turn, or end it if it is over; False if it is to wait."""
+        is_new, turns = gathering.decided is None, gathering.turns
+        try:
+            other = parse_send_request(arguments, gathering.limits)
+            if is_new and _thread(other) != _thread(gathering.request):
+                return False
+            asked = identify_turn(other.user_id, other.idempotency_key, job_id)
+            own = await _journal(other, asked, gathering)
+        except (InvalidRequestError, TurnConflictError) as exc:
+            await self._end(job_id, arguments, exc, states.FAILURE, report)
+            return True
+        if own is not None and own.result is not None:
+            await self._end(job_id, arguments, own.result, states.SUCCESS, report)
+            return True
+        if own is not None and own.has_begun and is_new:
+            return False
+        text = other.message if asked.turn_id not in turns else None
+        turns.setdefault(asked.turn_id, request_digest(other))
+        self._members.append(_Member(job_id, arguments, own, text))
+        return True
+
+    async def _decide(
+        self, journal: TurnJournal, decided: tuple[str, ...] | None, apart: list[str]
+    ) -> None:
+        """Record who is part of the turn, and let the others wait for turns of their own."""
+        if decided is None:
+            decided = await journal.record_joined([one.job_id for one in self._members])
+            late = [one.job_id for one in self._members if one.job_id not in decided]
+            self._members = [one for one in self._members if one.job_id in decided]
+            apart = [*late, *apart]
+        if apart:
+            await self._part(tuple(apart))
 
     async def _end(
         self,
@@ -89,5 +216,29 @@ class CollectedTurns:
         state: str,
         report: ReportEnd,
     ) -> None:
-        await asyncio.to_thread(self._backend.store_result, job_id, end, state)
+        try:
+            await asyncio.to_thread(self._backend.store_result, job_id, end, state)
+        except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
+            raise StateUnavailableError(
+                f"The result backend did not answer ({type(exc).__name__}): check"
+                " CELERY_RESULT_BACKEND"
+            ) from exc
         await report(job_id, arguments, end)
+
+
+async def _journal(
+    other: SendRequest, asked: TurnIdentity, gathering: _Gathering
+) -> TurnJournal | None:
+    """The journal of the turn that a job's own key names, unless the group has that turn."""
+    digest = request_digest(other)
+    known = gathering.turns.get(asked.turn_id)
+    if known is not None and known != digest:
+        raise conflict()
+    if known is not None or other.idempotency_key is None:
+        return None
+    return await TurnJournal.open(gathering.ledger, ledger_key(other, asked), digest)
+
+
+def _thread(request: SendRequest) -> tuple[str | None, str | None]:
+    """The task whose conversation a request belongs to."""
+    return request.task_id, request.task_title

@@ -4,6 +4,7 @@ Entries of a turn in the ledger, each a JSON text:
 
 ==================  ===============================================================================
 ``request``         a digest of the request: another one under the same turn is a conflict
+``joined``          the jobs that were collected into it and are run with it
 ``opening``         the task, the moment and how far the history reached, as the model was told
 ``reply:STEP``      a model's reply, recorded before its tool calls are carried out
 ``tool:STEP:INDEX`` what a tool call of that reply gave, as the model is told
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -35,7 +36,7 @@ from clasper_worker.turn.ledger import REQUEST, SPENT, TurnLedger
 from clasper_worker.turn.resolve import ResolvedTask
 from clasper_worker.turn.result import TurnResult
 
-_OPENING, _OUTCOME, _RESULT = "opening", "outcome", "result"
+_OPENING, _OUTCOME, _RESULT, _JOINED = "opening", "outcome", "result", "joined"
 _TIMED_OUT = "null"  # the result of a turn that timed out and has said so: it returns none
 
 
@@ -118,17 +119,24 @@ class TurnJournal:
         """
         known = await ledger.claim(key, digest)
         if known[REQUEST] != digest:
-            raise TurnConflictError(
-                "The idempotency_key was used before with a different request: use a new key for a"
-                " new request, or send the same request again",
-                {"field": "idempotency_key"},
-            )
+            raise conflict()
         return cls(ledger, key, known, clock=clock)
 
     @property
     def spent_before(self) -> float:
         """Seconds that earlier runs of the turn took, up to the last thing they recorded."""
         return float(self._known.get(SPENT, 0))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an earlier run came so far that it recorded what it did."""
+        return bool(self._known.keys() - {REQUEST, SPENT, _JOINED})
+
+    @property
+    def joined(self) -> tuple[str, ...] | None:
+        """The jobs that are run with the turn; None where that is not decided."""
+        text = self._known.get(_JOINED)
+        return None if text is None else tuple(json.loads(text))
 
     @property
     def result(self) -> TurnResult | None:
@@ -169,6 +177,16 @@ class TurnJournal:
             return None
         result: str = json.loads(text)
         return result
+
+    async def record_joined(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Record which collected jobs are run with the turn, before any of it is done.
+
+        Raises:
+            StateUnavailableError: the ledger cannot be reached.
+        """
+        await self._record((_JOINED, json.dumps(list(job_ids))))
+        first: list[str] = json.loads(self._known[_JOINED])
+        return tuple(first)
 
     async def record_reply(self, step: int, reply: ModelReply) -> ModelReply:
         """Record a reply before its tool calls are carried out.
@@ -231,6 +249,15 @@ class TurnJournal:
     async def _record(self, *entries: tuple[str, str]) -> None:
         spent = self.spent_before + self._clock() - self._began
         self._known |= await self._ledger.record(self._key, entries, spent)
+
+
+def conflict() -> TurnConflictError:
+    """The error of a request whose turn was claimed by another one."""
+    return TurnConflictError(
+        "The idempotency_key was used before with a different request: use a new key for a"
+        " new request, or send the same request again",
+        {"field": "idempotency_key"},
+    )
 
 
 def _reply_text(reply: ModelReply) -> str:

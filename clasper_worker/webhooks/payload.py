@@ -11,7 +11,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clasper_worker.errors import ClasperError, InvalidRequestError, TurnConflictError
+from clasper_worker.errors import (
+    ClasperError,
+    InvalidRequestError,
+    LaneFullError,
+    SessionBusyError,
+    TurnConflictError,
+)
 from clasper_worker.turn.identity import turn_id_for
 from clasper_worker.turn.request import RequestLimits, Webhook, parse_send_request
 from clasper_worker.turn.result import TurnResult
@@ -54,7 +60,8 @@ class Failure:
     @classmethod
     def of(cls, error: ClasperError) -> Self:
         """Describe one of our errors."""
-        about_the_job = isinstance(error, TurnConflictError)
+        # Of those the turn has never begun: sent again, its own end is still to come.
+        about_the_job = isinstance(error, (TurnConflictError, SessionBusyError, LaneFullError))
         return cls(error.message, error.code, error.details, of_the_job=about_the_job)
 
 

@@ -52,6 +52,13 @@ class RetrySchedule:
             return None
         if retry_after is not None:
             return min(retry_after, self.longest_pause)
+        return self._grown(attempt) * (1 - random.random() * _JITTER)  # noqa: S311 - spreads, does not protect
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first attempt to the last at most, where the receiver asks for none."""
+        return sum(self._grown(attempt) for attempt in range(1, self.attempts))
+
+    def _grown(self, attempt: int) -> float:
         # Without the bound on the exponent a large attempt would overflow.
-        grown = min(self.first_pause * _GROWTH ** min(attempt - 1, 50), self.longest_pause)
-        return grown * (1 - random.random() * _JITTER)  # noqa: S311 - spreads, does not protect
+        return min(self.first_pause * _GROWTH ** min(attempt - 1, 50), self.longest_pause)

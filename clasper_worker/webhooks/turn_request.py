@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
+from billiard.exceptions import TimeLimitExceeded
+from celery import states
 from celery.worker import state
+from redis.exceptions import RedisError
 
+from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.settings import get_settings
 from clasper_worker.task_request import RedactedRequest
-from clasper_worker.turn.request import RequestLimits
-from clasper_worker.webhooks.outbox import publish
-from clasper_worker.webhooks.payload import Failure, ended_turn, failed
+from clasper_worker.webhooks.job_end import end_of_cancelled, end_of_expired, report_end
+from clasper_worker.webhooks.payload import Failure
 
 log = structlog.get_logger(__name__)
 
@@ -27,34 +31,48 @@ class TurnRequest(RedactedRequest):
     It runs on the consumer's thread and blocks it for the moment that a message takes, as Celery
     does to store the same end. A broker that does not answer then would not take the
     acknowledgement either, so such a failure is logged, and the turn ended all the same.
+
+    A turn that is stopped ends for all whose messages were collected into it. One that has not
+    run, being cancelled or expired, leaves the others to run without it.
     """
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """At the hard limit, report it before the turn is acknowledged."""
         if not soft and not state.should_terminate:
-            self._report(_HARD_LIMIT)
+            report_end(self._app, self.id, self._kwargs, _HARD_LIMIT)
+            for job_id, arguments in self._others():
+                self._task.backend.mark_as_failure(job_id, TimeLimitExceeded(timeout))
+                report_end(self._app, job_id, arguments, _HARD_LIMIT)
         super().on_timeout(soft, timeout)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        text = "The turn's message expired before it was run" if expired else None
-        self._report(
-            Failure(
-                text or "The turn was cancelled",
-                "expired" if expired else "cancelled",
-                {"reason": reason},
-                status="cancelled",
-            )
-        )
+        failure = end_of_expired() if expired else end_of_cancelled(reason)
+        report_end(self._app, self.id, self._kwargs, failure)
+        if terminated or not self._part():
+            for job_id, arguments in self._others():
+                self._task.backend.mark_as_revoked(job_id, reason)
+                report_end(self._app, job_id, arguments, failure)
         super()._announce_revoked(reason, terminated, signum, expired)
 
-    def _report(self, failure: Failure) -> None:
-        arguments = self._kwargs if isinstance(self._kwargs, Mapping) else {}
-        if arguments.get("webhook") is None:
-            return
+    def _others(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The jobs that were collected into this one and have not ended by themselves."""
+        for job in self._request_dict.get(COLLECTED_HEADER) or ():
+            if self._task.backend.get_state(job["job_id"]) not in states.READY_STATES:
+                yield job["job_id"], job["request"]
+
+    def _part(self) -> bool:
+        """Leave those that were collected into this one to run by themselves; False if it fails."""
+        jobs = [job["job_id"] for job in self._request_dict.get(COLLECTED_HEADER) or ()]
+        if not jobs:
+            return True
+        schedule = open_schedule(get_settings())
+        if schedule is None:
+            return False
         try:
-            limits = RequestLimits.from_settings(get_settings())
-            turn = ended_turn(arguments, self.id, limits)
-            if turn is not None:
-                publish(self._app, failed(turn, failure))
-        except Exception as exc:  # noqa: BLE001 - the turn's end must not fail of its report
-            log.error("webhook.not_enqueued", job_id=self.id, error=type(exc).__name__)  # noqa: TRY400 - its text may be private
+            schedule.part(self._request_dict[LEASE_HEADER], jobs)
+        except (RedisError, OSError) as exc:
+            log.warning("turn.collected_not_parted", job_id=self.id, error=type(exc).__name__)
+            return False
+        finally:
+            schedule.close()
+        return True

@@ -30,6 +30,8 @@ from tests.chaos.workers import Nursery
 @click.option("--points", type=click.IntRange(1), help="The first so many points.  [all]")
 @click.option("--kills", type=click.IntRange(1), help="Random kills.  [300; quick: 20]")
 @click.option("--many", type=click.IntRange(20), help="Many turns.  [10000; quick: 400]")
+@click.option("--notified", type=click.IntRange(20), help="Notifications.  [1000; quick: 60]")
+@click.option("--takeovers", type=click.IntRange(1), help="Kills of a Beat.  [6; quick: 2]")
 @click.option("--outage-seconds", type=float, help="Length of outages.  [30; quick: 5]")
 @click.option("--visibility-seconds", type=float, help="The workers' lease.  [15; quick: 5]")
 @click.option(

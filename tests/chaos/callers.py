@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.chaos.records import SentTurn, TurnEnd
-from tests.chaos.script import message_for, session_of
+from tests.chaos.script import message_for, session_of, thread_of
 
 QUEUE = "clasper"
 _CHUNK = 500
@@ -134,5 +134,5 @@ def request_for(token: str, *, tool: bool = False, slow: bool = False) -> dict[s
         "user_id": user,
         "session_key": f"user:{user}:{role}",
         "message": message_for(token, tool=tool, slow=slow),
-        "task_title": f"Thread {session}",
+        "task_title": thread_of(token),
     }

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tests.chaos.records import Disturbance, ModelCall, RowRecord, TurnEnd
-from tests.chaos.script import is_reply_to, number_of, session_of
+from tests.chaos.script import is_reply_to, number_of, session_of, thread_of
 
 JOURNAL_SECONDS = 0.25
 """How long a worker has, from an answer's last byte, to write it down. A worker that was struck
@@ -21,10 +21,11 @@ _FINAL = _FAILED | {"SUCCESS"}
 
 
 def replies(record: RowRecord) -> dict[str, list[str]]:
-    """The messages stored for each turn, oldest first."""
+    """The messages (of standups, documents) stored for each turn, oldest first."""
     found: defaultdict[str, list[str]] = defaultdict(list)
+    kinds = {turn.token: turn.reply for turn in record.sent}
     for post in sorted(record.posts, key=lambda post: post.at):
-        if post.kind == "message" and post.outcome == "stored":
+        if post.kind == kinds.get(post.token, "message") and post.outcome == "stored":
             found[post.token].append(post.content)
     return dict(found)
 
@@ -40,15 +41,37 @@ def lost(record: RowRecord) -> tuple[str, ...]:
 
 
 def unreported(record: RowRecord) -> tuple[str, ...]:
-    """Celery tasks whose turn has its reply posted, but whose callers have no result at all."""
-    answered = replies(record)
+    """Turns with a posted reply that those who asked for it do not know of.
+
+    That are Celery tasks without a result, and notifications that are not acknowledged.
+    """
+    answered, delivered = replies(record), _delivered(record)
     states = {(end.token, end.celery_id): end.state for end in record.ends}
-    return tuple(
+    unknown = tuple(
+        f"{turn.token}: not acknowledged"
+        for turn in record.sent
+        if turn.notified and turn.token in answered and turn.token not in delivered
+    )
+    return unknown + tuple(
         f"{turn.token}: {name} is {state}"
         for turn in record.sent
         for name in turn.celery_ids
         if turn.token in answered
         and (state := states.get((turn.token, name), "PENDING")) not in _FINAL
+    )
+
+
+def acknowledged_early(record: RowRecord) -> tuple[str, ...]:
+    """Attempts to acknowledge a notification before its reply was stored."""
+    replied = {
+        post.token: post.at
+        for post in sorted(record.posts, key=lambda post: -post.at)
+        if post.kind == "message" and post.outcome == "stored"
+    }
+    return tuple(
+        f"{ack.token}: acknowledged by {ack.worker} ({ack.outcome}) before its reply"
+        for ack in record.acks
+        if ack.at < replied.get(ack.token, math.inf)
     )
 
 
@@ -60,18 +83,27 @@ def failed(record: RowRecord) -> tuple[str, ...]:
 
 
 def completed(record: RowRecord) -> tuple[str, ...]:
-    """Turns of which every caller has the result, with the reply that is posted."""
-    answered, ends = replies(record), _ends(record)
+    """Turns of which every caller has the result, with the reply that is posted.
+
+    Of a turn without callers: the reply is posted once, and a notification is acknowledged.
+    """
+    answered, ends, delivered = replies(record), _ends(record), _delivered(record)
     return tuple(
         turn.token
         for turn in record.sent
-        if ends[turn.token]
-        and all(
-            end.state == "SUCCESS" and [end.response] == answered.get(turn.token)
-            for end in ends[turn.token]
+        if (
+            _all_have(ends[turn.token], answered.get(turn.token, []))
+            if turn.celery_ids
+            else len(answered.get(turn.token, ())) == 1
+            and (turn.token in delivered or not turn.notified)
         )
-        and len({end.turn_id for end in ends[turn.token]}) == 1
     )
+
+
+def _all_have(ends: Sequence[TurnEnd], posted: list[str]) -> bool:
+    """Whether all results are the one reply that was posted, under one turn id."""
+    told = all(end.state == "SUCCESS" and [end.response] == posted for end in ends)
+    return told and len({end.turn_id for end in ends}) == 1
 
 
 def doubled(record: RowRecord) -> tuple[str, ...]:
@@ -103,6 +135,18 @@ def wrong(record: RowRecord) -> tuple[str, ...]:
         if end.state == "SUCCESS" and end.response not in answered.get(end.token, [])
     )
     return posted + told
+
+
+def misplaced(record: RowRecord) -> tuple[str, ...]:
+    """Messages and documents that were stored in another thread than their turn's."""
+    return tuple(
+        f"{post.token}: {post.kind} in the thread {post.thread!r}"
+        for post in record.posts
+        if post.kind in {"message", "document"}
+        and post.outcome == "stored"
+        and post.token
+        and post.thread != thread_of(post.token)
+    )
 
 
 def tools_missing(record: RowRecord) -> tuple[str, ...]:
@@ -241,6 +285,10 @@ def _ends(record: RowRecord) -> defaultdict[str, list[TurnEnd]]:
     for end in record.ends:
         ends[end.token].append(end)
     return ends
+
+
+def _delivered(record: RowRecord) -> frozenset[str]:
+    return frozenset(ack.token for ack in record.acks if ack.outcome == "stored")
 
 
 def _asked_again(record: RowRecord) -> Iterator[tuple[ModelCall, ModelCall]]:

@@ -29,10 +29,14 @@ class Options:
         kill_every: seconds between kills there, at most; half of that at least.
         waiting: turns in the row of a long outage, which lasts four times as long as the others.
         copies: of one turn, enqueued at once.
+        notified: notifications in the row of those.
+        notified_users: whose they are.
+        takeovers: how often the leading Beat is killed.
         concurrency: of each worker (``-c``).
         plain: start each worker from nothing instead of forking it.
         recovery_seconds: within which turns of killed workers must have gone on, where a row says
             so; None for no such limit.
+        takeover_seconds: within which another Beat must send its first tick; None for no limit.
         flushed: patterns of keys for the row that flushes.
     """
 
@@ -47,9 +51,13 @@ class Options:
     kill_every: float = 5.0
     waiting: int = 1_000
     copies: int = 50
+    notified: int = 1_000
+    notified_users: int = 200
+    takeovers: int = 6
     concurrency: int = 8
     plain: bool = False
     recovery_seconds: float | None = 20.0
+    takeover_seconds: float | None = 15.0
     flushed: tuple[str, ...] = FLUSHED
 
     def quick(self) -> Options:
@@ -62,7 +70,11 @@ class Options:
             kills=20,
             many=400,
             waiting=100,
+            notified=60,
+            notified_users=20,
+            takeovers=2,
             recovery_seconds=None,
+            takeover_seconds=None,
         )
 
     @property

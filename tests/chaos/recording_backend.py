@@ -1,7 +1,8 @@
 """The recording backend: ``python -m tests.chaos.recording_backend``; contract part 1.
 
 Tasks, messages, documents and the message history, with the contract's idempotency taken at its
-word: the same key and the same bytes give the first answer again, other bytes a 409.
+word: the same key and the same bytes give the first answer again, other bytes a 409. What jobs ask
+for under the internal token is `recording_jobs`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.chaos.recording_jobs import INTERNAL_HEADER, RecordedJobs, endpoint_of
 from tests.chaos.recording_server import Fault, RecordingServer, serve, worker_of
 from tests.chaos.records import Post, PostKind, PostOutcome
 from tests.chaos.script import find_token
@@ -30,7 +32,10 @@ DOCUMENT_STORED = "document.stored"
 
 _BASE = "/api/mission-control/"
 _KINDS: dict[str, PostKind] = {"tasks": "task", "messages": "message", "documents": "document"}
-_FEATURES = {"tasks": True, "messages": True, "documents": True, "history": True}
+_FEATURES = dict.fromkeys(
+    ("tasks", "messages", "documents", "history", "notifications_dispatch", "heartbeat", "agents"),
+    True,
+)
 
 
 class RecordingBackend:
@@ -42,27 +47,65 @@ class RecordingBackend:
         self._stored: defaultdict[tuple[PostKind, str, str], list[dict[str, Any]]] = defaultdict(
             list
         )
-        self._tasks: set[tuple[str, str]] = set()
+        self._titles: dict[tuple[str, str], str] = {}  # by user and task
+        self._jobs = RecordedJobs()
         self._known: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._outcomes: Counter[str] = Counter()
         self._calls = 0
 
     async def handle(self, request: web.Request, server: RecordingServer) -> web.StreamResponse:
         """Answer one call of the contract."""
-        self._calls += 1
         worker, path = worker_of(request)
         name = path.removeprefix(_BASE)
+        if INTERNAL_HEADER in request.headers:
+            return await self._serve_jobs(request, server, name, worker)
+        self._calls += 1
         user = _user(request)
         if user is None:
             return _json({"error": "no agent token", "code": "auth"}, 401)
         if request.method == "POST" and name in _KINDS:
             return await self._create(request, server, _KINDS[name], user, worker)
+        if name == "heartbeat":
+            return self._beat(user, worker)
         if name == "messages":
             await server.traps.pass_by(HISTORY, f"task:{request.query['task_id']}", worker)
         fault = server.strikes()
         if (refusal := await _refusal(fault)) is not None:
             return refusal
         return await _answer(request, server, fault, self._read(request, name, user))
+
+    async def _serve_jobs(
+        self, request: web.Request, server: RecordingServer, name: str, worker: str
+    ) -> web.StreamResponse:
+        """A call under the internal token."""
+        self._calls += request.method != "GET"  # polls go on when all is done
+        fault = server.strikes(endpoint_of(name))
+        if (refusal := await _refusal(fault)) is not None:
+            self._jobs.note_refused(name, worker)
+            return refusal
+        if name == "capabilities":
+            found = _json({"contract_version": "v1", "features": _FEATURES})
+        else:
+            body = await request.json() if request.can_read_body else {}
+            status, content = self._jobs.answer(
+                request.method, name, dict(request.query), body, worker
+            )
+            if (request.method, name, status) == ("POST", "agents", 201):
+                self._keep_task(body["user_id"], {"title": content["plan"], "status": "done"})
+            found = _json(content, status)
+        return await _answer(request, server, fault, found)
+
+    def _beat(self, user: str, worker: str) -> web.Response:
+        token = self._jobs.heartbeat_of(user)
+        now = time.monotonic()
+        self._posts.append(Post("heartbeat", token, user, worker, now, "", "", "stored"))
+        return _json({"beat": f"[[{token}]]"})
+
+    def _keep_task(self, user: str, fields: dict[str, Any]) -> dict[str, Any]:
+        stored = {**fields, "id": f"task-{len(self._titles) + 1}"}
+        self._stored["task", user, ""].append(stored)
+        self._titles[user, stored["id"]] = str(fields["title"])
+        return stored
 
     def _read(self, request: web.Request, name: str, user: str) -> web.Response:
         if name == "capabilities":
@@ -92,7 +135,9 @@ class RecordingBackend:
             digest = hashlib.sha256(raw).hexdigest()[:16]
             text = str(body.get("content", ""))
             now = time.monotonic()
-            self._posts.append(Post(kind, token, user, worker, now, key, digest, outcome, text))
+            thread = self._titles.get((user, str(body.get("task_id", ""))), "")
+            what = (now, key, digest, outcome, text, thread)
+            self._posts.append(Post(kind, token, user, worker, *what))
 
         if (refusal := await _refusal(fault)) is not None:
             note("refused")
@@ -123,14 +168,15 @@ class RecordingBackend:
             note("conflict")
             return 409, b'{"error": "the key was used before", "code": "idempotency_conflict"}'
         task_id = "" if kind == "task" else str(body["task_id"])
-        if task_id and (user, task_id) not in self._tasks:
+        if task_id and (user, task_id) not in self._titles:
             note("refused")
             return 404, b'{"error": "no such task", "code": "not_found"}'
-        stored = {**body, "id": f"{kind}-{len(self._posts) + 1}"}
-        stored.pop("idempotency_key", None)
-        self._stored[kind, user, task_id].append(stored)
+        fields = {name: value for name, value in body.items() if name != "idempotency_key"}
         if kind == "task":
-            self._tasks.add((user, stored["id"]))
+            stored = self._keep_task(user, fields)
+        else:
+            stored = {**fields, "id": f"{kind}-{len(self._posts) + 1}"}
+            self._stored[kind, user, task_id].append(stored)
         content = json.dumps(stored).encode()
         if key:
             self._known[user, f"{kind}:{key}"] = (digest, content)
@@ -138,12 +184,19 @@ class RecordingBackend:
         return 201, content
 
     def counts(self) -> dict[str, Any]:
-        """Calls so far, and posts by outcome."""
-        return {"calls": self._calls, "outcomes": dict(self._outcomes)}
+        """Calls so far (polls are none), posts by outcome, and what is to be acknowledged."""
+        return {
+            "calls": self._calls,
+            "outcomes": dict(self._outcomes),
+            "undelivered": self._jobs.undelivered,
+        }
 
     def records(self) -> dict[str, Any]:
-        """All create requests."""
-        return {"posts": [asdict(post) for post in self._posts]}
+        """All create requests and acknowledgements."""
+        return {
+            "posts": [asdict(post) for post in self._posts],
+            "acks": [asdict(ack) for ack in self._jobs.acks],
+        }
 
 
 async def _refusal(fault: Fault) -> web.Response | None:
@@ -162,6 +215,8 @@ async def _answer(
     request: web.Request, server: RecordingServer, fault: Fault, answer: web.Response
 ) -> web.StreamResponse:
     """Send the answer, whole or as the fault wants it."""
+    if fault.kind == "stored_error":
+        answer = _json({"error": "a fault"}, 500)
     if fault.kind in {"reset", "half"}:
         body = answer.body
         assert isinstance(body, bytes)

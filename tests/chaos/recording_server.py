@@ -14,7 +14,7 @@ import random
 import socket
 import struct
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from aiohttp import web
@@ -24,7 +24,7 @@ from tests.chaos.traps import Trap, Traps
 HOST = "127.0.0.1"
 _MAX_BODY = 16 * 2**20
 
-FaultKind = Literal["none", "down", "error", "rate_limit", "slow", "reset", "half"]
+FaultKind = Literal["none", "down", "error", "rate_limit", "slow", "reset", "half", "stored_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,18 @@ class Fault:
         kind: ``down``: refuses connections and drops those there are; ``error``: 500;
             ``rate_limit``: 429; ``slow``: answers late; ``reset``: does what was asked, then
             resets the connection in the middle of the answer; ``half``: does what was asked,
-            answers half and closes.
+            answers half and closes; ``stored_error``: does what was asked, and answers 500.
         share: of the calls that it strikes.
         seconds: for ``slow``, how late; for ``rate_limit``, its Retry-After.
+        only: the endpoint whose calls it strikes; all for none.
+        stored: of ``error``, the share that is a ``stored_error``.
     """
 
     kind: FaultKind = "none"
     share: float = 1.0
     seconds: float = 0.0
+    only: str = ""
+    stored: float = 0.0
 
 
 class Recorder(Protocol):
@@ -111,12 +115,16 @@ class RecordingServer:
             if runner is not None:
                 await runner.cleanup()
 
-    def strikes(self) -> Fault:
+    def strikes(self, endpoint: str = "") -> Fault:
         """The fault that this call suffers, by chance where its share is below 1."""
         fault = self.fault
-        if fault.kind == "none" or (fault.share < 1 and self._random.random() >= fault.share):
+        if fault.kind == "none" or (fault.only and fault.only != endpoint):
+            return Fault()
+        if fault.share < 1 and self._random.random() >= fault.share:
             return Fault()
         self.struck += 1
+        if fault.kind == "error" and self._random.random() < fault.stored:
+            return replace(fault, kind="stored_error")
         return fault
 
     async def break_off(

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 CallOutcome = Literal["answered", "refused", "cut", "abandoned"]
 PostOutcome = Literal["stored", "replayed", "conflict", "refused"]
-PostKind = Literal["message", "document", "task"]
+PostKind = Literal["message", "document", "task", "heartbeat"]
+AckOutcome = Literal["stored", "repeated", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,12 @@ class SentTurn:
     Attributes:
         token: names it everywhere.
         user_id: its tenant.
-        celery_ids: of every Celery task that asked for it; more than one for duplicates.
+        celery_ids: of every Celery task that asked for it; more than one for duplicates, none for
+            what the backend or the clock asked for.
         tool: whether the model creates a document in it.
         at: when it was sent.
+        notified: whether it is a notification's, which is to be acknowledged.
+        reply: what its answer is posted as.
     """
 
     token: str
@@ -30,6 +34,8 @@ class SentTurn:
     celery_ids: tuple[str, ...]
     tool: bool
     at: float
+    notified: bool = False
+    reply: PostKind = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Post:
         outcome: ``stored``: new; ``replayed``: the key and the bytes were known; ``conflict``:
             the key was known with other bytes (409); ``refused``: by a fault, nothing was stored.
         content: what was stored.
+        thread: title of the task that it belongs to.
     """
 
     kind: PostKind
@@ -82,6 +89,42 @@ class Post:
     body_hash: str
     outcome: PostOutcome
     content: str = ""
+    thread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One attempt to acknowledge a notification.
+
+    Attributes:
+        token: of the notification.
+        worker: who called.
+        at: when.
+        outcome: ``stored``: it counts as delivered from now on, whatever was answered;
+            ``repeated``: it did before; ``refused``: by a fault, nothing was stored.
+    """
+
+    token: str
+    worker: str
+    at: float
+    outcome: AckOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A due job that a Beat has sent.
+
+    Attributes:
+        schedule: its name in ``beat_schedule.py``.
+        beat: who sent it.
+        at: when.
+        stock: whether that Beat has Celery's own scheduler, which knows of no other Beat.
+    """
+
+    schedule: str
+    beat: str
+    at: float
+    stock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +162,7 @@ class Disturbance:
         erases: whether it took away what had been journaled.
         token: the turn at whose point it struck, where it was aimed.
         point: where in the turn.
+        beat: the leading Beat, where that was struck.
     """
 
     what: str
@@ -129,6 +173,7 @@ class Disturbance:
     erases: bool = False
     token: str | None = None
     point: str | None = None
+    beat: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +181,7 @@ class RowRecord:
     """Everything that happened in one row.
 
     Attributes:
-        crashed: workers that ended although nobody had told them to, with their exit codes.
+        crashed: workers and Beats that ended by themselves, with their exit codes.
         notes: what should be told besides.
         seconds: that the row took.
     """
@@ -147,6 +192,8 @@ class RowRecord:
     calls: tuple[ModelCall, ...] = ()
     posts: tuple[Post, ...] = ()
     ends: tuple[TurnEnd, ...] = ()
+    acks: tuple[Ack, ...] = ()
+    ticks: tuple[Tick, ...] = ()
     disturbances: tuple[Disturbance, ...] = ()
     crashed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

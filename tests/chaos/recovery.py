@@ -17,7 +17,7 @@ class Recovery:
     Attributes:
         fault: when it began (or, for an outage, was over).
         again: when work went on.
-        token: of the turn; None for an outage.
+        token: of the turn; None for an outage, and for a Beat.
     """
 
     fault: float
@@ -35,7 +35,8 @@ def recoveries(record: RowRecord) -> tuple[Recovery, ...]:
 
     For a fault that strikes workers: for each turn that one of them was at (it had made a call for
     it, and the reply was not stored yet), until the turn's next call of any kind after the fault.
-    For a fault that strikes a server: from its end until the next stored reply.
+    For a fault that strikes a server: from its end until the next stored reply. For a Beat that
+    led: until the next tick of another one that can lead.
     """
     found: list[Recovery] = []
     moments = _moments(record)
@@ -47,6 +48,9 @@ def recoveries(record: RowRecord) -> tuple[Recovery, ...]:
     for fault in record.disturbances:
         if fault.workers:
             found += _of_turns(fault, moments, replied)
+        elif fault.beat is not None:
+            later = [t.at for t in record.ticks if not t.stock and t.at > fault.at]
+            found += [Recovery(fault.at, min(later))] if later else []
         elif (next_reply := _next_reply(record, fault.until)) is not None:
             found.append(Recovery(fault.until, next_reply))
     return tuple(found)
@@ -71,7 +75,7 @@ def late(record: RowRecord, limit: float) -> tuple[str, ...]:
     would show it; such a standstill says nothing.
     """
     return tuple(
-        f"{each.token or 'all turns'}: went on {each.seconds:.1f} s after the fault"
+        f"{each.token or 'all'}: went on {each.seconds:.1f} s after the fault"
         for each in recoveries(record)
         if each.seconds > limit
         and not any(

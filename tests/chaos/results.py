@@ -27,16 +27,18 @@ class RowResult:
         completed: with the right reply posted, and told to every caller.
         failed: Celery tasks that ended in a typed failure.
         lost: neither replied to nor failed.
-        unreported: Celery tasks without a result although the reply is posted.
+        unreported: Celery tasks without a result, and notifications that are not acknowledged,
+            although the reply is posted.
         doubled: messages, documents and tasks stored once too often.
-        wrong: replies that are not the turn's own, results that were not posted, and documents
-            that a reply speaks of and nobody has.
+        wrong: replies that are not the turn's own, or not in its thread, results that were not
+            posted, and documents that a reply speaks of and nobody has.
+        early: attempts to acknowledge a notification before its reply was stored.
         repeated: model calls made again after their answer had been journaled.
         redone: model calls made again because their answer may have died with its worker.
         conflicts: posts refused with 409.
         unfenced: posts tried by a worker that had been frozen past its lease.
         disorder: replies posted out of order, and turns of one session at the model at once.
-        crashed: workers that ended by themselves.
+        crashed: workers and Beats that ended by themselves.
         recovery_p50: seconds.
         recovery_max: seconds.
         settled: seconds from the end of the last fault to the last reply.
@@ -56,6 +58,7 @@ class RowResult:
     unreported: int
     doubled: int
     wrong: int
+    early: int
     repeated: int
     redone: int
     conflicts: int
@@ -93,7 +96,12 @@ def judge(
         "lost": checks.lost(record),
         "unreported": checks.unreported(record),
         "doubled": checks.doubled(record),
-        "wrong": (*checks.wrong(record), *checks.tools_missing(record)),
+        "wrong": (
+            *checks.wrong(record),
+            *checks.misplaced(record),
+            *checks.tools_missing(record),
+        ),
+        "early": checks.acknowledged_early(record),
         "repeated": checks.repeated(record),
         "unfenced": checks.unfenced(record),
         "disorder": (*checks.out_of_order(record), *checks.overlapping(record)),
@@ -122,6 +130,7 @@ def judge(
         unreported=len(found["unreported"]),
         doubled=len(found["doubled"]),
         wrong=len(found["wrong"]),
+        early=len(found["early"]),
         repeated=len(found["repeated"]),
         redone=len(checks.redone(record)),
         conflicts=len(told["conflicts"]),

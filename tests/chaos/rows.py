@@ -7,10 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tests.chaos import floods, outages, redis_faults, worker_faults
+from tests.chaos import (
+    floods,
+    notifications,
+    outages,
+    redis_faults,
+    takeovers,
+    worker_faults,
+)
 from tests.chaos.options import Options
 from tests.chaos.outages import Outage
 from tests.chaos.scene import Scene
+
+
+def _unlimited(options: Options) -> None:
+    del options
+
+
+def _lease(options: Options) -> float | None:
+    return options.recovery_seconds
+
+
+def _takeover(options: Options) -> float | None:
+    return options.takeover_seconds
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,7 @@ class Row:
         latency: of the model, in seconds.
         slow: of turns that are to be slow, in leases.
         allowed: promises that do not hold here (`results.RowResult.broken`).
-        timed: whether the limit for recoveries holds (`Options.recovery_seconds`).
+        limit: in seconds, for recoveries.
         alone: whether it takes all of the machine, and runs beside no other.
     """
 
@@ -34,7 +53,7 @@ class Row:
     latency: float = 0.1
     slow: float = 0.0
     allowed: tuple[str, ...] = ()
-    timed: bool = False
+    limit: Callable[[Options], float | None] = _unlimited
     alone: bool = False
 
     def slow_seconds(self, options: Options) -> float:
@@ -47,12 +66,17 @@ def _outage(name: str, title: str, outage: Outage) -> Row:
 
 
 ROWS = (
-    Row("kill", "kill -9 the worker", partial(worker_faults.kill_at_points, workers=1), timed=True),
+    Row(
+        "kill",
+        "kill -9 the worker",
+        partial(worker_faults.kill_at_points, workers=1),
+        limit=_lease,
+    ),
     Row(
         "kill-one",
         "kill -9 one of two workers",
         partial(worker_faults.kill_at_points, workers=2),
-        timed=True,
+        limit=_lease,
     ),
     Row("sigterm", "SIGTERM", partial(worker_faults.stop_at_points, number=signal.SIGTERM)),
     Row("sigquit", "SIGQUIT", partial(worker_faults.stop_at_points, number=signal.SIGQUIT)),
@@ -87,6 +111,18 @@ ROWS = (
     Row("model-queue", "many turns wait while the model answers 500", outages.queue_up),
     Row("same-key", "each turn enqueued many times at once, one key", floods.same_key),
     Row("same-id", "each turn enqueued twice or thrice, one Celery id", floods.same_id),
+    Row(
+        "beat",
+        "kill -9 the leading Beat, while a stock one ticks too",
+        takeovers.take_over,
+        limit=_takeover,
+    ),
+    Row(
+        "notifications",
+        "notifications; workers killed, half of the acknowledgements fail",
+        notifications.acknowledge,
+        latency=1.0,
+    ),
     Row(
         "random-kills",
         "kill -9 at random microseconds, messages arriving",

@@ -23,5 +23,5 @@ def run_row(row: Row, options: Options, nursery: Nursery, folder: Path) -> RowRe
         scene.settle()
         record = scene.record(row.name)
     (folder / "record.json").write_text(json.dumps(record.as_json()), "utf-8")
-    limit = options.recovery_seconds if row.timed else None
+    limit = row.limit(options)
     return judge(record, row.title, allowed=row.allowed, recovery_limit=limit)

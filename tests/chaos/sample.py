@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.chaos.records import ModelCall, Post, RowRecord, SentTurn, TurnEnd
-from tests.chaos.script import reply_for
+from tests.chaos.script import reply_for, thread_of
 
 TOKENS = ("s000.00", "s000.01", "s001.00")
 _STARTS = (1.0, 3.0, 1.5)
@@ -27,6 +27,7 @@ def post(token: str, at: float, **changed: Any) -> Post:
     """A stored reply."""
     who = {"kind": "message", "user_id": "u0", "worker": "w1"}
     what = {"key": f"k-{token}", "body_hash": "h", "content": reply_for(token, 1)}
+    what["thread"] = thread_of(token)
     return Post(token=token, at=at, **{**who, **what, "outcome": "stored", **changed})
 
 

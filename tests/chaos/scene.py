@@ -16,10 +16,10 @@ from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
 from clasper_worker.settings import Settings
 from tests.chaos.callers import Callers
 from tests.chaos.options import Options
-from tests.chaos.records import Disturbance, ModelCall, Post, RowRecord, SentTurn
+from tests.chaos.records import Ack, Disturbance, ModelCall, Post, RowRecord, SentTurn, Tick
 from tests.chaos.script import token_of
 from tests.chaos.server_process import ROOT, ServerProcess
-from tests.chaos.workers import Nursery, Worker, wait_until
+from tests.chaos.workers import Nursery, Process, wait_until
 
 _SECRET = "a-secret-of-the-fault-matrix-and-of-nothing-else"
 _READY_SECONDS = 60.0
@@ -38,6 +38,9 @@ class Scene:
         random: seeded by the run's seed and the row's name.
         disturbances: what was done to it, in order.
         notes: what should be told of the row besides its figures.
+        ticks: what Beats sent.
+        crashed: processes that ended although nobody had told them to.
+        settings: variables for workers and Beats beyond the usual ones.
     """
 
     def __init__(
@@ -58,10 +61,13 @@ class Scene:
         self.callers = Callers(redis.url)
         self.disturbances: list[Disturbance] = []
         self.notes: list[str] = []
+        self.ticks: list[Tick] = []
+        self.crashed: list[str] = []
+        self.settings: dict[str, str] = {}
         self._nursery = nursery
         self._folder = folder
-        self._workers: list[Worker] = []
-        self._crashed: list[str] = []
+        self._processes: list[Process] = []
+        self._workers: list[Process] = []
         self._sessions = 0
         self._began = self._moved = time.monotonic()
         self._seen: tuple[int, ...] = ()
@@ -69,35 +75,41 @@ class Scene:
     # Workers
 
     @property
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[Process]:
         """Those that run and were not told to end."""
         return [worker for worker in self._workers if worker.running and not worker.told_to_end]
 
-    def worker(self, name: str) -> Worker:
+    def worker(self, name: str) -> Process:
         """A worker by its name."""
         return next(worker for worker in self._workers if worker.name == name)
 
-    def start_worker(self, *, wait: bool = False, concurrency: int = 0) -> Worker:
+    def start_worker(self, *, wait: bool = False, concurrency: int = 0) -> Process:
         """Start a worker under a name of its own; ``wait`` until it answers a ping."""
         name = f"w{len(self._workers) + 1}"
-        folder = self._folder / name
-        folder.mkdir()
-        log = folder / "log"
         size = concurrency or self.options.concurrency
         arguments = ["-A", "clasper_worker", "worker", "-n", f"{name}@chaos", "-c", str(size)]
-        pid = self._nursery.start(arguments, self._environment(name, folder), folder, log)
-        worker = Worker(name, pid, self._nursery, log)
+        worker = self.start(name, arguments)
         self._workers.append(worker)
         if wait and not wait_until(lambda: self._answers(name), _READY_SECONDS):
             raise RuntimeError(f"{name} did not come up:\n{worker.last_lines()}")
         return worker
+
+    def start(self, name: str, arguments: list[str]) -> Process:
+        """Start ``celery ARGUMENTS`` in a folder of its own, until the scene ends at the latest."""
+        folder = self._folder / name
+        folder.mkdir()
+        log = folder / "log"
+        log.touch()  # for readers that come before its first line
+        pid = self._nursery.start(arguments, self._environment(name, folder), folder, log)
+        self._processes.append(Process(name, pid, self._nursery, log))
+        return self._processes[-1]
 
     def look_after_workers(self) -> None:
         """Note each worker that ended although nobody had told it to, and replace it."""
         for worker in self._workers:
             if not worker.told_to_end and not worker.running:
                 worker.told_to_end = True
-                self._crashed.append(f"{worker.name} ended by itself, code {worker.exit_code}")
+                self.crashed.append(f"{worker.name} ended by itself, code {worker.exit_code}")
                 self.start_worker()
 
     def disturb(self, what: str, at: float, until: float, **more: Any) -> None:
@@ -142,10 +154,10 @@ class Scene:
     def settle(self) -> None:
         """Wait until every turn has ended, or nothing has moved for a while; then look on."""
         began = time.monotonic()
-        while pending := self.callers.pending():
+        while pending := self.pending():
             self.look_after_workers()
             if self.stuck():
-                self.notes.append(f"gave up: {len(pending)} tasks without a result")
+                self.notes.append(f"gave up: {pending} without a result")
                 return
             if time.monotonic() - began > _LONGEST_SECONDS:
                 self.notes.append("gave up: it never came to rest")
@@ -155,6 +167,10 @@ class Scene:
         while time.monotonic() < ended + self.options.quiet:
             self.look_after_workers()
             time.sleep(0.5)
+
+    def pending(self) -> int:
+        """How many Celery tasks have no result, and notifications no acknowledgement."""
+        return len(self.callers.pending()) + int(self.backend.counts()["undelivered"])
 
     def stuck(self) -> bool:
         """Whether no call was made and no turn ended for as long as patience lasts.
@@ -169,27 +185,30 @@ class Scene:
 
     def record(self, row: str) -> RowRecord:
         """Everything that happened."""
+        posted = self.backend.records()
         return RowRecord(
             row=row,
             seed=self.options.seed,
             sent=tuple(self.callers.sent),
             calls=tuple(ModelCall(**call) for call in self.model.records()["calls"]),
-            posts=tuple(Post(**post) for post in self.backend.records()["posts"]),
+            posts=tuple(Post(**post) for post in posted["posts"]),
             ends=self.callers.ends(),
+            acks=tuple(Ack(**ack) for ack in posted["acks"]),
+            ticks=tuple(self.ticks),
             disturbances=tuple(self.disturbances),
-            crashed=tuple(self._crashed),
+            crashed=tuple(self.crashed),
             notes=tuple(self.notes),
             seconds=time.monotonic() - self._began,
             settings=dataclasses.asdict(self.options),
         )
 
     def close(self) -> None:
-        """Kill the workers and close connections."""
-        for worker in self._workers:
-            if worker.running:
-                worker.told_to_end = True
+        """Kill workers and Beats, and close connections."""
+        for process in self._processes:
+            if process.running:
+                process.told_to_end = True
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(worker.pid, 9)
+                    os.killpg(process.pid, 9)
         self.callers.close()
 
     def _answers(self, name: str) -> bool:
@@ -207,10 +226,12 @@ class Scene:
             "OPENAI_BASE_URL": f"{self.model.url_for(name)}/v1",
             "OPENAI_API_KEY": "none",
             "AGENT_JWT_SECRET": _SECRET,
+            "INTERNAL_API_TOKEN": _SECRET,
             "CLASPER_WORKSPACE": str(ROOT / "workspace"),
             "CLASPER_STATE_DIR": str(folder / "state"),
             "CLASPER_LOG_FORMAT": "json",
             "CLASPER_VISIBILITY_TIMEOUT_SEC": f"{self.options.visibility_seconds:g}",
+            **self.settings,
         }
 
 

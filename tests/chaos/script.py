@@ -2,7 +2,8 @@
 
 A turn's token, ``s03.07``, names its session and its number within it. It stands in the message
 that the turn is sent with, in the reply and in the document that a turn with a tool creates; so
-whatever a server receives tells which turn it belongs to.
+whatever a server receives tells which turn it belongs to. ``h03.07`` is the heartbeat of agent 3 in
+its slot 7, and ``d03.00`` its standup: the backend shows these to the agents.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ TOOL_WORD = "with a document"
 SLOW_WORD = "slowly"
 """In a message: the model takes long."""
 
-_TOKEN = re.compile(r"\[\[(s\d+\.\d+)\]\]")
+_TOKEN = re.compile(r"\[\[([shd]\d+\.\d+)\]\]")
+
+
+_OWN_THREADS = {"h": "Heartbeat", "d": "Standup"}
 
 
 def token_of(session: str, number: int) -> str:
@@ -35,6 +39,11 @@ def session_of(token: str) -> str:
 def number_of(token: str) -> int:
     """A turn's place in its session, from 0."""
     return int(token.partition(".")[2])
+
+
+def thread_of(token: str) -> str:
+    """The title of the task that everything about a token belongs to."""
+    return _OWN_THREADS.get(token[:1]) or f"Thread {session_of(token)}"
 
 
 def message_for(token: str, *, tool: bool = False, slow: bool = False) -> str:

@@ -41,17 +41,17 @@ class ServerProcess:
             )
         assert self._process.stdout is not None
         ports = json.loads(self._process.stdout.readline())
-        self.url = f"http://{HOST}:{ports['port']}"
+        self._public = int(ports["port"])
+        self.url = f"http://{HOST}:{self._public}"
         self._control = int(ports["control"])
 
     def url_for(self, worker: str) -> str:
         """The base URL by which a worker's calls are told from others'."""
         return f"{self.url}/w/{worker}"
 
-    def behave(self, kind: str = "none", *, share: float = 1.0, seconds: float = 0.0) -> int:
+    def behave(self, kind: str = "none", **more: float | str) -> int:
         """Set the fault (see `recording_server.Fault`); returns how many calls were struck."""
-        answer = self._call("POST", "/fault", {"kind": kind, "share": share, "seconds": seconds})
-        return int(answer["struck"])
+        return int(self._call("POST", "/fault", {"kind": kind, **more})["struck"])
 
     def arm(
         self,
@@ -91,16 +91,30 @@ class ServerProcess:
         """Everything that was recorded."""
         return dict(self._call("GET", "/records"))
 
-    def _call(self, method: str, path: str, body: Any = None, *, timeout: float = 60.0) -> Any:
-        connection = http.client.HTTPConnection(HOST, self._control, timeout=timeout)
+    def post(self, path: str, body: Any, headers: Mapping[str, str]) -> Any:
+        """Call the server as the people do whom it serves."""
+        return self._call("POST", path, body, port=self._public, headers=headers)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout: float = 60.0,
+        port: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        connection = http.client.HTTPConnection(HOST, port or self._control, timeout=timeout)
         try:
             content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"Content-Type": "application/json"})
+            kind = {"Content-Type": "application/json"}
+            connection.request(method, path, content, {**kind, **(headers or {})})
             answer = connection.getresponse()
             text = answer.read()
         finally:
             connection.close()
-        if answer.status != 200:
+        if answer.status not in {200, 201}:
             raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
         return json.loads(text)
 

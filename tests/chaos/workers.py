@@ -1,4 +1,4 @@
-"""Worker processes: started by a nursery or plainly, signalled, and watched."""
+"""Processes of workers and Beats: started by a nursery or plainly, signalled, and watched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRELOADED = ("clasper_worker.celery", "clasper_worker.tasks")
 
 
 class Nursery:
-    """Starts workers: by fork from a process that has loaded everything, or plainly.
+    """Starts workers and Beats: by fork from a process that has loaded everything, or plainly.
 
     Args:
         plain: start ``python -m celery`` each time instead of forking.
@@ -130,8 +130,8 @@ class Nursery:
         return cast("dict[str, Any]", json.loads(line))
 
 
-class Worker:
-    """One worker process; its name is its own, never that of an earlier one."""
+class Process:
+    """A worker or a Beat; its name is its own, never that of an earlier one."""
 
     def __init__(self, name: str, pid: int, nursery: Nursery, log: Path) -> None:
         self.name = name

@@ -188,6 +188,40 @@ async def test_redis_that_comes_back_in_time_is_waited_for() -> None:
     await client.aclose()
 
 
+REFUSALS = [
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "ERR Error running script: @user_script: 2: -OOM command not allowed when used memory",
+    "MISCONF Redis is configured to save RDB snapshots",
+]
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+async def test_a_redis_that_is_full_is_waited_for(
+    client: fakeredis.FakeAsyncRedis, text: str
+) -> None:
+    state = State(client, seconds=30)
+    refuse = StateScript(
+        f"if redis.call('GET', KEYS[1]) then return 1 end return redis.error_reply([[{text}]])"
+    )
+    good = asyncio.ensure_future(state.call(ADD, ["n"], [1]))
+    refused = asyncio.ensure_future(state.call(refuse, ["room"]))
+    assert await good == 1  # what it takes does not wait for what it refuses
+    assert not refused.done()
+    await client.set("room", 1)
+    assert await refused == 1
+    await state.aclose()
+
+
+async def test_a_redis_that_stays_full_is_named_as_what_it_is(
+    client: fakeredis.FakeAsyncRedis,
+) -> None:
+    state = State(client, seconds=0.2)
+    refuse = StateScript(f"return redis.error_reply([[{REFUSALS[0]}]])")
+    with pytest.raises(StateUnavailableError, match="look at its memory"):
+        await state.call(refuse, ["key"])
+    await state.aclose()
+
+
 async def test_closing_fails_what_waits(state: State, trips: RoundTrips) -> None:
     trips.open.clear()
     under_way = asyncio.ensure_future(state.call(ADD, ["n"], [1]))

@@ -7,7 +7,9 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+import stamina
 import structlog
+from stamina.instrumentation import set_on_retry_hooks
 
 from clasper_worker.settings import Settings
 from clasper_worker.telemetry import configure_logging
@@ -21,6 +23,7 @@ def restored_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    set_on_retry_hooks(None)
 
 
 def lines(
@@ -90,3 +93,19 @@ def test_ticks_that_go_well_are_not_told_and_those_that_fail_are(
     trace.info("Task %(name)s[%(id)s] succeeded", {"name": "clasper.send", "id": "1"})
     trace.error("Task %(name)s[%(id)s] raised", {"name": "clasper.dispatch", "id": "1"})
     assert len(output.getvalue().splitlines()) == 2
+
+
+def test_a_retry_is_told_without_what_the_error_quotes(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings_of(clasper_log_format="json"))
+    for attempt in stamina.retry_context(on=ValueError, wait_initial=0, wait_jitter=0):
+        with attempt:
+            if attempt.num == 1:
+                raise ValueError("the provider answered: A secret word")
+    (line,) = output.getvalue().splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["error"], told["number"]) == ("retry.scheduled", "ValueError", 1)
+    assert "secret" not in line

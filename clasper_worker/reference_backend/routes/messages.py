@@ -56,10 +56,15 @@ async def list_messages(
 async def post_message(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewMessage
 ) -> Response:
-    """Post a message in a task's thread."""
+    """Post a message in a task's thread; with `--register-agents`, make its agent known."""
 
     def work(transaction: Transaction) -> JsonItem:
         get(transaction, TASKS, agent.user_id, body.task_id)
+        if backend.config.registers_agents:
+            transaction.execute(
+                "INSERT OR IGNORE INTO agents (user_id, agent_role) VALUES (?, ?)",
+                (agent.user_id, agent.agent_role),
+            )
         values = body.model_dump(exclude={"idempotency_key"})
         return insert(transaction, MESSAGES, agent.user_id, values)
 

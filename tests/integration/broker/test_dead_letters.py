@@ -142,6 +142,23 @@ def test_a_replayed_letter_is_delivered_as_it_was_sent_and_is_no_letter_any_more
     assert not delivery.is_redelivered
 
 
+def test_a_replayed_letter_does_not_expire_though_its_message_was_to(
+    site: Site, letters: DeadLetters
+) -> None:
+    expires = "2020-01-01T00:00:00+00:00"
+    site.client.app.send_task(
+        "clasper.send", kwargs={"user_id": "u1"}, queue="clasper", task_id="a", expires=expires
+    )
+    sent = site.take_one()
+    site.schedule.bury(sent.token, "lost its worker (3 times)")
+    (letter,) = letters.newest(1)
+    assert letters.replay(letter.letter_id) == "replayed"
+    then, now = json.loads(sent.raw), json.loads(site.take_one().raw)
+    assert then["headers"].pop("expires").startswith("2020")
+    assert now["headers"].pop("expires") is None
+    assert now == then
+
+
 def test_a_replayed_turn_that_fails_again_is_a_letter_again(
     site: Site, letters: DeadLetters
 ) -> None:

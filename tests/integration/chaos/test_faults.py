@@ -18,11 +18,20 @@ pytestmark = [
 ]
 
 SHORT = replace(Options().quick(), turns=8, points=3, visibility_seconds=4.0, copies=20, many=120)
+SHORTEST = replace(SHORT, turns=4, points=1, visibility_seconds=2.0)
+FORMS = {
+    "kill": SHORT,
+    "sigterm": SHORT,
+    "backend-reset": SHORT,
+    "same-key": SHORT,
+    "freeze": SHORTEST,
+    "redis-kill": SHORTEST,
+}
 
 
-@pytest.mark.parametrize("name", ["kill", "sigterm", "backend-reset", "same-key"])
+@pytest.mark.parametrize("name", FORMS)
 def test_no_promise_is_broken_by(name: str, nursery: Nursery, tmp_path: Path) -> None:
     (row,) = find_rows((name,))
-    result = run_row(row, SHORT, nursery, tmp_path / name)
+    result = run_row(row, FORMS[name], nursery, tmp_path / name)
     assert result.broken == (), "\n".join(result.evidence)
-    assert result.completed == result.turns >= SHORT.turns
+    assert result.completed == result.turns >= FORMS[name].turns

@@ -44,7 +44,7 @@ class Site:
         self.folder = folder
         self.client = redis.Redis.from_url(server.url)
         self.app = Celery("a_backend", broker=server.url, backend=server.url, set_as_current=False)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{HERE}",
             "PYTHONUNBUFFERED": "1",
@@ -54,14 +54,20 @@ class Site:
         }
 
     @contextmanager
-    def worker(self, name: str, *options: str) -> Iterator[Forked]:
+    def worker(
+        self,
+        name: str,
+        *options: str,
+        app: str = "turn_app",
+        queues: str = "clasper,clasper.dispatch",
+    ) -> Iterator[Forked]:
         """A running worker; stopped at the end, if it is still there."""
-        command = ["celery", "-A", "turn_app", "worker", "-l", "INFO"]
-        command += ["-n", f"{name}@test", "-Q", "clasper,clasper.dispatch", *options]
+        command = ["celery", "-A", app, "worker", "-l", "INFO"]
+        command += ["-n", f"{name}@test", "-Q", queues, *options]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         log = self.log_of(name)
         log.write_bytes(b"")
-        process = Forked(self._nursery, command, self._environment, HERE, log)
+        process = Forked(self._nursery, command, self.environment, HERE, log)
         try:
             until(lambda: self._is_ready(process, name), f"{name} is ready")
             yield process

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.errors import DeadLetterError
 from tests.integration.faults.conftest import Site, until
 from tests.unit.broker.turns import message
@@ -73,6 +74,35 @@ def test_a_turn_that_outlives_a_crash_of_redis_runs_once_and_is_settled(
         ("start", "b"),
         ("end", "b"),
     ]
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
+def test_a_running_turn_is_stopped_though_the_broadcast_of_it_was_lost(
+    site: Site, pool: str
+) -> None:
+    with site.worker("worker", *(("-P", "prefork", "-c", "2") if pool == "prefork" else ())):
+        turn = site.send("a", message="never")
+        behind = site.send("b")
+        until(lambda: turn.state == "STARTED", "it runs")
+        schedule = Schedule(site.client, ScheduleRules(lease_seconds=2.0))
+        assert schedule.withdraw("a") == "running"  # and whoever asked for it dies
+        until(lambda: turn.state == "REVOKED", "it is stopped")
+        behind.get(timeout=60)
+        until(lambda: site.left() <= {b"clasper:cancelled"}, "all is settled")
+    assert not site.noted("end", "a")
+
+
+def test_the_caller_of_a_dead_letter_is_told_though_who_buried_it_died(site: Site) -> None:
+    queue = [("clasper", ["clasper"])]
+    schedule = Schedule(site.client, ScheduleRules(lease_seconds=2.0, attempts=1), queue)
+    turn = site.send("a")
+    (delivery,) = schedule.exchange(free=1).deliveries
+    assert schedule.bury(delivery.token, "a reason")
+    assert turn.state == "PENDING"
+    with site.worker("worker"):
+        error = turn.get(timeout=60, propagate=False)
+        assert type(error).__name__ == DeadLetterError.__name__
+        until(lambda: not site.client.exists("clasper:untold"), "it is noted")
 
 
 def test_a_worker_survives_a_redis_that_is_full(site: Site) -> None:

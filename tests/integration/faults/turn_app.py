@@ -20,7 +20,11 @@ app = Celery("turns", broker=URL, backend=URL)
 app.conf.update(
     broker_transport=TRANSPORT,
     broker_transport_options={
-        "schedule_rules": {"lease_seconds": float(os.environ["TURN_APP_LEASE"])}
+        "schedule_rules": {"lease_seconds": float(os.environ["TURN_APP_LEASE"])},
+        # kombu's own restoring, which must not happen here, would do so at once.
+        "visibility_timeout": 1,
+        "unacked_restore_interval": 0.2,
+        "unacked_restore_throttle": 1,
     },
     task_acks_late=True,
     task_track_started=True,

@@ -50,6 +50,12 @@ def test_a_standup_from_the_command_line_once_a_day(processes: Any) -> None:
         assert done.stdout.endswith("standup_ok\n")
         (document,) = processes.read(user, "documents")
         assert document["doc_type"] == "standup"
+    nobody = clasper(processes, "standup")
+    assert (nobody.returncode, nobody.stdout) == (0, "0 agents\nstandup_ok\n")
+    assert "CLASPER_AGENTS" in nobody.stderr
+    elsewhere = clasper(processes, "standup", "--user", user, "--timezone", "Mars/Olympus")
+    assert elsewhere.returncode == 2
+    assert "--timezone" in elsewhere.stderr
 
 
 def test_beat_has_each_agents_heartbeat_run(processes: Any, wait_until: Any, worker: str) -> None:

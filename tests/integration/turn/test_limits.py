@@ -26,9 +26,9 @@ def slow_model(processes: Any) -> Iterator[dict[str, str]]:
         yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
 
 
-def send(processes: Any, queue: str, user: str) -> Any:
+def send(processes: Any, queue: str, user: str, **options: Any) -> Any:
     request = {"user_id": user, "message": "Hi", "task_title": "T"}
-    return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
+    return processes.app.send_task("clasper.send", kwargs=request, queue=queue, **options)
 
 
 def posted(processes: Any, user: str) -> list[str]:
@@ -58,9 +58,8 @@ def test_at_the_hard_limit_the_turn_is_stopped_and_posts_nothing(
     processes: Any, slow_model: dict[str, str]
 ) -> None:
     user = secrets.token_hex(8)
-    limits = {"CLASPER_TURN_SOFT_LIMIT_SEC": "30", "CLASPER_TURN_HARD_LIMIT_SEC": "1"}
-    with processes.worker("hard", "-Q", "hard", **slow_model, **limits):
-        turn = send(processes, "hard", user)
+    with processes.worker("hard", "-Q", "hard", **slow_model):
+        turn = send(processes, "hard", user, time_limit=1)
         turn.get(timeout=60, propagate=False)
     assert turn.state == "FAILURE"
     assert type(turn.result).__name__ == "TimeLimitExceeded"

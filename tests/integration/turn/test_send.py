@@ -17,9 +17,9 @@ def worker(processes: Any) -> Iterator[str]:
         yield node
 
 
-def send(processes: Any, **fields: Any) -> Any:
+def send(processes: Any, job: str | None = None, **fields: Any) -> Any:
     request = {"user_id": "u1", "task_title": "Thread", **fields}
-    return processes.app.send_task("clasper.send", kwargs=request, queue="clasper")
+    return processes.app.send_task("clasper.send", kwargs=request, queue="clasper", task_id=job)
 
 
 def test_a_plain_celery_app_gets_the_reply_that_lies_in_the_backend(
@@ -89,14 +89,14 @@ def test_a_turn_that_fails_ends_in_failure_with_a_typed_error(
 
 
 def test_what_is_said_shows_in_no_event_and_no_log(processes: Any, worker: str) -> None:
-    word = f"private{secrets.token_hex(8)}"
+    word, job = f"private{secrets.token_hex(8)}", secrets.token_hex(8)
     events: list[dict[str, Any]] = []
     listening = threading.Event()
-    ended = threading.Event()
+    ended = threading.Event()  # the turns of other tests end too
 
     def record(event: dict[str, Any]) -> None:
         events.append(event)
-        if event["type"] == "task-succeeded":
+        if event["type"] == "task-succeeded" and event.get("uuid") == job:
             ended.set()
 
     def listen() -> None:
@@ -113,7 +113,7 @@ def test_what_is_said_shows_in_no_event_and_no_log(processes: Any, worker: str) 
     listening.wait()
     # The receiver subscribes on its first step: an event of the worker's shows that it has.
     _until_heard(processes, events)
-    turn = send(processes, message=f"Remember {word}", idempotency_key=word)
+    turn = send(processes, job, message=f"Remember {word}", idempotency_key=word)
     assert word in turn.get(timeout=60)["response"]
     assert ended.wait(timeout=30)
     own = [event for event in events if event.get("uuid") == turn.id]

@@ -25,10 +25,10 @@ def slow_model(processes: Any) -> Iterator[dict[str, str]]:
         yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
 
 
-def send(processes: Any, url: str, queue: str, user: str = "u1") -> Any:
+def send(processes: Any, url: str, queue: str, user: str = "u1", **options: Any) -> Any:
     hook = {"url": url, "secret": "hunter2"}
     request = {"user_id": user, "message": "Hi", "task_title": "T", "webhook": hook}
-    return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
+    return processes.app.send_task("clasper.send", kwargs=request, queue=queue, **options)
 
 
 def payloads(processes: Any) -> list[dict[str, Any]]:
@@ -99,9 +99,8 @@ def test_a_turn_that_is_revoked_is_reported_as_cancelled(
 def test_a_turn_past_its_hard_limit_is_reported_as_timed_out(
     processes: Any, slow_model: dict[str, str]
 ) -> None:
-    limits = {"CLASPER_TURN_SOFT_LIMIT_SEC": "30", "CLASPER_TURN_HARD_LIMIT_SEC": "1"}
-    with processes.worker("hard", "-Q", "hard", **slow_model, **limits):
-        turn = send(processes, "https://example.com/", "hard")
+    with processes.worker("hard", "-Q", "hard", **slow_model):
+        turn = send(processes, "https://example.com/", "hard", time_limit=1)
         turn.get(timeout=60, propagate=False)
     assert type(turn.result).__name__ == "TimeLimitExceeded"
     (payload,) = payloads(processes)

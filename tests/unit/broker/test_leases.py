@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
-from clasper_worker.broker.schedule import Burial, Exchanged
+from clasper_worker.broker.schedule import Burial, Exchanged, Renewal
 
 DEADLINE = 20.0
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
@@ -33,17 +33,22 @@ class ScriptedSchedule:
         self.settled: list[tuple[str, ...]] = []
         self.reaped = 0
         self.lost: set[str] = set()
+        self.cancelled: tuple[str, ...] = ()
+        self.noted: list[Burial] = []
         self.errors: list[Exception] = []
         self.burials: list[Burial] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
+    def renew(self, tokens: Iterable[str]) -> Renewal:
         asked = tuple(tokens)
         self.refreshed.append(asked)
         if self.errors:
             raise self.errors.pop(0)
         self.meanwhile()
-        return tuple(token for token in asked if token in self.lost)
+        return Renewal(tuple(token for token in asked if token in self.lost), self.cancelled)
+
+    def told(self, burials: Iterable[Burial]) -> None:
+        self.noted.extend(burials)
 
     def reap(self) -> tuple[int, tuple[Burial, ...]]:
         self.reaped += 1
@@ -52,6 +57,8 @@ class ScriptedSchedule:
 
     def exchange(self, *, settled: Iterable[str] = (), **_: Any) -> Exchanged:
         self.settled.append(tuple(settled))
+        if self.errors:
+            raise self.errors.pop(0)
         return Exchanged((), (), (), more=False)
 
 
@@ -61,7 +68,12 @@ class Told:
     def __init__(self) -> None:
         self.lost: list[tuple[str, ...]] = []
         self.interrupts: list[tuple[str, ...]] = []
+        self.cancelled: list[tuple[str, ...]] = []
         self.buried: list[Burial] = []
+
+    def bury(self, burials: tuple[Burial, ...]) -> tuple[Burial, ...]:
+        self.buried.extend(burials)
+        return burials
 
 
 @pytest.fixture
@@ -84,7 +96,8 @@ def make(schedule: ScriptedSchedule, told: Told) -> Iterator[Callable[[float], L
             lease_seconds,
             on_lost=told.lost.append,
             on_interrupt=told.interrupts.append,
-            on_buried=told.buried.extend,
+            on_cancelled=told.cancelled.append,
+            on_buried=told.bury,
         )
         made.append(keeper)
         return keeper
@@ -118,7 +131,7 @@ def test_what_is_dropped_is_prolonged_no_longer(make: Make, schedule: ScriptedSc
 def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
-    burial = Burial("letter", "job", "its worker was lost each time")
+    burial = Burial("letter", "job", "lost its worker (3 times)")
     schedule.burials = [burial]
     make(SOON).start()
     until(lambda: schedule.reaped > 2)
@@ -173,11 +186,11 @@ def test_an_error_does_not_end_the_keeping(
     assert told.lost == []
 
 
-@pytest.mark.parametrize("told_of", ["lost", "buried"])
+@pytest.mark.parametrize("told_of", ["lost", "cancelled", "buried"])
 def test_an_error_of_who_is_told_does_not_end_the_keeping(
     schedule: ScriptedSchedule, told_of: str
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object) -> Iterable[Burial]:
         raise ValueError("a fault of ours")
 
     keeper = LeaseKeeper(
@@ -185,10 +198,13 @@ def test_an_error_of_who_is_told_does_not_end_the_keeping(
         SOON,
         on_lost=fail,
         on_interrupt=fail,
+        on_cancelled=fail,
         on_buried=fail,
     )
     if told_of == "lost":
         schedule.lost = {"a#1"}
+    elif told_of == "cancelled":
+        schedule.cancelled = ("a",)
     else:
         schedule.burials = [Burial("letter", "job", "a reason")]
     keeper.hold(["a#1", "b#1"], since=time.monotonic())
@@ -241,6 +257,18 @@ def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
     assert keeper.take_left() == []
 
 
+def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    keeper = make(SOON)
+    schedule.errors = [RedisConnectionError("gone"), RedisConnectionError("gone")]
+    keeper.leave(["a#1"])
+    keeper.start()
+    until(lambda: schedule.reaped > 2)
+    assert schedule.settled == [("a#1",)] * 3
+    assert keeper.take_left() == []
+
+
 def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
     burial = Burial("letter", "job", "not a message of Celery")
     make(LONG).report(Exchanged((), ("a", "b"), (burial,), more=False))
@@ -248,6 +276,45 @@ def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
     assert told.buried == [burial]
     make(LONG).report(Exchanged((), (), (), more=False))
     assert len(told.interrupts) == len(told.buried) == 1
+
+
+def test_what_cannot_be_passed_on_does_not_keep_an_exchange_from_its_deliveries(
+    schedule: ScriptedSchedule,
+) -> None:
+    def fail(_: object) -> Iterable[Burial]:
+        raise RedisConnectionError("gone")
+
+    keeper = LeaseKeeper(
+        schedule,  # type: ignore[arg-type]
+        LONG,
+        on_lost=fail,
+        on_interrupt=fail,
+        on_cancelled=fail,
+        on_buried=fail,
+    )
+    keeper.report(Exchanged((), ("a",), (Burial("letter", "job", "a reason"),), more=False))
+    assert schedule.noted == []
+
+
+def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
+    make: Make, schedule: ScriptedSchedule, told: Told
+) -> None:
+    keeper = make(SOON)
+    keeper.hold(["a#1"], since=time.monotonic())
+    schedule.cancelled = ("a",)
+    keeper.start()
+    until(lambda: told.cancelled.count(("a",)) > 1)
+    assert keeper.holds("a#1")
+
+
+def test_a_dead_letter_is_noted_as_told_once_its_caller_knows(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    burial = Burial("letter", "job", "lost its worker (3 times)")
+    schedule.burials = [burial]
+    make(SOON).start()
+    until(lambda: schedule.noted)
+    assert schedule.noted == [burial]
 
 
 def test_starting_twice_starts_one_thread_and_stopping_ends_it(make: Make) -> None:

@@ -99,7 +99,7 @@ def test_a_message_sent_twice_under_one_delivery_tag_comes_twice(broker: Broker)
 def test_any_delivery_tag_will_do(broker: Broker, tag: str) -> None:
     broker.push(message(job="a", tag=tag, user_id="u"))
     delivery = broker.take_one()
-    assert delivery.token == f"{tag}#1"
+    assert delivery.token.rpartition("#")[0] == tag
     broker.take(settled=[delivery.token])
     assert broker.left() == set()
 
@@ -217,7 +217,7 @@ def test_settling_twice_or_with_a_strange_token_does_nothing(broker: Broker) -> 
     for job in "abc":
         broker.send(job)
     token = broker.take_one().token
-    broker.take(0, settled=[token, token, "nobody#1", "nonsense", token.replace("#1", "#2")])
+    broker.take(0, settled=[token, token, "nobody#1", "nonsense", f"{token}0"])
     assert broker.jobs() == ["b"]
     assert broker.jobs(settled=[token]) == []
 
@@ -232,7 +232,9 @@ def test_what_is_released_runs_next_and_is_marked_as_redelivered(broker: Broker)
     again, other = broker.take(released=[first.token]).deliveries
     assert (job_of(again), job_of(other)) == ("a", "b")
     assert again.is_redelivered
-    assert (again.lapses, again.token) == (0, first.token.replace("#1", "#2"))
+    assert again.lapses == 0
+    assert again.token.rpartition("#")[0] == first.token.rpartition("#")[0]
+    assert again.token != first.token
 
 
 def test_a_released_turn_stays_before_those_of_its_session(broker: Broker) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 
 from clasper_worker.broker.schedule import ScheduleRules
-from tests.unit.broker.turns import Broker, job_of, message
+from tests.unit.broker.turns import Broker, job_of, jobs_of, message
+
+
+def tell(broker: Broker) -> list[str]:
+    """Tell the callers of dead letters, as a worker does; their jobs."""
+    _, buried = broker.schedule().reap()
+    broker.schedule().told(buried)
+    return [burial.job_id for burial in buried]
 
 
 def test_a_held_lease_is_prolonged_and_none_is_lost(broker: Broker) -> None:
     broker.send("a")
     token = broker.take_one().token
-    broker.client.zadd("clasper:leases", {token.removesuffix("#1"): 1})
+    broker.client.zadd("clasper:leases", {token.rpartition("#")[0]: 1})
     assert broker.schedule().refresh([token]) == ()
     broker.look_after_leases()
     assert broker.schedule().reap() == (0, ())
@@ -75,7 +82,7 @@ def test_a_message_that_its_workers_do_not_survive_becomes_a_dead_letter(broker:
     lapsed, (burial,) = broker.schedule().reap()
     assert (lapsed, burial.job_id) == (1, "poison")
     (letter,) = broker.dead().values()
-    assert letter["reason"] == burial.reason == "its worker was lost each time"
+    assert letter["reason"] == burial.reason == "lost its worker (3 times)"
     assert (letter["job"], letter["user"], letter["attempts"]) == ("poison", "u", "3")
     assert broker.schedule().refresh([token]) == (token,)
     assert broker.drain() == ["after"]
@@ -96,9 +103,10 @@ def test_a_worker_can_bury_what_it_has_and_its_session_goes_on(broker: Broker) -
     assert broker.schedule().bury(token, "no such task: x")
     assert not broker.schedule().bury(token, "again")
     ((letter, about),) = broker.dead().items()
-    assert letter == token.removesuffix("#1")
+    assert letter == token.rpartition("#")[0]
     assert (about["reason"], about["job"], about["queue"]) == ("no such task: x", "a", "clasper")
     assert broker.drain() == ["b"]
+    tell(broker)
     assert broker.left() == {"clasper:dead", f"clasper:dead:{letter}"}
 
 
@@ -151,7 +159,7 @@ def test_a_holder_brings_back_its_lease_alone_after_a_flush(broker: Broker) -> N
 def test_what_is_left_of_a_message_that_is_gone_is_swept_away(broker: Broker) -> None:
     broker.push(message("some.task", job="a"))
     token = broker.take_one().token
-    broker.client.delete(f"clasper:message:{token.removesuffix('#1')}")
+    broker.client.delete(f"clasper:message:{token.rpartition('#')[0]}")
     broker.lapse()
     broker.schedule().reap()
     assert broker.left() == {"clasper:jobs"}
@@ -175,6 +183,60 @@ def test_of_messages_that_lost_many_workers_one_runs_at_a_time(broker: Broker) -
         {"poison", "innocent", "other", "new"} - {job_of(suspect)}
     )
     assert broker.left() == set()
+
+
+def test_of_what_was_lost_with_a_worker_that_is_blamed_which_was_blamed_most(
+    broker: Broker,
+) -> None:
+    broker.rules = ScheduleRules(attempts=10)  # so that all may run side by side
+    broker.send("poison", role="poison")
+    for neighbours in ("ab", "cd", "ef"):
+        for name in neighbours:
+            broker.send(name, role=name)
+        lost = broker.take().deliveries
+        assert "poison" in jobs_of(lost)
+        broker.lapse()
+        assert broker.schedule().reap()[0] == len(lost)
+    blamed = {job_of(delivery): delivery.lapses for delivery in broker.take().deliveries}
+    # All shared the first blame; those that came later had none of it.
+    assert blamed == {"poison": 3, "a": 3, "b": 3, "c": 0, "d": 0, "e": 0, "f": 0}
+
+
+def test_workers_that_are_lost_together_are_told_apart(broker: Broker) -> None:
+    broker.send("poison", role="poison")
+    broker.take()
+    broker.lapse()
+    broker.schedule().reap()
+    broker.send("other", role="other")
+    assert broker.take_one().lapses == 1
+    broker.take_one()
+    broker.lapse()
+    broker.schedule().reap()
+    assert {job_of(found): found.lapses for found in broker.take().deliveries} == {
+        "poison": 2,
+        "other": 1,
+    }
+
+
+def test_what_a_lost_worker_took_last_lapses_last_and_is_compared_with_the_rest(
+    broker: Broker,
+) -> None:
+    broker.send("poison", role="poison")
+    broker.take()
+    broker.lapse()
+    broker.schedule().reap()
+    broker.send("late", role="late")
+    worker = broker.schedule()
+    (first,) = worker.exchange(free=1).deliveries
+    (last,) = worker.exchange(free=1).deliveries
+    assert (job_of(first), job_of(last)) == ("poison", "late")
+    for token in (first.token, last.token):
+        broker.lapse(token)
+        broker.schedule().reap()
+    assert {job_of(found): found.lapses for found in broker.take().deliveries} == {
+        "poison": 2,
+        "late": 0,
+    }
 
 
 def test_a_suspect_that_waits_can_be_withdrawn(broker: Broker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ class Scheduling(RuleBasedStateMachine):
             tenant_concurrency=CAP, lane_depth=DEPTH, attempts=ATTEMPTS
         )
         self.sent: dict[str, tuple[str, str]] = {}  # job: session and queue, in order
+        self.keyed: list[dict[str, Any]] = []  # requests that have a key
         self.open: set[str] = set()  # neither settled nor withdrawn nor dead
         self.held: dict[str, Delivery] = {}
         self.lost: list[str] = []  # tokens of deliveries that were taken back
@@ -52,11 +54,25 @@ class Scheduling(RuleBasedStateMachine):
         job = f"{len(self.sent):03}"
         self.sent[job] = (f"{user}/{role}", queue)
         self.open.add(job)
-        # Tags of our choice, so that the same steps do the same whenever they are repeated.
-        more: dict[str, Any] = {"tag": f"tag-{job}", "metadata": {"busy": busy}}
+        more = {"idempotency_key": f"key of {job}"} if keyed else {}
+        request = {"user": user, "role": role, "queue": queue, "metadata": {"busy": busy}, **more}
         if keyed:
-            more["idempotency_key"] = f"key of {job}"
-        self.broker.send(job, user, role, queue=queue, **more)
+            self.keyed.append(request)
+        self._send(job, request)
+
+    @rule(index=st.integers(0, 9), times=st.integers(1, 3))
+    def ask_for_a_turn_again(self, index: int, times: int) -> None:
+        """Its newest askers, most often: those whose turn may not be over."""
+        for _ in range(times if self.keyed else 0):
+            request = self.keyed[-1 - index % len(self.keyed)]
+            job = f"{len(self.sent):03}"
+            self.sent[job] = (f"{request['user']}/{request['role']}", request["queue"])
+            self.open.add(job)
+            self._send(job, request)
+
+    def _send(self, job: str, request: dict[str, Any]) -> None:
+        # A tag of our choice, so that the same steps do the same whenever they are repeated.
+        self.broker.send(job, tag=f"tag-{job}", **request)
 
     @rule(user=st.sampled_from("uv"), role=st.sampled_from("ab"))
     def send_some_to_collect(self, user: str, role: str) -> None:
@@ -111,6 +127,34 @@ class Scheduling(RuleBasedStateMachine):
                 self.open.remove(job_of(delivery))
                 self.passed.add(job_of(delivery))
 
+    @rule(stay=st.integers(0, 2))
+    def part_groups(self, stay: int) -> None:
+        for token, delivery in self.held.items():
+            leaving = [_job(raw) for raw in delivery.collected[stay:]]
+            left = self.broker.schedule().part(token, leaving)
+            assert left == len(self.open.intersection(leaving))
+            self.held[token] = replace(delivery, collected=delivery.collected[:stay])
+
+    @rule()
+    def set_the_clock_back(self) -> None:
+        hour = 3_600_000
+        self.broker.look_after_leases()
+        self.client.incrby("clasper:leases:pulse", hour)
+        for tag in self.client.zrange("clasper:leases", 0, -1):
+            self.client.zincrby("clasper:leases", hour, tag)
+        assert self._reap() == 0
+        seconds, _ = self.client.time()
+        soon = seconds * 1000 + 60_000
+        assert self.client.zcount("clasper:leases", soon, "+inf") == 0
+
+    @rule()
+    def replay(self) -> None:
+        for letter, about in self.broker.dead().items():
+            if about["job"]:
+                assert self.broker.schedule().replay(letter) == "replayed"
+                self.open.add(about["job"])
+                self.cancelled.discard(about["job"])
+
     @rule()
     def refresh(self) -> None:
         assert self.broker.schedule().refresh(self.held) == ()
@@ -119,14 +163,12 @@ class Scheduling(RuleBasedStateMachine):
     def lose_a_worker(self, index: int, flushed: bool) -> None:
         if flushed:
             self.client.delete("clasper:leases", "clasper:leases:pulse", "clasper:leases:hold")
-            assert self.broker.schedule().reap() == (0, ())
+            assert self._reap() == 0
         if not self.held:
             return
         token = sorted(self.held)[index % len(self.held)]
         self.broker.lapse(token)
-        lapsed, buried = self.broker.schedule().reap()
-        assert lapsed == 1
-        self._bury(buried)
+        assert self._reap() == 1
         self.held.pop(token)
         self.lost.append(token)
 
@@ -183,7 +225,9 @@ class Scheduling(RuleBasedStateMachine):
         taken = [one for one in self.held.values() if not one.verdict]
         sessions = Counter(self.sent[job_of(one)][0] for one in taken)
         assert all(count == 1 for count in sessions.values())
-        users = Counter(self.sent[job_of(one)][0][0] for one in self.held.values())
+        tags = [token.rpartition("#")[0] for token in self.held]
+        owners = [self.client.hget(f"clasper:message:{tag}", "t").decode() for tag in tags]
+        users = Counter(filter(None, owners))  # what is refused has none
         assert all(count <= CAP for count in users.values())
         inflight = self.client.hgetall("clasper:inflight")
         assert {user.decode(): int(count) for user, count in inflight.items()} == users
@@ -199,6 +243,7 @@ class Scheduling(RuleBasedStateMachine):
                 self._receive(found)
                 if not found.deliveries and not found.more:
                     break
+            self._reap()
             assert not self.open
             left = self.broker.left()
             letters = {key for key in left if key.startswith("clasper:dead")}
@@ -224,6 +269,12 @@ class Scheduling(RuleBasedStateMachine):
             for job in [job_of(delivery), *(_job(raw) for raw in delivery.collected)]:
                 self.open.discard(job)
                 self.passed.add(job)
+
+    def _reap(self) -> int:
+        lapsed, buried = self.broker.schedule().reap()
+        self._bury(buried)
+        self.broker.schedule().told(buried)
+        return lapsed
 
     def _bury(self, buried: Sequence[Burial]) -> None:
         for burial in buried:

@@ -12,6 +12,8 @@ from celery import Celery
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from clasper_worker.broker.route import route_header
+from clasper_worker.client import ClasperClient
 from clasper_worker.turn.identity import turn_id_for
 from tests.unit.broker.turns import Broker, message
 
@@ -102,6 +104,40 @@ def test_a_route_in_the_headers_stands_for_the_body(broker: Broker) -> None:
     assert by_route["b"] == "collect"
 
 
+# Integers as Redis can read them: fakeredis does not take longer ones.
+ANYTHING = (
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(max_size=5)
+    | st.lists(st.text(), max_size=1)
+)
+
+
+@given(
+    task=st.sampled_from(["clasper.send", "clasper.heartbeat", "clasper.compact"]),
+    user=TEXT | ANYTHING,
+    more=st.dictionaries(
+        st.sampled_from(["session_key", "agent_role", "idempotency_key", "message"]), ANYTHING
+    ),
+    metadata=ANYTHING | st.dictionaries(st.sampled_from(["busy", "other"]), ANYTHING),
+)
+@each_on_one_server
+def test_the_route_that_our_client_sends_says_what_the_body_says(
+    broker: Broker, task: str, user: object, more: dict[str, Any], metadata: object
+) -> None:
+    request = {"user_id": user, **more, "metadata": metadata}
+    by_body = read(broker, message(task, job="a", tag="t", **request))
+    by_route = read(
+        broker, message(task, job="a", tag="t", headers=route_header(task, request), **request)
+    )
+    assert by_route == by_body
+
+
+def test_half_a_surrogate_pair_in_a_request_does_not_spoil_its_message(broker: Broker) -> None:
+    request = {"user_id": "u", "session_key": "\ud800", "metadata": {"busy": "\udfff"}}
+    assert read(broker, message(headers=route_header("clasper.send", request)))["t"] == "u"
+
+
 @pytest.mark.parametrize("route", [None, "u", 1, True])
 def test_a_route_that_is_none_is_passed_over(broker: Broker, route: Any) -> None:
     assert read(broker, message(user_id="u", headers={"clasper_route": route}))["t"] == "u"
@@ -110,6 +146,19 @@ def test_a_route_that_is_none_is_passed_over(broker: Broker, route: Any) -> None
 @pytest.mark.parametrize("route", [{}, [], {"user_id": None}, {"user_id": {}}])
 def test_a_route_without_a_user_has_no_session(broker: Broker, route: Any) -> None:
     assert read(broker, message(user_id="u", headers={"clasper_route": route}))["s"] == ""
+
+
+def test_our_client_says_the_route_in_a_header(real_broker: Broker) -> None:
+    url = "redis://{host}:{port}/0".format(**real_broker.client.connection_pool.connection_kwargs)
+    client = ClasperClient(url, url)
+    request = {"user_id": "u", "message": "Hello", "metadata": {"busy": "reject", "other": 1}}
+    client.send(request, job_id="a-job")
+    client.submit("clasper.compact", {"user_id": "u"}, job_id="b-job")
+    client.close()
+    turn, other = real_broker.take().deliveries
+    route = {"user_id": "u", "metadata": {"busy": "reject"}}
+    assert json.loads(turn.raw)["headers"]["clasper_route"] == route
+    assert "clasper_route" not in json.loads(other.raw)["headers"]
 
 
 def test_a_stock_celery_producers_message_is_read(real_broker: Broker) -> None:

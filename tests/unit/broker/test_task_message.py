@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clasper_worker.broker.task_message import read_task_message
+from clasper_worker.broker.task_message import read_task_message, without_expiry
 from clasper_worker.turn.identity import turn_id_for
 
 ANYTHING = st.recursive(
@@ -62,3 +62,25 @@ def test_no_message_makes_it_fail(body: Any, headers: Any, rest: Any) -> None:
 
 def test_peoples_text_is_not_in_its_repr() -> None:
     assert "secret" not in repr(read_task_message(encoded({"message": "secret"})))
+
+
+@given(headers=st.dictionaries(st.text(), ANYTHING))
+def test_an_expiry_is_taken_off_and_nothing_else(headers: dict[str, Any]) -> None:
+    given = {"body": "{\u00e9", "headers": {**headers, "expires": "2020-01-01T00:00:00+00:00"}}
+    left = json.loads(without_expiry(json.dumps(given).encode()))
+    assert left == {**given, "headers": {**headers, "expires": None}}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        encoded({}),
+        b'{"headers": {"expires": null}}',
+        b"\xff",
+        b"[]",
+        b'{"headers": 7}',
+        b"[" * 9999,
+    ],
+)
+def test_a_message_without_an_expiry_is_left_as_it_is(raw: bytes) -> None:
+    assert without_expiry(raw) == ""

@@ -181,6 +181,7 @@ def test_what_is_settled_after_its_connection_closed_is_settled_by_the_next(
         600.0,
         on_lost=pytest.fail,
         on_interrupt=pytest.fail,
+        on_cancelled=pytest.fail,
         on_buried=pytest.fail,
     )
     first = start()
@@ -195,6 +196,31 @@ def test_what_is_settled_after_its_connection_closed_is_settled_by_the_next(
     second.connection.transport.attach(keeper)
     second.drain(lambda: not real_broker.left())
     assert second.messages == []
+
+
+def test_messages_come_though_an_interruption_cannot_be_passed_on(
+    real_broker: Broker, redis_client: redis.Redis, start: StartWorker
+) -> None:
+    def fail(_: object) -> tuple[()]:
+        raise redis.ConnectionError("gone")
+
+    keeper = LeaseKeeper(
+        Schedule(redis_client, ScheduleRules(**RULES)),
+        600.0,
+        on_lost=pytest.fail,
+        on_interrupt=fail,
+        on_cancelled=pytest.fail,
+        on_buried=fail,
+    )
+    real_broker.send("running")
+    first = start()
+    first.drain(lambda: first.messages)
+    real_broker.send("interrupts", metadata={"busy": "interrupt"})
+    real_broker.send("other", role="other")
+    second = start()
+    second.connection.transport.attach(keeper)
+    second.drain(lambda: second.messages)
+    assert second.jobs == ["other"]
 
 
 def test_a_consumer_without_acknowledgement_takes_from_the_list_itself(

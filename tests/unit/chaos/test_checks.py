@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.chaos import checks
-from tests.chaos.records import Disturbance, RowRecord
+from tests.chaos.records import Ack, Disturbance, RowRecord
 from tests.chaos.sample import TOKENS, call, end, good_record, post, sent
 from tests.chaos.script import reply_for
 
@@ -33,6 +33,8 @@ def with_end(record: RowRecord, token: str, **changed: object) -> RowRecord:
         checks.failed,
         checks.doubled,
         checks.wrong,
+        checks.misplaced,
+        checks.acknowledged_early,
         checks.tools_missing,
         checks.repeated,
         checks.redone,
@@ -46,6 +48,76 @@ def test_a_record_in_which_all_went_well_has_nothing_to_find(
     check: Callable[[RowRecord], tuple[str, ...]],
 ) -> None:
     assert check(GOOD) == ()
+
+
+def notified(record: RowRecord, *acks: Ack) -> RowRecord:
+    """The record with its first turn as a notification's, which has no callers."""
+    turn = sent(FIRST, celery_ids=(), notified=True)
+    kept = tuple(each for each in record.ends if each.token != FIRST)
+    return replace(record, sent=(turn, *record.sent[1:]), ends=kept, acks=acks)
+
+
+def test_a_notification_that_is_replied_to_and_acknowledged_is_completed() -> None:
+    acks = (Ack(FIRST, "w1", 2.2, "refused"), Ack(FIRST, "w1", 2.4, "stored"))
+    record = notified(GOOD, *acks, Ack(FIRST, "w2", 2.6, "repeated"))
+    assert checks.completed(record) == TOKENS
+    assert checks.unreported(record) == checks.acknowledged_early(record) == ()
+
+
+def test_a_notification_whose_acknowledgement_was_never_stored_is_unreported() -> None:
+    record = notified(GOOD, Ack(FIRST, "w1", 2.4, "refused"))
+    assert checks.unreported(record) == (f"{FIRST}: not acknowledged",)
+    assert FIRST not in checks.completed(record)
+
+
+def test_a_notification_without_a_reply_is_lost_and_acknowledging_it_was_early() -> None:
+    record = without_reply(notified(GOOD, Ack(FIRST, "w1", 2.4, "stored")), FIRST)
+    assert checks.lost(record) == (FIRST,)
+    assert len(checks.acknowledged_early(record)) == 1
+    assert FIRST not in checks.completed(record)
+
+
+@pytest.mark.parametrize("outcome", ["stored", "refused"])
+def test_an_attempt_to_acknowledge_before_the_reply_is_stored_is_early(outcome: str) -> None:
+    tried = Ack(FIRST, "w1", 2.0, "stored" if outcome == "stored" else "refused")
+    record = notified(GOOD, tried, Ack(FIRST, "w1", 2.4, "stored"))
+    assert checks.acknowledged_early(record) == (
+        f"{FIRST}: acknowledged by w1 ({outcome}) before its reply",
+    )
+
+
+def test_a_notification_that_is_replied_to_twice_is_doubled_and_not_completed() -> None:
+    record = notified(GOOD, Ack(FIRST, "w1", 2.4, "stored"))
+    record = replace(record, posts=(*record.posts, post(FIRST, 9.0, key="another")))
+    assert len(checks.doubled(record)) == 1
+    assert FIRST not in checks.completed(record)
+
+
+def test_a_reply_in_the_thread_of_another_session_is_misplaced() -> None:
+    record = replace(
+        without_reply(GOOD, OTHER), posts=(*GOOD.posts[:2], post(OTHER, 3.0, thread="Thread s000"))
+    )
+    assert checks.misplaced(record) == (f"{OTHER}: message in the thread 'Thread s000'",)
+
+
+def test_a_standup_is_replied_to_with_a_document() -> None:
+    turn = sent("d3.00", celery_ids=(), reply="document")
+    record = replace(GOOD, sent=(*GOOD.sent, turn))
+    assert checks.lost(record) == ("d3.00",)
+    written = post("d3.00", 9.0, kind="document")
+    record = replace(record, posts=(*record.posts, written))
+    assert checks.lost(record) == checks.misplaced(record) == checks.wrong(record) == ()
+    assert "d3.00" in checks.completed(record)
+    again = replace(record, posts=(*record.posts, replace(written, at=9.5, key="another")))
+    assert checks.doubled(again) == ("d3.00: document stored 2 times",)
+
+
+def test_a_heartbeat_that_is_run_twice_in_its_slot_is_found() -> None:
+    twice = (post("h3.41", 9.0), post("h3.41", 9.5, key="another"))
+    calls = (call("h3.41", 7.0), call("h3.41", 8.2, worker="w2"))
+    record = replace(GOOD, posts=(*GOOD.posts, *twice), calls=(*GOOD.calls, *calls))
+    assert checks.doubled(record) == ("h3.41: message stored 2 times",)
+    assert len(checks.repeated(record)) == 1
 
 
 def test_turns_whose_callers_all_have_the_posted_reply_are_completed() -> None:

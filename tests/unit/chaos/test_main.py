@@ -26,6 +26,8 @@ def test_a_row_that_is_not_there_is_named() -> None:
     assert "nonesuch" in result.output
 
 
-@pytest.mark.parametrize("field", ["outage_seconds", "visibility_seconds", "kills", "many"])
+@pytest.mark.parametrize(
+    "field", ["outage_seconds", "visibility_seconds", "kills", "many", "notified", "takeovers"]
+)
 def test_the_short_form_is_shorter(field: str) -> None:
     assert getattr(Options().quick(), field) < getattr(Options(), field)

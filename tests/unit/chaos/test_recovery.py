@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from tests.chaos.records import Disturbance, RowRecord
+from tests.chaos.records import Disturbance, RowRecord, Tick
 from tests.chaos.recovery import late, recoveries, settled_after
 from tests.chaos.sample import call, good_record, post
 
@@ -46,6 +46,16 @@ def test_a_turn_that_stood_still_for_too_long_is_late_unless_it_was_struck_again
     assert late(record, 15.0) == ()
     again = replace(kill, at=9.0, workers=("w3",))
     assert late(replace(record, disturbances=(kill, again)), 14.0) == ()
+
+
+def test_a_beat_is_replaced_with_the_next_tick_of_one_that_can_lead() -> None:
+    kill = Disturbance("kill -9", 5.0, math.inf, beat="b1")
+    before, stock = Tick("dispatch", "b1", 4.0), Tick("dispatch", "b3", 6.0, stock=True)
+    heir = (Tick("standups", "b2", 17.0), Tick("dispatch", "b2", 16.5))
+    record = replace(GOOD, disturbances=(kill,), ticks=(before, stock, *heir))
+    assert recovery_times(record) == (11.5,)
+    assert late(record, 11.0) == ("all: went on 11.5 s after the fault",)
+    assert recovery_times(replace(record, ticks=(before, stock))) == ()
 
 
 def test_a_row_has_settled_with_the_last_reply_after_the_last_fault() -> None:

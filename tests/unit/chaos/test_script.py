@@ -13,6 +13,7 @@ from tests.chaos.script import (
     number_of,
     reply_for,
     session_of,
+    thread_of,
     token_of,
 )
 
@@ -58,6 +59,12 @@ def test_a_turn_with_a_tool_creates_its_document_and_then_gets_the_reply() -> No
     result = {"role": "tool", "tool_call_id": answer["tool_calls"][0]["id"], "content": "{}"}
     _, step, answer = next_answer([*messages, answer, result], 2)
     assert (step, answer["content"]) == (2, reply_for("s001.00", 2))
+
+
+def test_heartbeats_and_standups_have_threads_of_their_own() -> None:
+    tokens = ("s001.00", "h3.41", "d3.00")
+    assert [thread_of(token) for token in tokens] == ["Thread s001", "Heartbeat", "Standup"]
+    assert [find_token(message_for(token)) for token in tokens] == list(tokens)
 
 
 def test_a_message_that_is_no_turn_s_has_no_token() -> None:

@@ -95,6 +95,21 @@ async def test_the_backends_list_is_kept_for_a_while_and_bad_entries_left_out(
     for _ in range(3):
         assert [one.user_id for one in await found.agents() or ()] == ["b"]
     assert backend.asked == 1
+    now = 31.0
+    await found.agents()
+    assert backend.asked == 2
+
+
+async def test_a_long_list_is_asked_for_less_often_than_a_short_one(
+    settings_of: Callable[..., Settings],
+) -> None:
+    now = 0.0
+    backend: Any = Listing(*({"user_id": f"u{n}"} for n in range(4000)))
+    found = roster(settings_of(), backend, lambda: now)
+    await found.agents()
+    now = 299.0
+    await found.agents()
+    assert backend.asked == 1
     now = 301.0
     await found.agents()
     assert backend.asked == 2

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from clasper_worker.jobs.agents import Agent
@@ -81,6 +82,26 @@ async def test_the_agent_sees_its_tasks_and_notifications_in_a_light_context(
     assert "Look at the open tasks" in str(newest)
     assert asked.tools
     assert set(hearts.tiers) == {"cheap"}
+
+
+async def test_notifications_are_in_view_where_the_backends_heartbeat_tells_of_none(
+    hearts: Hearts,
+) -> None:
+    def page(first: int, following: str | None) -> httpx2.Response:
+        items = [
+            {"id": str(n), "content": f"note {n}", **({"read": True} if n < 50 else {})}
+            for n in range(first, first + 50)
+        ]
+        return httpx2.Response(200, json={"items": items, "next_cursor": following})
+
+    answers = hearts.turns.http.answers
+    answers["POST", "heartbeat"] = [httpx2.Response(200, json={"status": "ok"})]
+    answers["GET", "notifications"] = [page(0, "next"), page(50, None)]
+    _, model = await hearts.beat(says("HEARTBEAT_OK"))
+    newest = str(model.requests[0].messages[-1].content)
+    assert "note 99" in newest
+    assert "note 49" not in newest
+    assert answers["GET", "notifications"] == []
 
 
 async def test_the_agent_can_act(hearts: Hearts) -> None:

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clasper_worker.errors import InvalidRequestError
 from clasper_worker.jobs.notification import (
     Malformed,
     NotificationKey,
     NotificationTurn,
     notification_of,
     read_delivery,
+    refuse_malformed,
 )
 from clasper_worker.turn.request import RequestLimits, parse_send_request
 
@@ -71,8 +73,29 @@ def test_without_a_session_key_the_role_says_which_session() -> None:
         {"content": "x" * 200_000},
     ],
 )
-def test_what_cannot_be_a_turn_is_malformed(fields: dict[str, Any]) -> None:
-    assert isinstance(read(**fields), Malformed)
+def test_what_cannot_be_a_turn_is_malformed_and_fails_with_the_reason(
+    fields: dict[str, Any],
+) -> None:
+    found = read(**fields)
+    assert isinstance(found, Malformed)
+    (field,) = fields
+    with pytest.raises(InvalidRequestError, match=f"{field}|message: has") as err:
+        refuse_malformed(found.request)
+    assert found.reason in str(err.value)
+    assert "xxx" not in str(err.value)
+
+
+def test_one_without_an_id_is_never_answered_although_all_that_a_turn_needs_is_there() -> None:
+    found = read_delivery(
+        {"user_id": "u1", "content": "Hi", "task_id": "t"},
+        default_title="D",
+        limits=RequestLimits(),
+    )
+    assert isinstance(found, Malformed)
+    with pytest.raises(InvalidRequestError, match="notification_id"):
+        refuse_malformed(found.request)
+    refuse_malformed(request())
+    refuse_malformed({"user_id": "u1"})
 
 
 @given(
@@ -88,3 +111,6 @@ def test_whatever_is_listed_is_a_turn_or_malformed(raw: Any) -> None:
         parse_send_request(found.request)
     else:
         assert found.note.startswith("notification:")
+        parse_send_request(found.request)  # so that it gets to where it fails
+        with pytest.raises(InvalidRequestError):
+            refuse_malformed(found.request)

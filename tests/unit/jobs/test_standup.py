@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import httpx2
@@ -108,3 +109,15 @@ async def test_the_day_is_that_of_the_agents_time_zone(standups: Standups) -> No
     for zone, day in (("Pacific/Kiritimati", "2026-03-30"), ("UTC", "2026-03-29")):
         report, _ = await standups.run(agent=replace(AGENT, timezone=zone), holder=zone)
         assert report.day.isoformat() == day
+
+
+async def test_one_that_is_made_late_is_of_the_day_it_was_due_and_does_not_take_the_next_ones(
+    standups: Standups,
+) -> None:
+    await standups.turns.backend().create_task(title="Ship it", idempotency_key="1")
+    standups.without_the_backends_own()
+    late, _ = await standups.run(says("Late."), day=date(2026, 3, 28), holder="late")
+    today, _ = await standups.run(says("In time."), day=date(2026, 3, 29), holder="today")
+    assert (late.status, today.status) == ("created", "created")
+    assert [b"Standup 2026-03-28" in one for one in standups.documents()] == [True, False]
+    assert (await standups.run(holder="other"))[0].status == "exists"

@@ -158,6 +158,52 @@ def test_during_an_outage_requests_wait_at_the_gate_and_get_their_headers_anew()
     assert len(sent) < 100 + 100 + 20  # all at once, then probes, then all again
 
 
+async def fail(transport: BackendTransport, times: int, *, alone: bool) -> None:
+    for _ in range(times):
+        with pytest.raises(errors.BackendUnavailableError):
+            await transport.request("POST", "/x", headers=dict, alone=alone)
+
+
+@pytest.mark.parametrize(("alone", "is_open"), [(True, False), (False, True)])
+def test_an_endpoint_whose_errors_are_its_own_keeps_no_others_waiting(
+    alone: bool, is_open: bool
+) -> None:
+    async def main() -> bool:
+        worker = Worker(SharedStore(), GatePolicy(wait=1))
+        transport = transport_answering(
+            lambda _: httpx2.Response(500), attempts=1, gate=worker.gate
+        )
+        await fail(transport, 20, alone=alone)
+        found = worker.gate.state.is_open
+        await worker.gates.close()
+        return found
+
+    assert run_virtually(main()) is is_open
+
+
+def test_an_endpoint_whose_errors_are_its_own_waits_in_an_outage_and_does_not_end_it() -> None:
+    async def main() -> tuple[int, int]:
+        sent: list[httpx2.Request] = []
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            sent.append(request)
+            return httpx2.Response(500)
+
+        worker = Worker(SharedStore(), GatePolicy(wait=5))
+        transport = transport_answering(handler, attempts=1, gate=worker.gate)
+        await fail(transport, 4, alone=False)
+        sent.clear()
+        before = worker.gate.state.trips
+        await fail(transport, 1, alone=True)
+        trips = worker.gate.state.trips - before
+        await worker.gates.close()
+        return len(sent), trips
+
+    probes, trips = run_virtually(main())
+    assert trips == probes
+    assert 1 <= probes <= 3
+
+
 def test_a_retry_after_stops_all_requests_until_then() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()

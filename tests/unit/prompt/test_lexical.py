@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clasper_worker.prompt.lexical import LexicalIndex, terms
+from clasper_worker.prompt.lexical import FIVE, THREE_TO_FIVE, LexicalIndex, terms
 
 DOCUMENTS = [
     "Write to customers whose invoices are overdue",
@@ -34,6 +34,11 @@ def test_a_query_that_shares_nothing_scores_nothing(query: str) -> None:
     assert LexicalIndex(DOCUMENTS).scores(query).tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize("message", ["flights {0}", "{0} flights"])
+def test_what_is_wanted_is_found_before_and_after_a_long_text(message: str) -> None:
+    assert best(message.format("lorem ipsum " * 5_000)) == 1
+
+
 @given(st.text())
 def test_any_text_can_be_asked_for_and_gives_a_finite_score_for_each_document(text: str) -> None:
     scores = LexicalIndex(DOCUMENTS).scores(text).tolist()
@@ -44,6 +49,24 @@ def test_any_text_can_be_asked_for_and_gives_a_finite_score_for_each_document(te
 @given(st.lists(st.text(), min_size=1, max_size=8).filter(lambda d: any(terms(t) for t in d)))
 def test_any_documents_can_be_indexed(documents: list[str]) -> None:
     assert len(LexicalIndex(documents).scores(" ".join(documents))) == len(documents)
+
+
+def test_a_word_is_cut_into_all_parts_of_the_sizes_asked_for() -> None:
+    assert terms("Bills") == ["^bill", "bills", "ills$"]
+    assert terms("bill", (3, 5)) == ["^bi", "bil", "ill", "ll$", "^bill", "bill$"]
+
+
+@pytest.mark.parametrize("sizes", [FIVE, THREE_TO_FIVE])
+def test_a_word_shorter_than_a_part_is_a_term(sizes: tuple[int, ...]) -> None:
+    assert terms("a", sizes) == ["^a$"]
+    assert "^up$" in terms("up", sizes)
+
+
+def test_smaller_parts_find_words_that_share_little() -> None:
+    documents = ["All about tax", "Book a hotel"]
+    for sizes, found in ((FIVE, False), (THREE_TO_FIVE, True)):
+        scores = LexicalIndex(documents, sizes).scores("my taxes")
+        assert bool(scores[0] > 0) == found
 
 
 @given(st.text())

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clasper_worker.resilience.calls import NO_ANSWER, Verdict, call, verdict_on_status
+from clasper_worker.resilience.calls import (
+    NO_ANSWER,
+    Pace,
+    Verdict,
+    call_persistently,
+    verdict_on_status,
+)
 from clasper_worker.resilience.gate import HostGate, Patience
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
@@ -13,6 +19,7 @@ from clasper_worker.resilience.state import GateState, Transition
 from clasper_worker.resilience.store import Change, MemoryStore, Reading, StoreError
 
 URL = "http://host.test"
+_PACE = Pace(attempts=4, first_pause=0.5, longest_pause=8.0)
 Mood = Literal["well", "refuses", "fails", "limits", "limits-named", "hangs"]
 
 
@@ -114,14 +121,9 @@ class Worker:
         self.gate: HostGate = self.gates.gate(URL)
 
     async def turn(self, host: Host, patience: Patience | None = None) -> str:
-        """One request, tried four times as our clients do."""
+        """One request, as our clients make it."""
         patience = patience or self.gate.patience()
-        for _ in range(3):
-            try:
-                return await call(self.gate, patience, host.answer, judge)
-            except HostError:
-                await asyncio.sleep(0.5)
-        return await call(self.gate, patience, host.answer, judge)
+        return await call_persistently(self.gate, patience, host.answer, judge, _PACE)
 
 
 async def at(seconds: float, host: Host, mood: Mood) -> None:

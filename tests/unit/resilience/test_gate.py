@@ -1,11 +1,12 @@
 """Gates in virtual time: workers, a shared store, and a host with bad times."""
 
 import asyncio
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import pytest
 import structlog.testing
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clasper_worker.resilience.gate import ANSWERED, GateClosedError, Outcome, Passage, Patience
@@ -212,7 +213,7 @@ def test_a_store_out_of_reach_breaks_nothing_and_the_process_still_waits() -> No
     assert answers == ["answer"] * 200
     assert calls < 200 + 200 + 20  # all at once, then probes, then all again
     assert attempts < 40
-    assert [entry["event"] for entry in logs] == ["gate.not_shared", "gate.opened", "gate.closed"]
+    assert _gate_events(logs) == ["gate.not_shared", "gate.opened", "gate.closed"]
 
 
 def test_opening_closing_and_pausing_are_logged_once_by_whoever_did_it() -> None:
@@ -231,8 +232,9 @@ def test_opening_closing_and_pausing_are_logged_once_by_whoever_did_it() -> None
 
     with structlog.testing.capture_logs() as logs:
         run_virtually(main())
-    assert [entry["event"] for entry in logs] == ["gate.opened", "gate.closed", "gate.paused"]
-    assert {entry["host"] for entry in logs} == {"http://host.test:80"}
+    assert _gate_events(logs) == ["gate.opened", "gate.closed", "gate.paused"]
+    hosts = {entry["host"] for entry in logs if entry["event"].startswith("gate.")}
+    assert hosts == {"http://host.test:80"}
 
 
 def test_closing_the_gates_sends_waiting_turns_away() -> None:
@@ -260,6 +262,10 @@ ARRIVAL = st.tuples(
     times=st.lists(st.tuples(st.floats(0.1, 60), MOODS), max_size=6),
     arrivals=st.lists(ARRIVAL, min_size=1, max_size=40),
 )
+@example(
+    times=[(1.0, "limits-named")],
+    arrivals=[(0.0, 0, None), (0.0, 1, 0.0), (2.0, 1, None)],
+)
 def test_whatever_happens_one_probes_waits_are_honoured_and_all_get_through_in_the_end(
     times: list[tuple[float, Mood]], arrivals: list[tuple[float, int, float | None]]
 ) -> None:
@@ -267,6 +273,10 @@ def test_whatever_happens_one_probes_waits_are_honoured_and_all_get_through_in_t
         await _Scene().play(times, arrivals)
 
     run_virtually(main())
+
+
+def _gate_events(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    return [entry["event"] for entry in logs if entry["event"].startswith("gate.")]
 
 
 class _Scene:

@@ -7,6 +7,7 @@ import fakeredis
 import httpx2
 import pytest
 from celery import Celery
+from kombu import Connection
 
 from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
@@ -234,3 +235,17 @@ def test_the_client_checks_before_it_sends(settings_of: Callable[..., Settings])
 
     with pytest.raises(InvalidRequestError):
         client.send({"user_id": "u1"})
+
+
+async def test_a_turn_of_a_dispatcher_does_not_stand_before_those_that_people_wait_for(
+    client: httpx2.AsyncClient,
+) -> None:
+    mark = {"dispatch": {"notification_id": "n1"}}
+    with Connection("memory://") as connection:
+        channel = connection.channel()
+        for queue, metadata in (("clasper.dispatch", mark), ("clasper", {})):
+            channel.queue_purge(queue)
+            body = {**REQUEST, "metadata": metadata}
+            answer = await client.post("/api/agents/send", json=body)
+            message = channel.basic_get(queue, no_ack=True)
+            assert message.headers["id"] == answer.json()["job_id"]

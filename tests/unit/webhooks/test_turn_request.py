@@ -1,7 +1,9 @@
 """Turns that the worker ends are reported before they are acknowledged."""
 
 import json
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,13 +32,26 @@ def app() -> Iterator[Celery]:
     get_settings.cache_clear()
 
 
-def request_of(app: Celery, acknowledged: list[int], **arguments: Any) -> TurnRequest:
-    """A request whose acknowledgement notes how many webhooks were queued by then."""
+def request_of(
+    app: Celery, acknowledged: list[int], others: tuple[str, ...] = (), **arguments: Any
+) -> TurnRequest:
+    """A request whose acknowledgement notes how many webhooks were queued by then.
+
+    ``others`` are jobs that were collected into it, each with the same request but for its key.
+    """
+    collected = [
+        {"job_id": job, "request": {**arguments, "idempotency_key": job}} for job in others
+    ]
     message = Message(
         body=json.dumps([[], arguments, {}]),
         content_type="application/json",
         content_encoding="utf-8",
-        headers={"id": "job-1", "task": "clasper.send"},
+        headers={
+            "id": "job-1",
+            "task": "clasper.send",
+            "clasper_collected": collected,
+            "clasper_lease": "tag#1",
+        },
     )
     return TurnRequest(
         message,
@@ -127,3 +142,48 @@ def test_a_broker_that_does_not_take_the_report_does_not_keep_the_turn_from_endi
     request._on_ack = lambda *_: acknowledged.append("yes")
     revoke(request)
     assert acknowledged == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "code"),
+    [(revoke, "REVOKED", "cancelled"), (hard_limit, "FAILURE", "turn_timeout")],
+)
+def test_a_stop_is_the_end_of_all_that_were_collected_into_the_turn_and_is_reported_to_all(
+    app: Celery, end: Any, state: str, code: str
+) -> None:
+    others = (uuid.uuid4().hex, uuid.uuid4().hex)
+    acknowledged: list[int] = []
+    end(request_of(app, acknowledged, others, **REQUEST))
+    assert acknowledged == [3]
+    payloads = queued(app)
+    told = [(payload["job_id"], payload["code"]) for payload in payloads]
+    assert told == [(job, code) for job in ("job-1", *others)]
+    assert len({payload["delivery_id"] for payload in payloads}) == 3
+    assert [app.backend.get_state(job) for job in others] == [state, state]
+
+
+def test_one_of_the_collected_that_has_ended_by_itself_is_left_alone(app: Celery) -> None:
+    done, gone = uuid.uuid4().hex, uuid.uuid4().hex
+    app.backend.store_result(done, {"status": "ok"}, "SUCCESS")
+    app.backend.mark_as_revoked(gone, "revoked")
+    revoke(request_of(app, [], (done, gone), **REQUEST))
+    assert [payload["job_id"] for payload in queued(app)] == ["job-1"]
+    assert [app.backend.get_state(job) for job in (done, gone)] == ["SUCCESS", "REVOKED"]
+
+
+def test_that_a_job_was_cancelled_is_not_taken_for_the_end_of_its_turn(app: Celery) -> None:
+    for end in (revoke, revoke, hard_limit):
+        end(request_of(app, [], **REQUEST))
+    first, again, of_the_turn = (payload["delivery_id"] for payload in queued(app))
+    assert first == again != of_the_turn
+
+
+def test_where_those_collected_cannot_run_by_themselves_they_end_with_what_never_ran(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("CELERY_BROKER_URL=redis://127.0.0.1:1/0\n")  # nobody is there
+    other = uuid.uuid4().hex
+    expire(request_of(app, [], (other,), **REQUEST))
+    assert [payload["code"] for payload in queued(app)] == ["expired", "expired"]
+    assert app.backend.get_state(other) == "REVOKED"

@@ -192,3 +192,21 @@ async def test_agents_do_not_see_who_else_is_there(agent: httpx2.AsyncClient) ->
     assert (await agent.get(AGENTS)).status_code == 401
     body = {"user_id": "u1", "agent_role": "writer"}
     assert (await agent.post(AGENTS, json=body)).status_code == 401
+
+
+@pytest.mark.parametrize("registers", [False, True])
+async def test_an_agent_that_posts_is_listed_from_then_on_if_that_was_asked_for(
+    make_backend: Any, registers: bool
+) -> None:
+    """What is known of an agent that was registered stays as it is."""
+    backend = make_backend(registers_agents=registers)
+    entry = {"user_id": "u1", "agent_role": "writer", "timezone": "Europe/Berlin"}
+    await backend.internal().post(AGENTS, json=entry)
+    for role in ("writer", "lead", "lead"):
+        agent = backend.agent("u1", role)
+        task = (await agent.post(TASKS, json={"title": "T"})).json()["id"]
+        message = {"task_id": task, "content": "Hi", "actor_type": "agent", "agent_role": role}
+        answer = await agent.post("/api/mission-control/messages", json=message)
+        answer.raise_for_status()
+    listed = (await backend.internal().get(AGENTS)).json()["items"]
+    assert listed == [entry, *([{"user_id": "u1", "agent_role": "lead"}] if registers else [])]

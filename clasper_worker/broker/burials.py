@@ -1,0 +1,66 @@
+"""Telling the callers of messages that became dead letters without any task's having a say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery, states
+
+from clasper_worker.broker.dead_letters import DeadLetters
+from clasper_worker.broker.schedule import Burial, Schedule
+from clasper_worker.errors import DeadLetterError
+from clasper_worker.webhooks.job_end import report_end
+from clasper_worker.webhooks.payload import Failure
+
+logger = logging.getLogger(__name__)
+
+
+class Burials:
+    """Stores the failure of buried jobs, and enqueues the webhooks that their turns ask for.
+
+    Args:
+        schedule: the broker's scheduler.
+        app: the worker's Celery app.
+    """
+
+    def __init__(self, schedule: Schedule, app: Celery) -> None:
+        self._letters = DeadLetters(schedule, app)
+        self._app = app
+
+    def report(self, buried: Iterable[Burial]) -> list[Burial]:
+        """Log them and tell their callers; returns those whose callers know now.
+
+        The others, whatever failed, are to be named again: a caller that is told twice gets the
+        same delivery.
+        """
+        told = []
+        for burial in buried:
+            logger.error("dead letter %s (%s): %s", burial.letter_id, burial.job_id, burial.reason)
+            try:
+                if self._tell(burial):
+                    told.append(burial)
+            except Exception:
+                logger.exception("could not tell of the dead letter %s", burial.letter_id)
+        return told
+
+    def _tell(self, burial: Burial) -> bool:
+        letter = self._letters.get(burial.letter_id)
+        message = letter.message if letter is not None else None
+        job_id = burial.job_id or (message.job_id if message is not None else "")
+        if not job_id:
+            return True  # nobody asked for it by any name
+        error = store_burial(self._app, job_id, burial.reason)
+        if message is None or message.task != "clasper.send":
+            return True
+        return report_end(self._app, job_id, message.kwargs, Failure.of(error))
+
+
+def store_burial(app: Any, job_id: str, reason: str) -> DeadLetterError:
+    """Store of a job that it was buried; returns its failure."""
+    error = DeadLetterError(
+        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
+    )
+    app.backend.store_result(job_id, error, states.FAILURE)
+    return error

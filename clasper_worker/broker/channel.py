@@ -1,0 +1,88 @@
+"""Consuming through the scheduler: which queues, and how an idle worker waits for a message.
+
+To wait for work, a connection moves the last message of the first queue onto itself, which changes
+nothing, but which Redis answers only when there is one. It looks after the other queues as often
+as that wait ends without one.
+"""
+
+from __future__ import annotations
+
+import time
+from queue import Empty
+from typing import Any
+
+from clasper_worker.broker.exchanging import ExchangingChannel
+from clasper_worker.broker.qos import LeaseQoS
+
+_WAIT_SECONDS = 0.25  # for the first queue; so long may a message of another one wait
+_POLL_SECONDS = 0.1  # between looks where the server cannot wait for a message
+_INTAKES_AT_ONCE = 10  # of some 200 messages each: thousands a second
+
+
+class Channel(ExchangingChannel):
+    """A channel whose acknowledged queues are consumed through the scheduler."""
+
+    QoS = LeaseQoS
+    # kombu's default keys are shared by every app on the Redis.
+    unacked_key = "clasper:unacked"
+    unacked_index_key = "clasper:unacked-index"
+    unacked_mutex_key = "clasper:unacked-mutex"
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Consume a queue: through the scheduler, where messages are to be acknowledged."""
+        if not no_ack and queue not in self._fanout_queues and queue not in self._laned:
+            self._laned.append(queue)
+            self._forget_schedule()
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        if queue in self._laned:
+            self._laned.remove(queue)
+            self._forget_schedule()
+        return super()._basic_cancel(consumer_tag)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._laned:
+            super()._brpop_start(timeout)
+            return
+        self._in_poll = connection = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self._waits = not self._has_more
+        if self._has_more:
+            connection.send_command("PING")
+        elif self._polls:
+            connection.send_command("BRPOP", "clasper:nothing", _POLL_SECONDS)
+        else:
+            key = self._keys_of(self._laned[0])[0]
+            connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_SECONDS)
+
+    _waits = False  # rather than ask at once
+    _polls = False  # since the server does not wait
+
+    def _brpop_read(self, **options: Any) -> Any:
+        if not self._laned:
+            return super()._brpop_read(**options)
+        try:
+            last = self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            waited = time.monotonic() - self._brpop_sent_at
+            if self._waits and last is None and waited < _WAIT_SECONDS / 4:
+                self._polls = True  # fakeredis does not wait
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if self._closing or not self._exchange():
+            raise Empty
+        return True
+
+    def take_in(self) -> None:
+        """Move messages from the queues into lanes while this worker has no slot for them."""
+        for _ in range(_INTAKES_AT_ONCE):
+            if not self._laned or self._closing or self.qos.can_consume():
+                return
+            self._exchange()
+            if not self._has_more:
+                return

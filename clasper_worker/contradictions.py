@@ -1,0 +1,173 @@
+"""Configured times that contradict each other: no worker, Beat or shim starts with such.
+
+A limit that can never strike, or a memory that is shorter than what it has to outlast, is found
+out at the start rather than by the first turn that it hurts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.settings import Settings
+from clasper_worker.webhooks.schedule import RetrySchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Two settings that cannot both be meant.
+
+    Attributes:
+        variables: the names of both.
+        values: what they are, in seconds.
+        problem: what is wrong with that, both values included.
+        fix: what to change.
+    """
+
+    variables: tuple[str, str]
+    values: tuple[float, float]
+    problem: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Of two times one has to be the shorter.
+
+    Attributes:
+        shorter: the field that has to be.
+        longer: the other field.
+        otherwise: what happens if it is not.
+        may_equal: whether they may be equally long.
+        gives_way: a field of the two whose default gives way without harm: unless the operator set
+            it, there is nothing to object to.
+    """
+
+    shorter: str
+    longer: str
+    otherwise: str
+    may_equal: bool = True
+    gives_way: str | None = None
+
+
+_HARD = "clasper_turn_hard_limit_sec"
+_ORDERS = (
+    _Order(
+        "clasper_turn_soft_limit_sec",
+        _HARD,
+        "a turn would be stopped for good before it could say that it ran out of time",
+        may_equal=False,
+    ),
+    _Order(
+        "clasper_outage_wait_sec",
+        "clasper_turn_soft_limit_sec",
+        "a turn would end before its wait for a model or backend that is down does",
+        may_equal=False,
+    ),
+    _Order(
+        _HARD,
+        "clasper_result_ttl_sec",
+        "the state of a turn would be forgotten while the turn still runs",
+    ),
+    _Order(
+        "clasper_llm_timeout_sec",
+        _HARD,
+        "a turn would be stopped before its model call times out",
+        gives_way="clasper_llm_timeout_sec",
+    ),
+    _Order(
+        "clasper_backend_timeout_sec",
+        _HARD,
+        "a turn would be stopped before its call of the backend times out",
+        gives_way="clasper_backend_timeout_sec",
+    ),
+    _Order(
+        "clasper_visibility_timeout_sec",
+        _HARD,
+        "a killed worker's turn would wait longer to be taken up again than a turn may take",
+        gives_way="clasper_visibility_timeout_sec",
+    ),
+    _Order(
+        "dispatch_min_interval_sec",
+        "dispatch_max_interval_sec",
+        "the shortest pause between polls would be longer than the longest",
+        gives_way="dispatch_max_interval_sec",
+    ),
+)
+# What stands for a field that need not be set.
+_DERIVED: dict[str, Callable[[Settings], float]] = {
+    "clasper_outage_wait_sec": lambda settings: settings.outage_wait_sec,
+}
+_WEBHOOKS = ("clasper_webhook_attempts", "clasper_webhook_backoff_sec")
+
+
+def contradictions(settings: Settings) -> tuple[Contradiction, ...]:
+    """All contradictions among the configured times; none where they agree."""
+    found = [_contradiction(settings, order) for order in _ORDERS]
+    found.append(_webhooks_outlast_results(settings))
+    return tuple(item for item in found if item is not None)
+
+
+def refuse_contradictions(settings: Settings) -> None:
+    """Check that the configured times agree.
+
+    Raises:
+        ConfigurationError: they do not; names the variables of each contradiction, their values
+            and the fix. ``details["contradictions"]`` lists the same.
+    """
+    found = contradictions(settings)
+    if not found:
+        return
+    text = "; ".join(f"{item.problem}: {item.fix}" for item in found)
+    raise ConfigurationError(
+        f"These settings contradict each other: {text}",
+        {
+            "variable": found[0].variables[0],
+            "contradictions": [
+                {"variables": list(item.variables), "values": list(item.values), "fix": item.fix}
+                for item in found
+            ],
+        },
+    )
+
+
+def _contradiction(settings: Settings, order: _Order) -> Contradiction | None:
+    if order.gives_way is not None and order.gives_way not in settings.model_fields_set:
+        return None
+    shorter, longer = (_seconds(settings, field) for field in (order.shorter, order.longer))
+    if shorter < longer or (order.may_equal and shorter == longer):
+        return None
+    low, high = order.shorter.upper(), order.longer.upper()
+    relation = "is not below" if not order.may_equal else "is more than"
+    return Contradiction(
+        variables=(low, high),
+        values=(shorter, longer),
+        problem=f"{low} ({shorter:g} s) {relation} {high} ({longer:g} s), so {order.otherwise}",
+        fix=f"lower {low} or raise {high}",
+    )
+
+
+def _seconds(settings: Settings, field: str) -> float:
+    derived = _DERIVED.get(field)
+    return float(derived(settings) if derived else getattr(settings, field))
+
+
+def _webhooks_outlast_results(settings: Settings) -> Contradiction | None:
+    if not settings.model_fields_set.intersection(_WEBHOOKS):
+        return None
+    attempts, ttl = settings.clasper_webhook_attempts, settings.clasper_result_ttl_sec
+    span = RetrySchedule.from_settings(settings).span
+    if span <= ttl:
+        return None
+    problem = (
+        f"CLASPER_WEBHOOK_ATTEMPTS ({attempts}, over {span:g} s) go on for longer than"
+        f" CLASPER_RESULT_TTL_SEC ({ttl} s), so a webhook could tell of a turn whose result is"
+        " forgotten"
+    )
+    return Contradiction(
+        variables=("CLASPER_WEBHOOK_ATTEMPTS", "CLASPER_RESULT_TTL_SEC"),
+        values=(span, float(ttl)),
+        problem=problem,
+        fix="lower CLASPER_WEBHOOK_ATTEMPTS or raise CLASPER_RESULT_TTL_SEC",
+    )

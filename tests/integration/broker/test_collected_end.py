@@ -1,0 +1,56 @@
+"""A turn that ends without having run leaves those that were collected into it to run."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from kombu.message import Message
+
+from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
+from clasper_worker.celery import app
+from clasper_worker.settings import get_settings
+from clasper_worker.webhooks.turn_request import TurnRequest
+from tests.integration.broker.conftest import Site
+
+pytestmark = [
+    pytest.mark.integration,
+    # Celery's result backend, with redis-py 8.
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def configured(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("CELERY_BROKER_URL", site.settings.celery_broker_url)
+    get_settings.cache_clear()
+    yield site
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_those_of_a_turn_that_never_ran_run_by_themselves(configured: Site, expired: bool) -> None:
+    site = configured
+    for job in "abc":
+        site.send(job, metadata={"busy": "collect"})
+    delivery = site.take_one()
+    assert len(delivery.collected) == 2
+    arguments = {"user_id": "u1", "agent_role": "r", "message": "A secret word"}
+    message = Message(
+        body=json.dumps([[], arguments, {}]),
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={
+            "id": "a",
+            "task": "clasper.send",
+            LEASE_HEADER: delivery.token,
+            COLLECTED_HEADER: [{"job_id": job, "request": arguments} for job in "bc"],
+        },
+    )
+    request = TurnRequest(message, app=site.client.app, task=app.tasks["clasper.send"])
+    request._task.backend = site.client.app.backend
+    reason = "expired" if expired else "revoked"
+    request._announce_revoked(reason, False, None, expired)
+    assert site.state("a") == "REVOKED"
+    assert [site.state(job) for job in "bc"] == ["PENDING", "PENDING"]
+    following = site.take(settled=[delivery.token])
+    assert [json.loads(one.raw)["headers"]["id"] for one in following] == ["b"]
