@@ -26,7 +26,7 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 test: $(STAMP) ## Run the tests
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
-bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 8 minutes)
+bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 11 minutes)
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 $(VENV)/.bench: $(STAMP) requirements-bench.lock

@@ -39,7 +39,7 @@ class Plan:
     notified: tuple[int, int] = (200, 5)
     notified_trials: int = 3
     agents: int = 10_000
-    agents_seconds: float = 120.0
+    agents_seconds: float = 60.0
 
 
 QUICK = Plan(

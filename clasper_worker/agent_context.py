@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import redis
 from openai import AsyncOpenAI, OpenAI
 
 from clasper_worker.prompt.embedding import Embedder, VectorStore
@@ -15,6 +14,7 @@ from clasper_worker.prompt.selection import SmartLimits
 from clasper_worker.prompt.smart_context import SmartContext
 from clasper_worker.prompt.vector_store import RedisVectorStore
 from clasper_worker.prompt.workspaces import Workspaces
+from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import DEFAULT_EMBEDDING_MODEL, Settings
 from clasper_worker.turn.opening import PromptSettings
 
@@ -85,8 +85,9 @@ def _smart_context(settings: Settings, llm: AsyncOpenAI) -> SmartContext:
         name = DEFAULT_MODEL if model == DEFAULT_EMBEDDING_MODEL else model
         embedder = OpenAIEmbedder(llm, lambda: _blocking_client(llm), name)
         store = RedisVectorStore(
-            redis.Redis.from_url(
+            blocking_client(
                 settings.redis_url,
+                settings,
                 socket_timeout=_REDIS_SECONDS,
                 socket_connect_timeout=_REDIS_SECONDS,
             )

@@ -11,21 +11,23 @@ from dataclasses import asdict
 from typing import Any
 
 import structlog
-from celery import Celery, signals
+from celery import signals
 from kombu import Exchange, Queue
 
-from clasper_worker.broker.schedule import ScheduleRules
+from clasper_worker.broker.schedule import SCHEDULED, ScheduleRules
+from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.concurrency.install import install
 from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.queues import QUEUES
+from clasper_worker.sentinel import SentinelMaster, is_sentinel, options_for_celery
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
 TRANSPORT = "clasper_worker.broker.transport:Transport"
-REDIS = ("redis://", "rediss://")
+SENTINEL_TRANSPORT = "clasper_worker.broker.sentinel:SentinelTransport"
 
 # The broker redelivers what was not acknowledged after the longest turn, and a while.
 _REDELIVERY_MARGIN_SECONDS = 60
@@ -34,24 +36,28 @@ _REDELIVERY_MARGIN_SECONDS = 60
 def celery_configuration(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a worker of ours (names: Celery's documentation)."""
     visibility_timeout = settings.clasper_turn_hard_limit_sec + _REDELIVERY_MARGIN_SECONDS
+    url, results = settings.celery_broker_url, settings.result_backend_url
     transport: dict[str, Any] = (
         {
             "visibility_timeout": visibility_timeout,
             "schedule_rules": asdict(schedule_rules(settings)),
         }
-        if _on_redis(settings)
+        if url.startswith(SCHEDULED)
         else {}
     )
     return {
-        "broker_url": settings.celery_broker_url,
+        "broker_url": url,
         "broker_connection_retry_on_startup": True,
         # A Redis that is full, or was made a replica, answers with errors: as with one that is
         # away, wait until it is well again.
         "broker_channel_error_retry": True,
-        "broker_transport": TRANSPORT if settings.celery_broker_url.startswith(REDIS) else None,
+        "broker_transport": _transport(url),
         "broker_transport_options": transport,
-        "result_backend": settings.result_backend_url,
-        "result_backend_transport_options": {"visibility_timeout": visibility_timeout},
+        "result_backend": results,
+        "result_backend_transport_options": {
+            "visibility_timeout": visibility_timeout,
+            **options_for_celery(results, settings),
+        },
         "result_expires": settings.clasper_result_ttl_sec,
         "accept_content": ["json"],
         "task_serializer": "json",
@@ -83,13 +89,11 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_track_started": True,
         "task_send_sent_event": True,
         "worker_send_task_events": True,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "clasper_worker.beat_scheduler:BeatScheduler",
         # redbeat's second Beat takes over after the lock's timeout: seconds, not its 25 minutes.
         "beat_max_loop_interval": 2,
         "redbeat_lock_timeout": 10,
-        "redbeat_redis_url": settings.redis_url,
-        # Ours, so that it does not borrow the broker's transport options and warn of it.
-        "redbeat_redis_options": {"socket_timeout": 5},
+        **_redbeat_redis(settings),
         "redbeat_key_prefix": "clasper:redbeat:",
     }
 
@@ -99,16 +103,41 @@ def schedule_rules(settings: Settings) -> ScheduleRules:
     return ScheduleRules.from_settings(settings)
 
 
-def _on_redis(settings: Settings) -> bool:
-    return settings.celery_broker_url.startswith(("redis://", "rediss://", "sentinel://"))
+def _transport(url: str) -> str | None:
+    if is_sentinel(url):
+        return SENTINEL_TRANSPORT
+    return TRANSPORT if url.startswith(SCHEDULED) else None
 
 
-class ClasperCelery(Celery):
+def _redbeat_redis(settings: Settings) -> dict[str, Any]:
+    # Options of ours, so that it does not borrow the broker's transport options and warn of it.
+    options: dict[str, Any] = {"socket_timeout": 5}
+    master = SentinelMaster.of(settings.redis_url, settings)
+    if master is None:
+        return {"redbeat_redis_url": settings.redis_url, "redbeat_redis_options": options}
+    options |= {
+        "sentinels": list(master.sentinels),
+        "service_name": master.name,
+        "db": master.db,
+        "username": master.username,
+        "password": master.password,
+        "sentinel_kwargs": master.asking,
+    }
+    return {"redbeat_redis_url": "redis-sentinel://", "redbeat_redis_options": options}
+
+
+class ClasperCelery(CheckedCelery):
     """A Celery app that reads our settings when its configuration is first used."""
 
     def prepare_config(self, c: Any) -> Any:
         """Lay our configuration under what the app was configured with otherwise."""
         return super().prepare_config({**celery_configuration(get_settings()), **(c or {})})
+
+    def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
+        # One Sentinel for kombu: see `broker.sentinel`, which knows all of them.
+        if isinstance(url, str) and is_sentinel(url):
+            url = url.partition(";")[0]
+        return super()._connection(url, *args, **kwargs)
 
     @property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from clasper_worker.broker.route import route_header
+from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
+from clasper_worker.sentinel import options_for_celery
 from clasper_worker.settings import Settings
 from clasper_worker.turn.identity import turn_id_for
 from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
@@ -49,25 +50,37 @@ class ClasperClient:
         broker_url: as the workers' ``CELERY_BROKER_URL``.
         result_backend: as theirs.
         limits: caps on a request; keep them equal to the workers'.
+        broker_options: Celery's ``broker_transport_options``, such as ``master_name`` where the
+            broker is a Redis behind Sentinels.
+        result_options: its ``result_backend_transport_options``.
     """
 
     def __init__(
-        self, broker_url: str, result_backend: str, *, limits: RequestLimits | None = None
+        self,
+        broker_url: str,
+        result_backend: str,
+        *,
+        limits: RequestLimits | None = None,
+        broker_options: Mapping[str, Any] | None = None,
+        result_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.app = Celery(
+        self.app = CheckedCelery(
             "clasper_client", broker=broker_url, backend=result_backend, set_as_current=False
         )
         # Sends without a result backend: Celery's would subscribe to each result before it
         # sends, a connection and a subscription for nothing where nobody waits in this process.
-        self._sender = Celery("clasper_sender", broker=broker_url, set_as_current=False)
+        self._sender = CheckedCelery("clasper_sender", broker=broker_url, set_as_current=False)
         for app in (self.app, self._sender):
             app.conf.update(
                 task_serializer="json",
                 accept_content=["json"],
                 # A caller waits for an answer: report an unreachable broker soon.
                 task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1},
-                broker_transport_options={"socket_connect_timeout": 3},
-                result_backend_transport_options={"retry_policy": {"max_retries": 2}},
+                broker_transport_options={"socket_connect_timeout": 3, **(broker_options or {})},
+                result_backend_transport_options={
+                    "retry_policy": {"max_retries": 2},
+                    **(result_options or {}),
+                },
                 redis_socket_connect_timeout=3,
             )
         self._limits = limits or RequestLimits()
@@ -79,6 +92,8 @@ class ClasperClient:
             settings.celery_broker_url,
             settings.result_backend_url,
             limits=RequestLimits.from_settings(settings),
+            broker_options=options_for_celery(settings.celery_broker_url, settings),
+            result_options=options_for_celery(settings.result_backend_url, settings),
         )
 
     def send(self, request: Mapping[str, Any], *, job_id: str | None = None) -> EnqueuedTurn:

@@ -32,8 +32,8 @@ from clasper_worker.settings import Settings
 from clasper_worker.state import State, redis_client, redis_lock
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
+from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
 from clasper_worker.turn.ledger import RedisLedger
-from clasper_worker.turn.run import TurnDependencies, TurnSettings
 
 _REDELIVERY_SECONDS = 3600.0
 
@@ -73,7 +73,7 @@ class Runtime:
         context = await asyncio.to_thread(AgentContext.open, settings, llm)
         windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
-        redis = redis_client(settings.redis_url)
+        redis = redis_client(settings.redis_url, settings)
         state = State(redis, seconds=_STATE_PATIENCE_SECONDS)
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(

@@ -28,9 +28,25 @@ from clasper_worker.local_time import ActiveHours, check_timezone, parse_time_of
 
 _WORKSPACE_NAME = re.compile(r"[\w.@:-]{1,256}")
 STACK_FILE = "stack.json"
-_REDIS = ("redis://", "rediss://", "unix://")
+SENTINEL_SCHEME = "sentinel://"
+_REDIS = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
 DEFAULT_EMBEDDING_MODEL = "Xenova/all-MiniLM-L6-v2"
 _LOCAL_REDIS = "redis://localhost:6379/0"
+
+
+def with_certificate_check(url: str) -> str:
+    """Say in a ``rediss://`` URL whether the server's certificate is checked: yes by default.
+
+    Without a word of it Celery and kombu refuse the URL, check nothing, or, with a transport that
+    is not kombu's own, do not encrypt. redis-py does not know Python's names for it.
+    """
+    if not url.startswith("rediss://"):
+        return url
+    if "ssl_cert_reqs=" not in url:
+        return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+    return re.sub(
+        r"(?<=ssl_cert_reqs=)CERT_(REQUIRED|OPTIONAL|NONE)\b", lambda found: found[1].lower(), url
+    )
 
 
 def read_running_stack(state_dir: Path) -> dict[str, Any] | None:
@@ -94,6 +110,8 @@ class Settings(BaseSettings):
     celery_broker_url: str = _LOCAL_REDIS
     celery_result_backend: str | None = None
     clasper_redis_url: str | None = None
+    clasper_sentinel_master: Annotated[str, Field(min_length=1)] = "mymaster"
+    clasper_sentinel_password: SecretStr | None = None
     clasper_result_ttl_sec: Annotated[int, Field(ge=60)] = 86_400
     clasper_visibility_timeout_sec: Annotated[float, Field(ge=2, le=3600)] = 15.0
     clasper_lane_depth: Annotated[int, Field(ge=0, le=100_000)] = 100
@@ -181,6 +199,11 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
 
+    @field_validator("celery_broker_url", "celery_result_backend", "clasper_redis_url")
+    @classmethod
+    def _checked_certificates(cls, value: str | None) -> str | None:
+        return value if value is None else with_certificate_check(value)
+
     @field_validator("standup_timezone")
     @classmethod
     def _known_timezone(cls, value: str | None) -> str | None:
@@ -240,7 +263,7 @@ class Settings(BaseSettings):
         """Where Celery keeps results: ``CELERY_RESULT_BACKEND``, else Redis as the broker's."""
         if self.celery_result_backend:
             return self.celery_result_backend
-        if self.celery_broker_url.startswith((*_REDIS, "sentinel://")):
+        if self.celery_broker_url.startswith(_REDIS):
             return self.celery_broker_url
         return _LOCAL_REDIS
 

@@ -27,6 +27,8 @@ from redis.exceptions import (
 )
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.sentinel import SentinelMaster
+from clasper_worker.settings import Settings
 
 _LOCK_SECONDS = 5.0  # of a dead worker, others wait no longer than this
 _LOCK_CONNECTIONS = 32
@@ -43,23 +45,30 @@ Argument = str | bytes | int | float
 """What a script can be given."""
 
 
-def redis_client(url: str) -> redis.Redis:
+def redis_client(url: str, settings: Settings | None = None) -> redis.Redis:
     """A client whose callers wait for one of a few connections.
 
     Each call is short, so that few serve thousands of turns; redis-py's default pool would fail
     the hundred-and-first caller instead. Callers bound their calls by ``asyncio.timeout``.
 
+    Args:
+        url: of a server, or of Sentinels.
+        settings: say what the URL of Sentinels does not; needed for such.
+
     Raises:
         ConfigurationError: the address is not one of Redis.
     """
+    options: dict[str, Any] = {
+        "max_connections": _LOCK_CONNECTIONS + _BATCHES_AT_ONCE,
+        "timeout": _WAIT_SECONDS,
+        "socket_timeout": None,
+        "socket_connect_timeout": _CALL_SECONDS,
+    }
+    master = SentinelMaster.of(url, settings) if settings else None
+    if master is not None:
+        return redis.Redis.from_pool(master.asyncio_pool(**options))
     try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_LOCK_CONNECTIONS + _BATCHES_AT_ONCE,
-            timeout=_WAIT_SECONDS,
-            socket_timeout=None,
-            socket_connect_timeout=_CALL_SECONDS,
-        )
+        pool = redis.BlockingConnectionPool.from_url(url, **options)
     except ValueError as exc:
         raise ConfigurationError(
             "CLASPER_REDIS_URL is not a Redis address: set it to redis://HOST:PORT/DB",

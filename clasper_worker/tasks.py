@@ -46,7 +46,8 @@ from clasper_worker.turn.collected import CollectedTurns
 from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.limits import run_within_limits
-from clasper_worker.turn.request import RequestLimits, invalid_request, parse_send_request
+from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.turn.request_problems import invalid_request
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.webhooks.courier import Courier
 from clasper_worker.webhooks.outbox import WEBHOOK_TASK, Outbox, publish
@@ -229,9 +230,10 @@ async def _or_again() -> AsyncIterator[None]:
 
 
 async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
-    """Enqueue what the turn's end asks for, before the turn is acknowledged.
+    """See to what the turn's end asks for, before the turn is acknowledged.
 
     That is the webhook, if it has one, and the acknowledgement of the notification that it answers.
+    The first is enqueued, the second given to the backend, or enqueued where that does not take it.
 
     Raises:
         Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
@@ -240,7 +242,11 @@ async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | Cla
     notification = notification_of(kwargs)
     if notification is not None:
         try:
-            await (await JOBS.get()).acknowledgements.turn_ended(notification, end)
+            acknowledgements = (await JOBS.get()).acknowledgements
+            if isinstance(end, ClasperError) and not end.details.get("posted"):
+                await acknowledgements.failed(notification, end)
+            else:
+                await acknowledgements.answered(notification, (await RUNTIME.get()).internal)
         except StateUnavailableError as exc:
             log.error("dispatch.acknowledgement_not_enqueued", reason=str(exc))  # noqa: TRY400 - no fault of ours
             raise Reject(str(exc), requeue=True) from None

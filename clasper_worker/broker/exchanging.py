@@ -198,6 +198,17 @@ class ExchangingChannel(stock.Channel):
             self.global_keyprefix + self._q_for_pri(queue, step) for step in self.priority_steps
         ]
 
+    def separate_pool(self, **options: Any) -> redis.ConnectionPool:
+        """Connections to the same Redis as this channel's, which outlive it.
+
+        Args:
+            **options: of redis-py's connections; those that are not given are as this channel's.
+        """
+        pool = self.pool
+        return redis.ConnectionPool(
+            connection_class=pool.connection_class, **{**pool.connection_kwargs, **options}
+        )
+
     def _forget_schedule(self) -> None:
         self.__dict__.pop("_schedule", None)
         self._has_more = True

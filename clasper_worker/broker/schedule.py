@@ -19,13 +19,17 @@ import redis
 from redis.exceptions import RedisError
 
 from clasper_worker.errors import StateUnavailableError
-from clasper_worker.settings import Settings
+from clasper_worker.sentinel import blocking_client
+from clasper_worker.settings import SENTINEL_SCHEME, Settings
 from clasper_worker.turn.identity import TURN_NAMESPACE
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
 Verdict = Literal["", "busy", "lane_full", "cancelled"]
 Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable"]
+
+SCHEDULED = ("redis://", "rediss://", SENTINEL_SCHEME)
+"""The brokers that the scheduler works in, by their URLs' schemes."""
 
 _DEAD_LETTERS = 10_000
 _LAST_TRIES = 2  # of a message that lost its workers: these it makes alone among its kind
@@ -322,13 +326,10 @@ def open_schedule(settings: Settings) -> Schedule | None:
     It connects when it is first used. Safe for several threads.
     """
     url = settings.celery_broker_url
-    if not url.startswith(("redis://", "rediss://")):
+    if not url.startswith(SCHEDULED):
         return None
-    # Celery asks for Python's names in this parameter, redis-py for plain words.
-    for name in ("required", "optional", "none"):
-        url = url.replace(f"ssl_cert_reqs=CERT_{name.upper()}", f"ssl_cert_reqs={name}")
-    client = redis.Redis.from_url(
-        url, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_CONNECT_SECONDS
+    client = blocking_client(
+        url, settings, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_CONNECT_SECONDS
     )
     return Schedule(client, ScheduleRules.from_settings(settings))
 

@@ -116,14 +116,8 @@ class KeepLeases(bootsteps.StartStopStep):
         options = consumer.app.conf.broker_transport_options
         rules = ScheduleRules(**options.get("schedule_rules", {}))
         channel = consumer.connection.default_channel
-        pool = channel.pool
         patience = min(_ANSWER_SECONDS, rules.lease_seconds / 2)
-        self._client = redis.Redis(
-            connection_pool=redis.ConnectionPool(
-                connection_class=pool.connection_class,
-                **{**pool.connection_kwargs, "socket_timeout": patience},
-            )
-        )
+        self._client = redis.Redis(connection_pool=channel.separate_pool(socket_timeout=patience))
         stopper = _Stopper(consumer)
         return LeaseKeeper(
             Schedule(self._client, rules),

@@ -69,6 +69,12 @@ def _write(target: Path, text: str) -> None:
         ) from exc
 
 
+_FACTS = (
+    "  - write down what your customers ask about, a topic each in {}/<topic>/SKILL.md:"
+    " the agent promises nothing that is not written there"
+)
+
+
 def _next_steps(root: Path, template: TemplateName) -> str:
     lines = ["", "Next:"]
     if root != Path("workspace"):
@@ -76,6 +82,7 @@ def _next_steps(root: Path, template: TemplateName) -> str:
     souls = f"{root / 'SOUL.md'}" + (f" and {root / 'souls'}/" if template == "multi-agent" else "")
     lines += [
         f"  - say who your agent is in {souls}, and what it must keep to in {root / 'AGENTS.md'}",
+        *([_FACTS.format(root / "skills")] if template == "support" else []),
         f"  - see what it would be told: clasper prompt --path {root}",
         "  - start everything on this machine: clasper up",
         "  - send it a first message: clasper send --help",

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 POOL = "clasper_worker.concurrency.pool:TaskPool"
 CONSUMER = "clasper_worker.concurrency.consumer:BatchingConsumer"
 RESULTS = "clasper_worker.concurrency.results:AtomicRedisBackend"
+SENTINEL_RESULTS = "clasper_worker.concurrency.results:AtomicSentinelBackend"
 DEFAULT_CONCURRENCY = 500
 """Turns in flight per worker process, where ``-c`` is not given."""
 
@@ -33,6 +34,7 @@ def install(app: Celery) -> None:
         **app.loader.override_backends,
         "redis": RESULTS,
         "rediss": RESULTS,
+        "sentinel": SENTINEL_RESULTS,
     }
     choice = _PoolChoice(app)
     signals.celeryd_init.connect(choice.on_options, weak=False)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from celery import states
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
@@ -147,3 +147,7 @@ class AtomicRedisBackend(RedisBackend):
     def _script(self) -> Script:
         script: Script = self.client.register_script(_STORE)
         return script
+
+
+class AtomicSentinelBackend(AtomicRedisBackend, SentinelBackend):
+    """The same in a Redis behind Sentinels."""

@@ -1,7 +1,7 @@
 """What becomes of a notification when its turn has ended: acknowledged once its reply is posted.
 
-The turn's end enqueues the acknowledgement before the turn itself is done with, so that no kill
-loses it, and a run of the acknowledgement that fails is repeated by itself, without the turn.
+That is done before the turn itself is done with, so that no kill loses it. Where the backend does
+not take it at once, a job of its own is enqueued, which is repeated by itself, without the turn.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from clasper_worker.jobs.notification import NotificationKey
 from clasper_worker.jobs.queue import Job, JobQueue
 from clasper_worker.jobs.slots import Slots
 from clasper_worker.mission_control.internal import InternalBackend
-from clasper_worker.turn.result import TurnResult
 
 DELIVERED_TASK = "clasper.delivered"
 PERIODIC_QUEUE = "clasper.periodic"
 
+_AT_ONCE_SECONDS = 5.0  # the turn's session waits for it
 _ATTEMPTS = 12
 _ATTEMPT_SECONDS = 45.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -51,21 +51,27 @@ class Acknowledgements:
         self._slots = slots
         self._queue = queue
 
-    async def turn_ended(self, key: NotificationKey, end: TurnResult | ClasperError) -> None:
-        """Have the notification acknowledged if there is a reply; else note when to try again.
+    async def answered(self, key: NotificationKey, backend: InternalBackend) -> None:
+        """Acknowledge a notification whose turn has posted its reply, now or by a job of its own.
 
         Raises:
-            StateUnavailableError: the broker does not take the acknowledgement.
+            StateUnavailableError: neither the backend nor the broker takes the acknowledgement.
         """
-        if isinstance(end, ClasperError) and not end.details.get("posted"):
-            seconds = left_alone_for(is_transient=end.transient)
-            metrics.count("notification", "failed")
-            log.warning("dispatch.turn_failed", error=end.code, again_in=seconds)
-            await self._note(key, "failed", seconds)
-            return
-        arguments = {"user_id": key.user_id, "notification_id": key.notification_id}
-        await self._queue.put([Job(DELIVERED_TASK, arguments, PERIODIC_QUEUE, keeps_result=False)])
-        await self._note(key, "answered", _ANSWERED_SECONDS)
+        try:
+            await self._deliver(backend, key, _AT_ONCE_SECONDS)
+        except ClasperError as exc:
+            log.warning("dispatch.acknowledged_later", error=exc.code)
+            await self._enqueue(key)
+        except asyncio.CancelledError:  # of the turn, whose reply is posted all the same
+            await self._enqueue(key)
+            raise
+
+    async def failed(self, key: NotificationKey, error: ClasperError) -> None:
+        """Note when to try a notification again whose turn failed without a reply."""
+        seconds = left_alone_for(is_transient=error.transient)
+        metrics.count("notification", "failed")
+        log.warning("dispatch.turn_failed", error=error.code, again_in=seconds)
+        await self._note(key, "failed", seconds)
 
     async def acknowledge(self, backend: InternalBackend, key: NotificationKey) -> None:
         """Tell the backend that the notification is delivered.
@@ -74,8 +80,13 @@ class Acknowledgements:
             BackendError: it did not take it.
         """
         await self._note(key, "answered", _ANSWERED_SECONDS)
+        await self._deliver(backend, key, _ATTEMPT_SECONDS)
+
+    async def _deliver(
+        self, backend: InternalBackend, key: NotificationKey, seconds: float
+    ) -> None:
         try:
-            async with asyncio.timeout(_ATTEMPT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await backend.deliver(key.notification_id, key.user_id)
         except TimeoutError:
             raise BackendUnavailableError(
@@ -85,6 +96,11 @@ class Acknowledgements:
             log.info("dispatch.notification_gone", notification_id=key.notification_id)
         await self._note(key, "delivered", _DELIVERED_SECONDS)
         metrics.count("notification", "acknowledged")
+
+    async def _enqueue(self, key: NotificationKey) -> None:
+        arguments = {"user_id": key.user_id, "notification_id": key.notification_id}
+        await self._queue.put([Job(DELIVERED_TASK, arguments, PERIODIC_QUEUE, keeps_result=False)])
+        await self._note(key, "answered", _ANSWERED_SECONDS)
 
     async def _note(self, key: NotificationKey, text: str, seconds: float) -> None:
         try:

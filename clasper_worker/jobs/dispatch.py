@@ -227,7 +227,7 @@ class Dispatcher:
         notes = [item.note if isinstance(item, Malformed) else item.key.note for item in read]
         known = await self._slots.read(notes)
         room: Counter[str] = Counter()
-        turns: list[NotificationTurn] = []
+        turns: list[tuple[int, NotificationTurn]] = []
         malformed: list[Malformed] = []
         for item, note in zip(read, known, strict=True):
             if isinstance(item, Malformed):
@@ -237,8 +237,10 @@ class Dispatcher:
             # In order within a session: the rest of it comes when these are done.
             room[item.session] += 1
             if note is None and room[item.session] <= self._rules.in_session:
-                turns.append(item)
-        await self._enqueue(turns, malformed)
+                turns.append((room[item.session], item))
+        # Each session's first turn before any second one: it would wait for the first anyway.
+        turns.sort(key=lambda turn: turn[0])
+        await self._enqueue([turn for _, turn in turns], malformed)
         return _Page(listed, len(turns), len(malformed))
 
     async def _enqueue(

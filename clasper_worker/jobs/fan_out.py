@@ -2,8 +2,9 @@
 
 Agents are spread over an interval by their names, so that ten thousand of them are not one spike.
 A tick enqueues those that have come due since the last one: how far that came is noted, so that a
-tick that is repeated, or comes from another Beat, finds nothing left to do, and what was missed
-while no Beat ran is made good, once for each agent.
+tick that is repeated, or comes from another Beat, finds nothing left to do. What was missed while
+no Beat ran is made good, once for each agent: standups of half a day, heartbeats of a while, as
+all those of an interval would be a spike, and the next ones come anyway.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from clasper_worker.turn.identity import TURN_NAMESPACE
 STANDUP_SPREAD_SECONDS = 600.0
 """Standups of one local hour are spread over so long."""
 
+_HEARTBEATS_CATCH_UP_SECONDS = 60.0  # or a sixth of the interval
 _CATCH_UP_SECONDS = 43_200.0  # a standup that was missed for longer than this is left out
 _REMEMBERED_SECONDS = 604_800.0
 _AT_ONCE = 200  # enqueued in one go, while the loop does other things
@@ -76,7 +78,8 @@ class FanOut:
         def slot(agent: Agent, moment: float) -> str:
             return str(math.floor(moment / interval - agent.place))
 
-        return await self._tick("heartbeat", agents, slot, interval, now=now, holder=holder)
+        missed = min(interval, max(_HEARTBEATS_CATCH_UP_SECONDS, interval / 6))
+        return await self._tick("heartbeat", agents, slot, missed, now=now, holder=holder)
 
     async def standups(
         self, agents: Sequence[Agent], at: time, zone: str, *, now: float, holder: str

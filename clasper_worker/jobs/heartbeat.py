@@ -23,6 +23,7 @@ from pydantic import Field
 from clasper_worker.concurrency.interrupt import SoftLimitScope
 from clasper_worker.errors import (
     BackendNotFoundError,
+    BackendProtocolError,
     BackendRejectedError,
     TurnConflictError,
 )
@@ -34,10 +35,11 @@ from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
 from clasper_worker.prompt.snapshot import HEARTBEAT_FILE
 from clasper_worker.settings import Settings
+from clasper_worker.turn.dependencies import TurnDependencies
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import MemoryLedger
 from clasper_worker.turn.request import RequestLimits, SendRequest
-from clasper_worker.turn.run import TurnDependencies, run_turn
+from clasper_worker.turn.run import run_turn
 
 HEARTBEAT_OK = "HEARTBEAT_OK"
 DEFAULT_TITLE = "Heartbeat"
@@ -255,6 +257,8 @@ async def look_around(backend: AgentBackend) -> str:
             payload = await backend.record_heartbeat()
         except (BackendNotFoundError, BackendRejectedError) as exc:
             log.warning("heartbeat.not_recorded", reason=str(exc))
+        except BackendProtocolError:
+            log.debug("heartbeat.recorded_without_a_view")
         else:
             shown.append(_data("heartbeat", payload))
     # Unless the backend's own view has them.

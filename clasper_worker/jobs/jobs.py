@@ -29,7 +29,7 @@ class Jobs:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._redis = redis_client(settings.redis_url)
+        self._redis = redis_client(settings.redis_url, settings)
         self._state = State(self._redis)
         self.slots = Slots(self._state)
         self.queue = CeleryQueue(ClasperClient.from_settings(settings))

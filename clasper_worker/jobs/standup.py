@@ -24,7 +24,7 @@ from clasper_worker.prompt.builder import build_prompt
 from clasper_worker.prompt.models import PromptInputs
 from clasper_worker.prompt.sanitize import fence_data, strip_unsafe_json
 from clasper_worker.settings import Settings
-from clasper_worker.turn.run import TurnDependencies
+from clasper_worker.turn.dependencies import TurnDependencies
 
 DEFAULT_TITLE = "Standup"
 """The task that standups belong to, where no default is configured."""

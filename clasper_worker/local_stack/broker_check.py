@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from clasper_worker.errors import StackError
+from clasper_worker.errors import ConfigurationError, StackError
 from clasper_worker.local_stack.redis_binary import MINIMUM_VERSION, version_numbers
+from clasper_worker.sentinel import blocking_client, shown_url
+from clasper_worker.settings import SENTINEL_SCHEME, Settings
 
 _SECONDS = 5.0
-_REDIS_SCHEMES = ("redis://", "rediss://")
+_REDIS_SCHEMES = ("redis://", "rediss://", SENTINEL_SCHEME)
 
 
-def check_broker(url: str) -> None:
+def check_broker(url: str, settings: Settings) -> None:
     """Connect once to the broker at this URL.
 
+    Args:
+        url: of any kind.
+        settings: say what the URL of Sentinels does not.
+
     Raises:
+        ConfigurationError: a URL of Sentinels cannot be read.
         StackError: it does not answer, refuses us, or is a Redis older than 6.2.
     """
-    shown = maybe_sanitize_url(url)
+    shown = shown_url(url)
     try:
         if url.startswith(_REDIS_SCHEMES):
-            _check_redis(url, shown)
-        elif not url.startswith("sentinel://"):  # needs options that only the worker's app has
+            _check_redis(url, shown, settings)
+        else:
             with Connection(url, connect_timeout=_SECONDS) as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_SECONDS)
-    except StackError:
+    except (StackError, ConfigurationError):
         raise
     except Exception as exc:  # each transport has its own kinds
         raise StackError(
@@ -39,9 +47,13 @@ def check_broker(url: str) -> None:
         ) from exc
 
 
-def _check_redis(url: str, shown: str) -> None:
-    client = redis.Redis.from_url(
-        url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, retry=Retry(NoBackoff(), 0)
+def _check_redis(url: str, shown: str, settings: Settings) -> None:
+    client: Any = blocking_client(
+        url,
+        settings,
+        socket_timeout=_SECONDS,
+        socket_connect_timeout=_SECONDS,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         client.ping()

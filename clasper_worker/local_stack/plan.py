@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kombu.utils.url import maybe_sanitize_url
-
 from clasper_worker.errors import ConfigurationError, StackError
 from clasper_worker.local_stack.local_secrets import LocalSecrets
 from clasper_worker.local_stack.ports import LOOPBACK
@@ -23,6 +21,7 @@ from clasper_worker.local_stack.processes import (
 )
 from clasper_worker.local_stack.redis_binary import NO_SERVER, RedisBinary, redis_url
 from clasper_worker.local_stack.stack_ports import StackPorts
+from clasper_worker.sentinel import shown_url
 from clasper_worker.settings import Settings
 
 OFFLINE_KEY = "offline"
@@ -180,7 +179,7 @@ def _urls(
     urls = {
         "shim": _shim_url(settings.clasper_host, provisions.ports.shim),
         "backend": environment["BACKEND_URL"],
-        "broker": maybe_sanitize_url(environment["CELERY_BROKER_URL"]),
+        "broker": shown_url(environment["CELERY_BROKER_URL"]),
     }
     if model := environment.get("OPENAI_BASE_URL", settings.openai_base_url):
         urls["model"] = model

@@ -80,7 +80,7 @@ def prepare_stack(
     if needs.broker and redis is None:
         raise StackError(NO_SERVER)
     if not needs.broker:
-        check_broker(settings.celery_broker_url)
+        check_broker(settings.celery_broker_url, settings)
     if redis is not None:
         (data_dir / "redis").mkdir(mode=0o700, exist_ok=True)
     if wishes.shim is None and "clasper_port" in settings.model_fields_set:

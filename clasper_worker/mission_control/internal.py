@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from clasper_worker.errors import (
     BackendAuthError,
     BackendError,
     BackendNotFoundError,
+    BackendProtocolError,
     BackendRejectedError,
     ConfigurationError,
 )
@@ -107,7 +109,8 @@ class InternalBackend:
         path = f"{_BASE}/dispatch/notifications/{quote(notification_id, safe='')}/deliver"
         # Nobody waits for it, and it is tried again for long: if only this endpoint fails, turns
         # must not stand still for it.
-        await self._request("POST", path, params={"user_id": user_id}, alone=True)
+        with suppress(BackendProtocolError):  # it took it, and says so without JSON
+            await self._request("POST", path, params={"user_id": user_id}, alone=True)
 
     async def agents(self) -> AsyncIterator[Mapping[str, Any]]:
         """All registered agents, page by page (feature ``agents``)."""

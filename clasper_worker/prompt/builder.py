@@ -57,6 +57,8 @@ SKILL_INSTRUCTION_CHARS = 24_000
 """Characters of skill instructions in ``system`` (about 6,000 tokens); ``always`` skills count
 towards it but are never left out."""
 
+_NAMES_IN_WARNING = 20
+
 _SKILLS_INTRO = (
     "Skills tell you how a kind of work is done here. When one fits the request, follow its"
     " instructions; where they are not given to you, work from its description."
@@ -163,13 +165,19 @@ def _make_standing(snapshot: WorkspaceSnapshot, mode: Mode, *, smart: bool) -> B
             problem = (
                 f"instructions of {len(left_out)} skills are over the"
                 f" {SKILL_INSTRUCTION_CHARS:,} characters for all and left out:"
-                f" {', '.join(left_out)}"
+                f" {_names(left_out)}"
             )
             warnings.append(PromptWarning("skills", problem))
     sections += [skill_section(skill) for skill in chosen if skill.instructions]
     sections.append(Section("safety", BUILT_IN, SAFETY))
     sections.append(Section("reply", BUILT_IN, OUTPUT))
     return join(sections, warnings, (skill.name for skill in chosen))
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - _NAMES_IN_WARNING
+    shown = ", ".join(names[:_NAMES_IN_WARNING])
+    return shown if more <= 0 else f"{shown} and {more} more"
 
 
 def _within_budget(enabled: list[Skill]) -> list[Skill]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class LexicalIndex:
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self._sizes = sizes
         self._bm25: Any = bm25s.BM25()
-        self._bm25.index([terms(text, sizes) for text in documents], show_progress=False)
+        self._bm25.index(_numbered(documents, sizes), show_progress=False)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """How well each document fits, in their order; 0 where no term is shared."""
@@ -61,15 +61,51 @@ class LexicalIndex:
 
         asked = dict.fromkeys(terms(_ends(query), self._sizes))
         known = self._bm25.get_tokens_ids(list(asked))
-        if not known:
-            return np.zeros(self._bm25.scores["num_docs"], np.float32)
-        found: NDArray[np.float32] = self._bm25.get_scores_from_ids(known)
-        return found
+        return _sums(self._bm25.scores, np.asarray(known, np.int64))
 
 
 def terms(text: str, sizes: tuple[int, ...] = FIVE) -> list[str]:
     """The terms of a text, in order, repeated as they are in it."""
     return [term for word in _words(text) for term in _parts(word, sizes)]
+
+
+def _numbered(documents: Sequence[str], sizes: tuple[int, ...]) -> tuple[list[list[int]], Any]:
+    """The terms of each document by number, and the number of each: what bm25s makes of terms.
+
+    Done here, each word is cut and looked up once for all documents, and not each time it is said.
+    """
+    vocabulary: dict[str, int] = {}
+    of_word: dict[str, list[int]] = {}
+    numbered = []
+    for text in documents:
+        numbers: list[int] = []
+        for word in _words(text):
+            known = of_word.get(word)
+            if known is None:
+                parts = _parts(word, sizes)
+                known = [vocabulary.setdefault(part, len(vocabulary)) for part in parts]
+                of_word[word] = known
+            numbers += known
+        numbered.append(numbers)
+    return numbered, vocabulary
+
+
+def _sums(matrix: Mapping[str, Any], known: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Each document's sum of the scores of some terms, from bm25s's matrix (columns are terms).
+
+    What ``BM25.get_scores_from_ids`` does term by term, done for all at once: a message of 300
+    characters has a thousand terms.
+    """
+    import numpy as np  # noqa: PLC0415 - as above
+
+    starts = matrix["indptr"][known]
+    sizes = matrix["indptr"][known + 1] - starts
+    before = np.cumsum(sizes) - sizes
+    places = np.repeat(starts - before, sizes) + np.arange(sizes.sum())
+    sums = np.bincount(
+        matrix["indices"][places], matrix["data"][places], minlength=matrix["num_docs"]
+    )
+    return sums.astype(np.float32)
 
 
 def _ends(query: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,10 @@ BY_WORDS = "bm25"
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0)
 """After a passing failure documents are embedded again: each wait once, the last for good."""
 
+QUERY_REST_SECONDS = 15.0
+"""After a message could not be embedded, words rank for this long, so that only one turn in a while
+waits for a provider that does not answer."""
+
 _INDEX = "context index"
 
 log = structlog.get_logger(__name__)
@@ -38,6 +43,7 @@ class SmartContext:
         embedder: ranks by meaning; None: by words alone.
         store: where document vectors outlive the process.
         retry_seconds: waits between attempts to embed the documents.
+        clock: seconds, for the rest after a message could not be embedded.
     """
 
     def __init__(
@@ -46,10 +52,13 @@ class SmartContext:
         store: VectorStore | None = None,
         *,
         retry_seconds: Sequence[float] = RETRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._embedder = embedder
         self._store = store
         self._retry_seconds = retry_seconds
+        self._clock = clock
+        self._rest: tuple[float, str] | None = None  # until when, and why
         self._caches: dict[Path, CachedDocuments] = {}
         self._newest: dict[Path, ContextIndex] = {}
         self._one_at_a_time = threading.Lock()
@@ -154,12 +163,15 @@ class SmartContext:
         """What fits by meaning, or None and why not."""
         if index.vectors is None:
             return None, index.embedding_problem or "the workspace is being embedded"
+        if self._rest is not None and self._clock() < self._rest[0]:
+            return None, self._rest[1]
         try:
             return index.by_meaning(await embedder.query(query), *counts), None
         except EmbeddingError as exc:
             problem = exc.problem
         except Exception as exc:  # noqa: BLE001 - whatever a model library raises; words do
             problem = f"embedding the message failed ({type(exc).__name__})"
+        self._rest = self._clock() + QUERY_REST_SECONDS, problem
         count_failure("query")
         log.warning("smart_context.query_failed", problem=problem)
         return None, problem

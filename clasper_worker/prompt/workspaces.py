@@ -10,6 +10,7 @@ import structlog
 
 from clasper_worker.errors import InvalidRequestError, WorkspaceError
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.watcher import Watcher, process_watcher
 from clasper_worker.prompt.workspace import Prepare, Workspace
 
 DEFAULT_NAME = "default"
@@ -26,34 +27,52 @@ class Workspaces:
     """
 
     def __init__(
-        self, default: Workspace, named: Mapping[str, Path], prepare: Prepare | None
+        self,
+        default: Workspace,
+        named: Mapping[str, Path],
+        prepare: Prepare | None,
+        watcher: Watcher,
     ) -> None:
         self._prepare = prepare
+        self._watcher = watcher
         self._paths = dict(named)
         self._open = {DEFAULT_NAME: default}
+        self._awaited: dict[str, _Awaited] = {}
+        self._closed = False
 
     @classmethod
     def open(
-        cls, default: Path, named: Mapping[str, Path] | None = None, prepare: Prepare | None = None
+        cls,
+        default: Path,
+        named: Mapping[str, Path] | None = None,
+        prepare: Prepare | None = None,
+        *,
+        watcher: Watcher | None = None,
     ) -> Self:
         """Read all workspaces and watch them until `close`.
 
-        A named one that is not there is an error for those who ask for it, each time until it is.
+        A named one that is not there is an error for those who ask for it, until the watcher has
+        found it and read it.
 
         Args:
             default: the default workspace's folder.
             named: the others' folders by name.
             prepare: as in `Workspace.open`.
+            watcher: who watches; the process's one when omitted.
 
         Raises:
             WorkspaceError: the default workspace is not there.
         """
-        workspaces = cls(Workspace.open(default, prepare=prepare), named or {}, prepare)
+        watcher = watcher or process_watcher()
+        opened = Workspace.open(default, watcher=watcher, prepare=prepare)
+        workspaces = cls(opened, named or {}, prepare, watcher)
         for name in workspaces._paths:
             try:
-                workspaces._opened(name)
+                workspaces._read(name)
             except WorkspaceError as exc:
                 log.error("workspace_missing", name=name, reason=str(exc))  # noqa: TRY400 - no fault of ours
+                awaited = workspaces._awaited[name] = _Awaited(workspaces, name)
+                watcher.add(awaited)
         return workspaces
 
     @property
@@ -82,22 +101,59 @@ class Workspaces:
         )
 
     def snapshot(self, asked: str | None, user_id: str) -> WorkspaceSnapshot:
-        """What the turn's workspace says now; touches no file where it is open.
+        """What the turn's workspace says now; touches no file.
 
         Raises:
             InvalidRequestError: the request asks for one that is not allowed.
             WorkspaceError: its folder is not there.
         """
-        return self._opened(self.name_for(asked, user_id)).current()
+        name = self.name_for(asked, user_id)
+        workspace = self._open.get(name)
+        if workspace is None:
+            raise _missing(name, self._paths[name])
+        return workspace.current()
 
     def close(self) -> None:
         """Stop watching them."""
-        for workspace in self._open.values():
+        self._closed = True
+        for awaited in self._awaited.values():
+            self._watcher.remove(awaited)
+        for workspace in tuple(self._open.values()):
             workspace.close()
 
-    def _opened(self, name: str) -> Workspace:
-        workspace = self._open.get(name)
-        if workspace is None:
-            workspace = Workspace.open(self._paths[name], prepare=self._prepare)
-            self._open[name] = workspace
+    def look_for(self, name: str) -> None:
+        """Read a workspace that was not there, if it is now; for the watcher."""
+        try:
+            workspace = self._read(name)
+        except WorkspaceError:
+            return
+        self._watcher.remove(self._awaited[name])
+        if self._closed:  # while it was read
+            workspace.close()
+
+    def _read(self, name: str) -> Workspace:
+        path = self._paths[name]
+        workspace = Workspace.open(path, watcher=self._watcher, prepare=self._prepare)
+        self._open[name] = workspace
         return workspace
+
+
+class _Awaited:
+    """A named workspace that is not there yet, as the watcher sees it."""
+
+    def __init__(self, workspaces: Workspaces, name: str) -> None:
+        self._workspaces = workspaces
+        self._name = name
+
+    def look(self) -> bool:
+        """Look for it once."""
+        self._workspaces.look_for(self._name)
+        return False
+
+
+def _missing(name: str, path: Path) -> WorkspaceError:
+    return WorkspaceError(
+        f"The workspace {name!r} (CLASPER_WORKSPACES) is not there: {path}. Make one with"
+        f" `clasper init {path}`, or mount it; it is found within seconds, without a restart.",
+        {"variable": "CLASPER_WORKSPACES", "path": str(path)},
+    )

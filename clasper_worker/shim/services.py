@@ -35,7 +35,7 @@ class ShimServices:
     def from_settings(cls, settings: Settings) -> Self:
         """Make them for the broker and result backend that the settings name."""
         client = ClasperClient.from_settings(settings)
-        state = redis_client(settings.redis_url)
+        state = redis_client(settings.redis_url, settings)
         return cls(
             settings,
             client,

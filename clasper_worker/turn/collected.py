@@ -16,6 +16,7 @@ from clasper_worker.errors import (
     InvalidRequestError,
     StateUnavailableError,
     TurnConflictError,
+    TurnTimeoutError,
 )
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.journal import TurnJournal, conflict
@@ -111,6 +112,7 @@ class CollectedTurns:
         if self._jobs:
             await self._part(tuple(self._jobs))
             self._jobs.clear()
+            self._members.clear()
 
     async def join(
         self,
@@ -146,6 +148,7 @@ class CollectedTurns:
             if waits or not await self._take(job_id, arguments, gathering, report):
                 apart.append(job_id)
         await self._decide(journal, decided, apart)
+        self._jobs.clear()
         others = tuple(one.text for one in self._members if one.text is not None)
         return cast(
             "SendRequest",
@@ -164,12 +167,16 @@ class CollectedTurns:
             await self._end(member.job_id, member.arguments, result, states.SUCCESS, report)
 
     async def fail(self, error: ClasperError, report: ReportEnd) -> None:
-        """Store the turn's failure as each job's.
+        """Store the turn's failure as each job's; what comes before they joined is not theirs.
 
         Raises:
             StateUnavailableError: Redis does not answer; all are to be told again.
         """
+        await self.stand_apart()
+        is_posted = isinstance(error, TurnTimeoutError) and bool(error.details.get("posted"))
         for member in self._members:
+            if is_posted and member.journal is not None:
+                await member.journal.settle(None)  # that it ran out of time is said to all of them
             await self._end(member.job_id, member.arguments, error, states.FAILURE, report)
 
     async def _take(
@@ -217,6 +224,8 @@ class CollectedTurns:
         report: ReportEnd,
     ) -> None:
         try:
+            if await asyncio.to_thread(self._backend.get_state, job_id) == states.REVOKED:
+                return  # cancelled by itself meanwhile, which is reported
             await asyncio.to_thread(self._backend.store_result, job_id, end, state)
         except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
             raise StateUnavailableError(
@@ -229,12 +238,12 @@ class CollectedTurns:
 async def _journal(
     other: SendRequest, asked: TurnIdentity, gathering: _Gathering
 ) -> TurnJournal | None:
-    """The journal of the turn that a job's own key names, unless the group has that turn."""
+    """The journal of the turn that a job's key, or its id, names, unless the group has that."""
     digest = request_digest(other)
     known = gathering.turns.get(asked.turn_id)
     if known is not None and known != digest:
         raise conflict()
-    if known is not None or other.idempotency_key is None:
+    if known is not None:
         return None
     return await TurnJournal.open(gathering.ledger, ledger_key(other, asked), digest)
 

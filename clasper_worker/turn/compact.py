@@ -19,7 +19,8 @@ from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, Toke
 from clasper_worker.prompt.sanitize import fence_data, shorten, unfence_data
 from clasper_worker.token_estimate import CHARS_PER_TOKEN, estimate_tokens
 from clasper_worker.turn.fit import ModelWindow
-from clasper_worker.turn.request import HistoryMessage, RequestLimits
+from clasper_worker.turn.request import RequestLimits
+from clasper_worker.turn.request_parts import HistoryMessage
 from clasper_worker.turn.wellformed import measure
 
 SUMMARY_HEAD = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clasper_worker.llm.messages import ChatMessage
@@ -10,6 +11,9 @@ from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.models import Message
 from clasper_worker.turn.journal import Opening
 from clasper_worker.turn.request import SendRequest
+
+_STEPS = 5
+# A conversation that is longer than the limit loses a fifth of the limit at a time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ async def load_history(
 ) -> History:
     """The conversation before this turn.
 
-    The request's ``messages``; else the task's newest ``limit`` messages where the backend
-    offers the feature ``history``; else none.
+    The request's ``messages``; else the task's newest messages, at most ``limit``, where the
+    backend offers the feature ``history``; else none.
 
     Args:
         request: the request.
@@ -56,17 +60,44 @@ async def load_history(
     if not await backend.has("history"):
         return History()
     end: str | None = None
-    recent: deque[Message] = deque(maxlen=limit)
+    count = 0
+    recent: deque[Message] = deque(maxlen=limit + 1)  # the newest may be this turn's own
     async for message in backend.messages(task_id):
         end = message.id
         if message.content.strip():
             recent.append(message)
+            count += 1
         if seen is not None and message.id == seen.history_end:
             break
     # A backend that records the person's message before it enqueues the turn would have it twice.
     if recent and recent[-1].actor_type != "agent" and recent[-1].content == request.message:
         recent.pop()
-    return History(tuple(_as_chat(message) for message in recent), end)
+        count -= 1
+    chat = [_as_chat(message) for message in recent]
+    return History(tuple(_from_a_steady_start(chat, count, limit)), end)
+
+
+def _from_a_steady_start(
+    recent: list[ChatMessage], count: int, limit: int
+) -> Sequence[ChatMessage]:
+    """The newest messages of a long conversation, from a start that stays for some turns.
+
+    A window that moves on with each message would share nothing with the turn before, and no
+    provider's prompt cache would hold it. So it moves in steps, and begins with a question: an
+    answer does not stand without its own.
+
+    Args:
+        recent: the newest messages, as many as are at hand, oldest first.
+        count: how many there are in all.
+        limit: how many may be told.
+    """
+    if count <= limit:
+        return recent
+    step = max(1, limit // _STEPS)
+    start = -(-(count - limit) // step) * step
+    kept = recent[start - (count - len(recent)) :]
+    roles = [message.role for message in kept]
+    return kept[roles.index("user") :] if "user" in roles else kept
 
 
 def _as_chat(message: Message) -> ChatMessage:

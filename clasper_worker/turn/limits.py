@@ -9,11 +9,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker.concurrency.interrupt import SoftLimitScope
 from clasper_worker.errors import ClasperError, LeaseLostError, TurnTimeoutError
+from clasper_worker.turn.deliver import finish
+from clasper_worker.turn.dependencies import TurnDependencies, TurnProgress
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Outcome
 from clasper_worker.turn.request import SendRequest
 from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.run import TurnDependencies, TurnProgress, finish, run_turn
+from clasper_worker.turn.run import run_turn
 
 log = structlog.get_logger(__name__)
 

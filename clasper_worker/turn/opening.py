@@ -22,6 +22,9 @@ FEW_CHARS = 24
 
 _BEFORE_CHARS = 500
 
+_OF_THE_WORKSPACE = frozenset({"soul", "rules", "skills"})
+# Warnings on these are the same at every turn until a file changes.
+
 log = structlog.get_logger(__name__)
 
 
@@ -114,14 +117,22 @@ async def turn_prompt(
             selection=selection,
         ),
     )
-    for warning in prompt.warnings:
-        if warning.subject == "smart_context":
-            continue  # logged and counted where it failed, not at each turn
-        log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
+    _log_warnings(prompt, snapshot)
     newest = request.instruction
     if prompt.turn_context:
         newest = f"{prompt.turn_context}\n\n{newest}"
     return TurnPrompt(prompt, selection, newest)
+
+
+def _log_warnings(prompt: Prompt, snapshot: WorkspaceSnapshot) -> None:
+    """Log what a turn's author should know; what the workspace's should, once for each snapshot."""
+    logged = snapshot.derived.setdefault("logged warnings", set())
+    for warning in prompt.warnings:
+        if warning.subject == "smart_context" or warning in logged:
+            continue  # the first is logged and counted where it failed, not at each turn
+        if warning.subject in _OF_THE_WORKSPACE:
+            logged.add(warning)
+        log.warning("prompt.warning", subject=warning.subject, problem=warning.problem)
 
 
 def limits_for(request: SendRequest, limits: SmartLimits) -> SmartLimits:

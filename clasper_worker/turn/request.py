@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from clasper_worker.errors import InvalidRequestError
-from clasper_worker.llm.catalogue import Tier
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
+from clasper_worker.turn.request_parts import HistoryMessage, RequestPart, SendMetadata, Webhook
+from clasper_worker.turn.request_problems import field_problem, invalid_request
 from clasper_worker.turn.wellformed import measure
-from clasper_worker.webhooks.headers import check_headers
-from clasper_worker.webhooks.url import parse_target
 
 DEFAULT_ROLE = "default"
 DEFAULT_KICKOFF_NOTE = "Draft a concise plan based on the request below."
@@ -68,73 +62,7 @@ def _stripped(value: Any) -> Any:
 Name = Annotated[str, BeforeValidator(_stripped), Field(min_length=1, max_length=256)]
 
 
-class _Part(BaseModel):
-    # hide_input_in_errors: a validation error must not carry people's text into logs.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class HistoryMessage(_Part):
-    """One earlier message of the conversation."""
-
-    role: Literal["user", "assistant", "system"]
-    content: str = Field(repr=False)
-
-
-class Webhook(_Part):
-    """Where to report the turn's end."""
-
-    url: str = Field(pattern=r"^https?://", max_length=2048, repr=False)
-    secret: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
-
-    @field_validator("url")
-    @classmethod
-    def _usable_url(cls, value: str) -> str:
-        parse_target(value)
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _usable_headers(cls, value: dict[str, str]) -> dict[str, str]:
-        check_headers(value)
-        return value
-
-
-class SendMetadata(BaseModel):
-    """The request's switches; unknown keys are passed through untouched."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-
-    system_prompt: str | None = Field(default=None, repr=False)
-    kickoff_plan: bool = False
-    kickoff_note: str | None = Field(default=None, repr=False)
-    plan_title: str | None = Field(default=None, max_length=500, repr=False)
-    skipSmartContext: bool = False  # noqa: N815 - the contract's spelling
-    forceIncludeSkills: tuple[str, ...] = ()  # noqa: N815 - the contract's spelling
-    smart_context_max_skills: Annotated[int, Field(ge=0)] | None = None
-    smart_context_max_memory: Annotated[int, Field(ge=0)] | None = None
-    smart_context_token_budget: Annotated[int, Field(ge=0)] | None = None
-    busy: Literal["enqueue", "reject", "interrupt", "collect"] | None = None
-    timezone: str | None = None
-    workspace: str | None = None
-    model_tier: Tier = "default"
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (KeyError, ValueError, OSError):
-                raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
-        return value
-
-    def __repr__(self) -> str:
-        # The extra keys may hold anything; name them, do not show them.
-        return f"SendMetadata(keys={sorted(self.model_fields_set)})"
-
-
-class SendRequest(_Part):
+class SendRequest(RequestPart):
     """One agent turn, asked for.
 
     ``session_key`` and ``agent_role`` are both set after validation, whichever was given: see
@@ -277,54 +205,6 @@ def split_session_key(session_key: str) -> tuple[str, str]:
     return user_id, validate_role(role)
 
 
-_FIXES = {
-    "missing": "add it",
-    "extra_forbidden": "remove it, or move it into metadata, which passes unknown keys through",
-    "string_type": "send a string",
-    "bool_type": "send true or false",
-    "bool_parsing": "send true or false",
-    "tuple_type": "send a list",
-    "dict_type": "send an object",
-    "model_type": "send an object",
-    "string_too_short": "send a non-empty value",
-}
-_FIELD_FIXES = {
-    "user_id": "send the tenant's user id, a plain string",
-    "session_key": "send user:{user_id}:{role} with this request's user_id, or send agent_role",
-    "agent_role": "use 1 to 64 letters, digits, '_' or '-'",
-    "message": "send the person's text, within the cap",
-    "messages": "send fewer or shorter messages, each {role: user|assistant|system, content}",
-    "metadata.timezone": "send an IANA name such as Europe/Berlin",
-    "webhook.url": "send an http:// or https:// address, with credentials in webhook.headers",
-    "webhook.secret": "send 1 to 1024 characters, or leave it out",
-    "webhook.headers": "send a few plain HTTP headers, each a name and one line of ASCII",
-}
-
-
-def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
-    field = ".".join(str(part) for part in error["loc"])
-    problem = str(error["msg"]).removeprefix("Value error, ")
-    if not field:  # the checks across fields name theirs before the colon
-        field, _, problem = problem.partition(": ")
-    if error["type"] == "extra_forbidden":
-        problem = "is not a field of a send request"
-    fix = _FIXES.get(error["type"]) or _FIELD_FIXES.get(field) or _group_fix(field)
-    return {"field": field, "problem": problem, "fix": fix}
-
-
-def _group_fix(field: str) -> str:
-    """The fix for a field inside of another, such as ``messages.0.role``."""
-    group = field.partition(".")[0]
-    return _FIELD_FIXES.get(group) or "see the send request in docs/http-api.md"
-
-
-def invalid_request(problems: Iterable[Mapping[str, str]]) -> InvalidRequestError:
-    """Make the error that names each bad field, its problem and the fix."""
-    fields = [dict(problem) for problem in problems]
-    text = "; ".join(f"{item['field']}: {item['problem']} ({item['fix']})" for item in fields)
-    return InvalidRequestError(f"Invalid send request: {text}", {"fields": fields})
-
-
 def parse_send_request(data: Mapping[str, Any], limits: RequestLimits | None = None) -> SendRequest:
     """Check a send request (contract Part 2, "The send request").
 
@@ -352,4 +232,4 @@ def parse_send_request(data: Mapping[str, Any], limits: RequestLimits | None = N
         return SendRequest.model_validate(data, context=limits)
     except ValidationError as exc:
         errors = exc.errors(include_input=False, include_url=False)
-        raise invalid_request(_field_problem(error) for error in errors) from None
+        raise invalid_request(field_problem(error) for error in errors) from None

@@ -19,7 +19,8 @@ from clasper_worker.errors import (
     TurnConflictError,
 )
 from clasper_worker.turn.identity import turn_id_for
-from clasper_worker.turn.request import RequestLimits, Webhook, parse_send_request
+from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.turn.request_parts import Webhook
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.wellformed import measure
 

@@ -77,6 +77,23 @@ def test_redis_urls_default_to_the_brokers(cwd: Path) -> None:
     assert on_rabbit.redis_url == "redis://s"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("rediss://r/0", "rediss://r/0?ssl_cert_reqs=required"),
+        ("rediss://r/0?a=b", "rediss://r/0?a=b&ssl_cert_reqs=required"),
+        ("rediss://r?ssl_cert_reqs=CERT_NONE&a=b", "rediss://r?ssl_cert_reqs=none&a=b"),
+        ("rediss://r?ssl_cert_reqs=optional", "rediss://r?ssl_cert_reqs=optional"),
+        ("redis://r/0", "redis://r/0"),
+    ],
+)
+def test_a_certificate_is_checked_unless_the_url_says_otherwise(
+    cwd: Path, given: str, kept: str
+) -> None:
+    for name in ("celery_broker_url", "celery_result_backend", "clasper_redis_url"):
+        assert getattr(load_settings(**{name: given}), name) == kept
+
+
 def test_the_env_example_explains_every_variable_and_no_other() -> None:
     lines = (REPO / ".env.example").read_text("utf-8").splitlines()
     named = {line.partition("=")[0] for line in lines if line and not line.startswith("#")}

@@ -17,6 +17,7 @@ from clasper_worker.local_stack.ports import PortReservations, is_listening
 from clasper_worker.local_stack.probes import WorkerAnswers
 from clasper_worker.local_stack.redis_binary import RedisBinary, find_redis
 from clasper_worker.local_stack.redis_server import RunningRedis, answers_ping, start_redis
+from clasper_worker.settings import load_settings
 
 pytestmark = [
     pytest.mark.integration,
@@ -133,7 +134,7 @@ def test_a_server_that_lost_its_port_to_another_is_not_ready(tmp_path: Path) -> 
 
 def test_a_reachable_broker_passes_the_check() -> None:
     with start_redis() as server:
-        check_broker(server.url)
+        check_broker(server.url, load_settings())
 
 
 async def test_a_worker_that_is_not_there_is_not_ready() -> None:
@@ -146,7 +147,7 @@ def test_a_broker_that_wants_another_password_is_refused_without_showing_it() ->
         client.config_set("requirepass", "right-password")
 
         with pytest.raises(StackError, match="refuses the password") as caught:
-            check_broker(f"redis://:wrong-password@127.0.0.1:{server.port}/0")
+            check_broker(f"redis://:wrong-password@127.0.0.1:{server.port}/0", load_settings())
     assert "wrong-password" not in str(caught.value)
 
 

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 import redis
 
@@ -56,9 +55,9 @@ def request_of(receiver: Receiver, user: str, busy: str = "enqueue", **fields: A
     return {**own, "webhook": {"url": receiver.url}, **fields}
 
 
-def asked(model: dict[str, str], word: str) -> int:
+def asked(processes: Any, model: dict[str, str], word: str) -> int:
     url = f"{model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-    requests = httpx2.get(url, params={"limit": "100"}).json()["requests"]
+    requests = processes.http.get(url, params={"limit": "100"}).json()["requests"]
     return sum(word in json.dumps(entry) for entry in requests)
 
 
@@ -74,16 +73,16 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
 
     def send(busy: str = "enqueue", **fields: Any) -> Any:
         request = request_of(receiver, user, busy, **fields)
-        return processes.app.send_task("clasper.send", kwargs=request, queue="ends")
+        return processes.app.send_task("clasper.send", kwargs=request, queue="clasper")
 
     with receiving(200) as receiver:
         queued = send()
         assert canceller.cancel_turn(queued.id, wait=0)[0].state == "REVOKED"
-        queues = "ends,clasper.webhooks"
+        queues = "clasper,clasper.webhooks"
         with processes.worker("ends", "-Q", queues, **slow_model, **ALLOWING):
             log = processes.logs["ends"]
             running = send()
-            until(lambda: asked(slow_model, user) == 1, "the model is asked", log)
+            until(lambda: asked(processes, slow_model, user) == 1, "the model is asked", log)
             waiting, revoked = send(), send(idempotency_key="k")
             rejected = send("reject")
             until(lambda: broker.hexists("clasper:jobs", revoked.id), "they wait in the lane", log)
@@ -91,7 +90,7 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
             processes.app.control.revoke(revoked.id)
             interrupting = send("interrupt")
             until(lambda: running.state == "REVOKED", "it is interrupted", log)
-            until(lambda: asked(slow_model, user) == 2, "the next one runs", log)
+            until(lambda: asked(processes, slow_model, user) == 2, "the next one runs", log)
             assert canceller.cancel_job(interrupting.id, wait=60).state == "REVOKED"
             until(lambda: len(receiver.requests) == 6, "six webhooks", log)
             for job in (queued, waiting, revoked):
@@ -104,7 +103,7 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
 
 
 def test_a_full_lane_and_a_turn_that_lost_its_worker_each_time_are_reported(
-    processes: Any, slow_model: dict[str, str]
+    processes: Any, slow_model: dict[str, str], broker: redis.Redis
 ) -> None:
     user = secrets.token_hex(8)
     rules = {
@@ -122,9 +121,12 @@ def test_a_full_lane_and_a_turn_that_lost_its_worker_each_time_are_reported(
     with receiving(200) as receiver:
         with processes.running("mortal", *command, **environment) as worker:
             running = send()
-            until(lambda: asked(slow_model, user) == 1, "it runs", processes.logs["mortal"])
+            until(
+                lambda: asked(processes, slow_model, user) == 1, "it runs", processes.logs["mortal"]
+            )
             refused = send()
             refused.get(timeout=60, propagate=False)
+            until(lambda: not broker.hexists("clasper:jobs", refused.id), "it is settled")
             worker.kill()
             worker.wait()
         with processes.worker("heir", "-Q", "mortal,clasper.webhooks", **environment):

@@ -54,11 +54,13 @@ class Scheduling(RuleBasedStateMachine):
         job = f"{len(self.sent):03}"
         self.sent[job] = (f"{user}/{role}", queue)
         self.open.add(job)
-        more = {"idempotency_key": f"key of {job}"} if keyed else {}
-        request = {"user": user, "role": role, "queue": queue, "metadata": {"busy": busy}, **more}
+        # Tags of our choice, so that the same steps do the same whenever they are repeated.
+        more: dict[str, Any] = {"tag": f"tag-{job}", "metadata": {"busy": busy}}
+        request = {"user": user, "role": role, "queue": queue, **more}
         if keyed:
+            request["idempotency_key"] = f"key of {job}"
             self.keyed.append(request)
-        self._send(job, request)
+        self.broker.send(job, **request)
 
     @rule(index=st.integers(0, 9), times=st.integers(1, 3))
     def ask_for_a_turn_again(self, index: int, times: int) -> None:
@@ -68,11 +70,7 @@ class Scheduling(RuleBasedStateMachine):
             job = f"{len(self.sent):03}"
             self.sent[job] = (f"{request['user']}/{request['role']}", request["queue"])
             self.open.add(job)
-            self._send(job, request)
-
-    def _send(self, job: str, request: dict[str, Any]) -> None:
-        # A tag of our choice, so that the same steps do the same whenever they are repeated.
-        self.broker.send(job, tag=f"tag-{job}", **request)
+            self.broker.send(job, **{**request, "tag": f"tag-{job}"})
 
     @rule(user=st.sampled_from("uv"), role=st.sampled_from("ab"))
     def send_some_to_collect(self, user: str, role: str) -> None:

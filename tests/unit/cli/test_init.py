@@ -38,6 +38,8 @@ def test_it_writes_the_template_and_says_what_and_what_next(
     for name in template_files(template):
         assert f"wrote agents/{name}" in result.output
     assert "set CLASPER_WORKSPACE=agents" in result.output
+    # A support agent knows nothing of the product until its author has written it down.
+    assert ("agents/skills/<topic>/SKILL.md" in result.output) == (template == "support")
     assert "clasper up" in result.output
 
 

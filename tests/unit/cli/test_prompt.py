@@ -68,6 +68,83 @@ def test_what_is_printed_is_what_is_sent_section_by_section(run: Callable[..., R
     assert any("skills/broken/SKILL.md:1" in warning for warning in told["warnings"])
 
 
+def test_a_whole_request_is_shown_with_its_history_and_the_tools(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    history = [
+        {"role": "user", "content": "Refund order 7?"},
+        {"role": "assistant", "content": "Shall I?"},
+    ]
+    request = {
+        "user_id": "u1",
+        "session_key": "user:u1:writer",
+        "message": "Yes, please",
+        "messages": history,
+        "metadata": {"timezone": "Asia/Tokyo"},
+    }
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(request))
+    told = report(run("--request", str(file), "--smart", "--task-title", "Order 7", "--json"))
+    system, *between, newest = told["messages"]
+    assert "You are the writer." in system["content"]
+    assert between == history
+    assert "Asia/Tokyo" in newest["content"]
+    assert "task title" in newest["content"]
+    # So short a message is ranked together with what was said before.
+    assert "skill:refunds" in [section["name"] for section in told["sections"]]
+    assert told["history"] == {"told": 2, "leftOut": 0}
+    assert told["tools"][0]["name"] == "list_tasks"
+    assert told["estimatedTokens"]["tools"] > 0
+    assert told["notes"] == []
+
+
+def test_skills_that_are_off_are_named_with_the_reason(
+    run: Callable[..., Result], workspace: Path
+) -> None:
+    assert report(run("--json"))["skillsOff"] == []
+    (workspace / "skills/crm").mkdir()
+    text = SKILL.format("crm").replace("\n---\n", "\nrequires: {env: CRM_TOKEN_X}\n---\n", 1)
+    (workspace / "skills/crm/SKILL.md").write_text(text)
+    reason = "environment variable not set: CRM_TOKEN_X"
+    assert report(run("--json"))["skillsOff"] == [{"name": "crm", "reason": reason}]
+    assert f"Off: skill crm: {reason}" in run().stdout
+
+
+def test_history_that_does_not_fit_is_left_out_and_counted(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_CONTEXT_WINDOW_TOKENS", "4000")
+    file = tmp_path / "request.json"
+    messages = [{"role": "user", "content": "x" * 20_000}, {"role": "user", "content": "short"}]
+    file.write_text(json.dumps({"messages": messages}))
+    told = report(run("--request", str(file), "--json"))
+    assert told["history"] == {"told": 1, "leftOut": 1}
+    assert [message["content"] for message in told["messages"][1:-1]] == ["short"]
+    assert "1 older ones do not fit" in run("--request", str(file)).stdout
+
+
+def test_the_default_tasks_title_is_told_as_in_a_turn_and_an_unknown_one_is_noted(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--task-title" in report(run("--json"))["notes"][0]
+    assert "Note: " in run().stdout
+    monkeypatch.setenv("CLASPER_DEFAULT_TASK", "Thread")
+    told = report(run("--json"))
+    assert "\nThread\n</data>" in told["messages"][-1]["content"]
+    assert not any("--task-title" in note for note in told["notes"])
+
+
+@pytest.mark.parametrize("text", ["[1]", "no JSON", '{"metadata": 1}'])
+def test_a_request_that_is_no_json_object_is_refused(
+    run: Callable[..., Result], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(text)
+    refused = run("--request", str(file))
+    assert refused.exit_code == 2
+    assert "--request" in refused.output
+
+
 def test_with_smart_context_it_says_what_was_chosen_and_why(run: Callable[..., Result]) -> None:
     told = report(run("--message", "a refund, and tea for Ada", "--smart", "--json"))
     chosen = told["smartContext"]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -14,7 +14,6 @@ from clasper_worker.errors import (
     ConfigurationError,
     LaneFullError,
     ModelRejectedError,
-    TurnTimeoutError,
 )
 from clasper_worker.jobs.acknowledge import Acknowledgements, pause_after
 from clasper_worker.jobs.dispatch import Dispatcher, DispatchRules
@@ -110,6 +109,16 @@ async def test_many_are_found_past_those_under_way_in_their_users_order(site: Si
     for user in map(str, range(10)):
         own = [one for whose, one in sent if whose == user]
         assert [one for one in site.enqueued if one in own] == own
+
+
+async def test_the_first_of_each_session_comes_before_the_second_of_any(site: Site) -> None:
+    contents = [(user, f"{user} {number}") for user in ("u1", "u2", "u3") for number in range(3)]
+    for user, content in contents:
+        await site.notify(user, content)
+    await site.poll()
+    enqueued = [job.arguments["message"] for job in site.queue.jobs]
+    assert [message.split()[1] for message in enqueued] == list("000111222")
+    assert sorted(enqueued) == [content for _, content in contents]
 
 
 async def test_a_session_gets_no_more_turns_than_its_lane_holds(site: Site) -> None:
@@ -208,18 +217,72 @@ async def test_what_is_malformed_goes_to_fail_once_and_holds_up_nobody(site: Sit
     assert len(site.queue.jobs) == 3
 
 
-async def test_a_reply_that_is_posted_has_the_notification_acknowledged(site: Site) -> None:
+async def test_a_reply_that_is_posted_has_the_notification_acknowledged_at_once(
+    site: Site,
+) -> None:
+    key = NotificationKey("u1", await site.notify("u1"))
+    await Acknowledgements(site.slots, site.queue).answered(key, site.backend)
+    assert site.queue.jobs == []
+    assert (await site.poll()).found == 0
+    assert await site.slots.read([key.note]) == ["delivered"]
+
+
+async def test_what_the_backend_does_not_take_at_once_is_acknowledged_by_a_job(site: Site) -> None:
     notification = await site.notify("u1")
     key = NotificationKey("u1", notification)
     ends = Acknowledgements(site.slots, site.queue)
-    await ends.turn_ended(key, TurnTimeoutError("late", {"posted": True}))
+    site.wire.instead = lambda _: httpx2.Response(500, json={"error": "down"})
+    await ends.answered(key, site.backend)
     (job,) = site.queue.jobs
     assert (job.task, job.queue) == ("clasper.delivered", "clasper.periodic")
     assert job.arguments == {"user_id": "u1", "notification_id": notification}
+    site.wire.instead = lambda _: None
+    assert (await site.poll()).enqueued == 0  # it is seen to
+    site.wire.instead = lambda _: httpx2.Response(500, json={"error": "down"})
+    with pytest.raises(BackendUnavailableError):
+        await ends.acknowledge(site.backend, key)
+    site.wire.instead = lambda _: None
     await ends.acknowledge(site.backend, key)
     assert (await site.poll()).found == 0
     await ends.acknowledge(site.backend, key)  # a second time
     await ends.acknowledge(site.backend, NotificationKey("u1", "gone"))
+
+
+async def test_a_worker_without_the_internal_token_leaves_the_acknowledgement_to_a_job(
+    site: Site,
+) -> None:
+    key = NotificationKey("u1", await site.notify("u1"))
+    site.token = None
+    await Acknowledgements(site.slots, site.queue).answered(key, site.backend)
+    assert [job.task for job in site.queue.jobs] == ["clasper.delivered"]
+
+
+async def test_a_turn_that_is_cancelled_while_it_acknowledges_leaves_that_to_a_job(
+    site: Site,
+) -> None:
+    key = NotificationKey("u1", await site.notify("u1"))
+    asked = asyncio.Event()
+
+    class Hanging:
+        async def deliver(self, *_: str) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+    ends = Acknowledgements(site.slots, site.queue)
+    turn = asyncio.create_task(ends.answered(key, cast("InternalBackend", Hanging())))
+    await asked.wait()
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    assert [job.task for job in site.queue.jobs] == ["clasper.delivered"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"OK", b"[]"])
+async def test_an_acknowledgement_may_be_answered_without_json(site: Site, answer: bytes) -> None:
+    site.wire.instead = lambda _: httpx2.Response(200, content=answer)
+    key = NotificationKey("u1", "n1")
+    await Acknowledgements(site.slots, site.queue).acknowledge(site.backend, key)
+    assert await site.slots.read([key.note]) == ["delivered"]
 
 
 @pytest.mark.parametrize("error", [LaneFullError("x"), ModelRejectedError("x")])
@@ -228,7 +291,7 @@ async def test_a_turn_that_failed_is_not_acknowledged_and_left_alone_for_a_while
 ) -> None:
     notification = await site.notify("u1")
     key = NotificationKey("u1", notification)
-    await Acknowledgements(site.slots, site.queue).turn_ended(key, error)
+    await Acknowledgements(site.slots, site.queue).failed(key, error)
     assert site.queue.jobs == []
     assert (await site.poll()).enqueued == 0
     await site.slots.release(key.note, "failed")  # its time is over

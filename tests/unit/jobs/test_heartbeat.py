@@ -104,6 +104,13 @@ async def test_notifications_are_in_view_where_the_backends_heartbeat_tells_of_n
     assert answers["GET", "notifications"] == []
 
 
+async def test_a_backend_may_record_a_heartbeat_and_have_nothing_to_show(hearts: Hearts) -> None:
+    hearts.turns.http.answers["POST", "heartbeat"] = [httpx2.Response(200, text="OK")]
+    report, model = await hearts.beat(says("HEARTBEAT_OK"))
+    assert report.status == "ok"
+    assert "unread notifications" in str(model.requests[0].messages[-1].content)
+
+
 async def test_the_agent_can_act(hearts: Hearts) -> None:
     report, _ = await hearts.beat(
         calls(("create_task", {"title": "Follow up"})), says("HEARTBEAT_OK")

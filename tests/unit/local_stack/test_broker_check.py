@@ -1,13 +1,14 @@
 """A broker that the operator named."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from clasper_worker.errors import StackError
 from clasper_worker.local_stack.broker_check import check_broker
 from clasper_worker.local_stack.ports import LOOPBACK, PortReservations
+from clasper_worker.settings import Settings
 
 
 @pytest.fixture
@@ -16,19 +17,24 @@ def closed_port() -> Iterator[int]:
         yield ports.choose(0)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+@pytest.fixture
+def settings(settings_of: Callable[..., Settings]) -> Settings:
+    return settings_of()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp", "sentinel"])
 def test_an_unreachable_broker_is_named_with_its_variable_and_without_its_password(
-    scheme: str, closed_port: int
+    scheme: str, closed_port: int, settings: Settings
 ) -> None:
     with pytest.raises(StackError, match="CELERY_BROKER_URL") as caught:
-        check_broker(f"{scheme}://user:pa55word@{LOOPBACK}:{closed_port}/0")
+        check_broker(f"{scheme}://user:pa55word@{LOOPBACK}:{closed_port}/0", settings)
 
     assert f"{LOOPBACK}:{closed_port}" in str(caught.value)
     assert "no connection" in str(caught.value)
     assert "pa55word" not in str(caught.value)
 
 
-def test_something_that_is_no_redis_is_refused() -> None:
+def test_something_that_is_no_redis_is_refused(settings: Settings) -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         port = server.getsockname()[1]
         server.settimeout(10)
@@ -44,10 +50,10 @@ def test_something_that_is_no_redis_is_refused() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(StackError, match="cannot be used"):
-            check_broker(f"redis://{LOOPBACK}:{port}/0")
+            check_broker(f"redis://{LOOPBACK}:{port}/0", settings)
         thread.join()
 
 
-def test_an_unknown_kind_of_broker_is_refused() -> None:
+def test_an_unknown_kind_of_broker_is_refused(settings: Settings) -> None:
     with pytest.raises(StackError, match="cannot be used"):
-        check_broker("nonsense://somewhere")
+        check_broker("nonsense://somewhere", settings)

@@ -126,6 +126,16 @@ def test_skill_instructions_stay_within_the_budget_whole_or_not_at_all(
     )
 
 
+def test_the_warning_of_what_is_left_out_stays_short_however_many_there_are(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
+    body = "x" * SKILL_INSTRUCTION_CHARS
+    found = snapshot({f"skills/s{n}/SKILL.md": skill(f"s{n}", body=body) for n in range(100, 140)})
+    (warning,) = [w for w in build_prompt(found, inputs()).warnings if w.subject == "skills"]
+    assert warning.problem.startswith("instructions of 39 skills")
+    assert warning.problem.endswith("s120 and 19 more")
+
+
 def test_a_skill_that_applies_always_is_in_first_and_never_left_out(
     snapshot: Snapshot, skill: SkillText
 ) -> None:

@@ -46,6 +46,15 @@ def test_any_text_can_be_asked_for_and_gives_a_finite_score_for_each_document(te
     assert all(0 <= score < 1e6 for score in scores)
 
 
+@given(st.lists(st.sampled_from(["invoice", "overdue", "flights", "book", "会议"]), max_size=9))
+def test_the_scores_are_those_of_the_library(words: list[str]) -> None:
+    index = LexicalIndex(DOCUMENTS)
+    query = " ".join(words)
+    known = index._bm25.get_tokens_ids(list(dict.fromkeys(terms(query))))
+    expected = index._bm25.get_scores_from_ids(known) if known else [0.0] * len(DOCUMENTS)
+    assert index.scores(query).tolist() == pytest.approx(list(expected), rel=1e-5)
+
+
 @given(st.lists(st.text(), min_size=1, max_size=8).filter(lambda d: any(terms(t) for t in d)))
 def test_any_documents_can_be_indexed(documents: list[str]) -> None:
     assert len(LexicalIndex(documents).scores(" ".join(documents))) == len(documents)

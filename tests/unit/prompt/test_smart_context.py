@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from clasper_worker.offline_model.embeddings import vector
 from clasper_worker.prompt.embedding import EmbeddingError, unit_rows
 from clasper_worker.prompt.selection import SmartLimits
-from clasper_worker.prompt.smart_context import SmartContext
+from clasper_worker.prompt.smart_context import QUERY_REST_SECONDS, SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 
 Snapshot = Callable[[Mapping[str, str | bytes]], WorkspaceSnapshot]
@@ -179,6 +179,27 @@ async def test_a_message_that_cannot_be_embedded_is_ranked_by_words(prepared: An
     chosen = await smart.select(found, "book a flight", SmartLimits())
     assert (chosen.ranker, chosen.problem) == ("bm25", "too slow")
     assert counted("failures", step="query") == before + 1
+
+
+async def test_after_a_message_could_not_be_embedded_words_rank_for_a_while_without_asking(
+    prepared: Any,
+) -> None:
+    now = 0.0
+    embedder = MeaningEmbedder()
+    smart = SmartContext(embedder, clock=lambda: now)
+    found = prepared(smart)
+    index = found.derived["context index"]
+    await eventually(lambda: index.vectors is not None)
+    embedder.failing = EmbeddingError("no answer")
+    await smart.select(found, "book a flight", SmartLimits())
+    embedder.failing = None
+    before = counted("failures", step="query")
+    resting = await smart.select(found, "book a flight", SmartLimits())
+    assert (resting.ranker, resting.problem) == ("bm25", "no answer")
+    assert counted("failures", step="query") == before
+    now = QUERY_REST_SECONDS
+    after = await smart.select(found, "book a flight", SmartLimits())
+    assert (after.ranker, after.problem) == ("local:test", None)
 
 
 async def test_what_was_not_indexed_is_told_in_full(snapshot: Snapshot) -> None:

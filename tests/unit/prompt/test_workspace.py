@@ -360,7 +360,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_goes_on_watching(write: Callable[..., Path]) -> None:
-    assert run_script(FORK, str(write(GOOD))).splitlines()[-1] == "0"
+    # Both processes log the change, the parent perhaps after the child's exit code.
+    assert "0" in run_script(FORK, str(write(GOOD))).splitlines()
 
 
 def test_importing_the_package_starts_no_thread() -> None:

@@ -1,8 +1,12 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from clasper_worker.errors import InvalidRequestError, WorkspaceError
+from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.watcher import Watcher
 from clasper_worker.prompt.workspaces import Workspaces
 
 
@@ -53,13 +57,43 @@ def test_a_named_workspace_that_is_missing_is_an_error_for_its_own_turns_until_i
     paths: dict[str, Path], tmp_path: Path
 ) -> None:
     later = tmp_path / "later"
-    workspaces = Workspaces.open(paths["main"], {"later": later})
+    prepared: dict[Path, threading.Thread] = {}
+
+    def prepare(snapshot: WorkspaceSnapshot) -> None:
+        prepared[snapshot.root] = threading.current_thread()
+
+    workspaces = Workspaces.open(
+        paths["main"], {"later": later}, prepare, watcher=Watcher(interval=0.02, settle=0.01)
+    )
     assert workspaces.snapshot(None, "u1").text("SOUL.md") == "main"
-    with pytest.raises(WorkspaceError):
+    with pytest.raises(WorkspaceError, match="clasper init"):
         workspaces.snapshot("later", "u1")
-    make(later, "here now")
-    assert workspaces.snapshot("later", "u1").text("SOUL.md") == "here now"
+    make(tmp_path / "made", "here now").rename(later)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            found = workspaces.snapshot("later", "u1")
+        except WorkspaceError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        else:
+            break
+    assert found.text("SOUL.md") == "here now"
+    # Reading and indexing it took the watcher's time, and no turn's.
+    assert prepared[later] is not threading.current_thread()
     workspaces.close()
+
+
+def test_a_workspace_that_is_missing_when_all_are_closed_is_looked_for_no_more(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    watcher = Watcher(interval=0.02, settle=0.01)
+    workspaces = Workspaces.open(paths["main"], {"later": tmp_path / "later"}, watcher=watcher)
+    workspaces.close()
+    workspaces.look_for("later")
+    make(tmp_path / "later", "too late")
+    workspaces.look_for("later")
+    assert watcher._targets == ()
 
 
 def test_a_missing_default_workspace_is_an_error_at_once(tmp_path: Path) -> None:

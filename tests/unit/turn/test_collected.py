@@ -10,10 +10,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from clasper_worker.errors import (
     ClasperError,
+    ConfigurationError,
     InvalidRequestError,
     ModelUnavailableError,
     StateUnavailableError,
     TurnConflictError,
+    TurnTimeoutError,
 )
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.turn.collected import CollectedTurns, JoinedRequest
@@ -54,6 +56,9 @@ class Site:
 
     def store_result(self, job_id: str, end: Any, state: str) -> None:
         self.ends[job_id] = (state, end)
+
+    def get_state(self, job_id: str) -> str:
+        return self.ends.get(job_id, ("PENDING", None))[0]
 
     async def part(self, job_ids: tuple[str, ...]) -> None:
         self.parted += job_ids
@@ -222,3 +227,44 @@ async def test_who_cannot_be_told_is_told_by_the_next_run(site: Site) -> None:
 async def _fail(site: Site) -> None:
     error: ClasperError = ModelUnavailableError("down")
     await site.group.fail(error, site.report)
+
+
+async def test_another_request_under_a_collected_key_is_a_conflict(site: Site) -> None:
+    await site.join(asked("one"), b=asked("two", idempotency_key="k"))
+    other = asked("another", idempotency_key="k")
+    with pytest.raises(TurnConflictError):  # while it runs
+        await site.journal(other, "c")
+    await site.group.fail(ModelUnavailableError("down"), site.report)
+    with pytest.raises(TurnConflictError):  # and after it failed
+        await site.journal(other, "c")
+
+
+async def test_one_without_a_key_that_is_sent_twice_gets_the_common_result(site: Site) -> None:
+    await site.join(asked("one"), b=asked("two"))
+    await site.succeed(result("both answered"))
+    known = (await site.journal(asked("two"), "b")).result
+    assert known is not None
+    assert known.response == "both answered"
+
+
+async def test_that_the_time_ran_out_is_each_ones_end_once_it_is_posted(site: Site) -> None:
+    other = asked("two", idempotency_key="k")
+    await site.join(asked("one"), b=other)
+    await site.group.fail(TurnTimeoutError("not posted"), site.report)
+    assert not (await site.journal(other, "again")).has_timed_out
+    await site.group.fail(TurnTimeoutError("posted", {"posted": True}), site.report)
+    assert (await site.journal(other, "again")).has_timed_out
+
+
+async def test_one_that_was_cancelled_meanwhile_stays_so_and_is_reported_once(site: Site) -> None:
+    await site.join(asked("one"), b=asked("two"), c=asked("three"))
+    site.ends["b"] = ("REVOKED", None)
+    await site.succeed(result("done"))
+    assert site.ends["b"] == ("REVOKED", None)
+    assert site.reported == ["c"]
+
+
+async def test_a_failure_before_they_have_joined_is_not_theirs(site: Site) -> None:
+    group = CollectedTurns([{"job_id": "b", "request": asked("two")}], site, part=site.part)
+    await group.fail(ConfigurationError("no BACKEND_URL"), site.report)
+    assert (site.parted, site.ends) == (["b"], {})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.prompt.reader import WorkspaceReader
@@ -202,3 +203,16 @@ def test_a_warm_turn_touches_no_file(workspace: WorkspaceSnapshot, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "0 1"
+
+
+async def test_what_the_workspace_lacks_is_logged_once_and_what_a_request_asks_in_vain_each_time(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    reader = WorkspaceReader(tmp_path / "empty", Host("linux", frozenset(), lambda _: None))
+    snapshot = reader.read(reader.look())
+    with capture_logs() as logs:
+        for _ in range(3):
+            await prompt_of(snapshot, None, metadata={"forceIncludeSkills": ["nope"]})
+    subjects = [entry["subject"] for entry in logs if entry["event"] == "prompt.warning"]
+    assert sorted(subjects) == ["forced_skills"] * 3 + ["rules", "soul"]

@@ -37,11 +37,12 @@ from clasper_worker.reference_backend.app import create_app
 from clasper_worker.reference_backend.config import BackendConfig
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox, ToolContext
+from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.ledger import Entries, MemoryLedger, ledger_key
 from clasper_worker.turn.request import parse_send_request
 from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.run import TurnDependencies, TurnSettings, run_turn
+from clasper_worker.turn.run import run_turn
 
 SECRET = "a-secret-of-at-least-32-characters"
 REQUEST = parse_send_request(

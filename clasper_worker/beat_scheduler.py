@@ -1,0 +1,68 @@
+"""redbeat's scheduler, which goes on where redbeat's own ends: after an outage of Redis, a pause.
+
+Stock redbeat ends its Beat with an exception when Redis does not answer, and when its lock has run
+out meanwhile, as it has after an outage, or of a process that was stopped for a while. The one that
+waits to take over ends in the same outage. Here the leader waits for Redis, and one that has lost
+the lock waits for it again, behind whoever leads now.
+"""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from celery.utils.log import get_logger
+from redbeat.schedulers import RedBeatScheduler, acquire_distributed_beat_lock
+from redis.exceptions import LockError, RedisError
+
+_PAUSE_SECONDS = 1.0
+
+logger = get_logger("celery.beat")
+
+
+class BeatScheduler(RedBeatScheduler):
+    """See the module."""
+
+    lock: Any = None
+    _is_away = False
+
+    def setup_schedule(self) -> None:
+        """As redbeat's, once Redis answers."""
+        while True:
+            try:
+                super().setup_schedule()
+            except RedisError as exc:
+                self._say(exc)
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """As redbeat's; without Redis or the lock, the seconds until it should be tried again."""
+        try:
+            if self.lock_key and self.lock is None:
+                acquire_distributed_beat_lock(sender=SimpleNamespace(scheduler=self))
+            seconds: float = super().tick(*args, **kwargs)
+        except LockError:
+            self.lock = None
+            logger.warning("beat: Lost the lock, and waits for it behind whoever has it")
+            return _PAUSE_SECONDS
+        except RedisError as exc:
+            self._say(exc)
+            return _PAUSE_SECONDS
+        self._is_away = False
+        return seconds
+
+    def close(self) -> None:
+        """As redbeat's; a lock that cannot be given back runs out by itself."""
+        try:
+            super().close()
+        except RedisError:
+            self.lock = None
+            super().close()
+
+    def _say(self, exc: RedisError) -> None:
+        if not self._is_away:
+            logger.warning("beat: Redis does not answer (%s); waiting for it", type(exc).__name__)
+        self._is_away = True

@@ -1,0 +1,104 @@
+"""Those who asked for a job that was buried are told: by its result, and by their webhook."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from clasper_worker.broker.burials import Burials
+from clasper_worker.broker.schedule import Burial, open_schedule
+from clasper_worker.settings import get_settings
+from clasper_worker.tasks import webhook
+from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
+from tests.integration.broker.conftest import Site
+from tests.unit.broker.turns import message
+
+pytestmark = [
+    pytest.mark.integration,
+    # Celery's result backend, with redis-py 8.
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
+HOOK = {"url": "https://example.com/"}
+
+
+@pytest.fixture
+def app(site: Site, caplog: pytest.LogCaptureFixture) -> Iterator[Celery]:
+    """A worker's app on the site's broker: Celery shares tasks among apps."""
+    caplog.set_level(logging.CRITICAL)
+    get_settings.cache_clear()
+    url = site.settings.celery_broker_url
+    made = Celery("test", broker=url, backend=url, set_as_current=False)
+    assert webhook.name in made.tasks
+    yield made
+    made.close()
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def burials(site: Site, app: Celery) -> Iterator[Burials]:
+    schedule = open_schedule(site.settings)
+    assert schedule is not None
+    yield Burials(schedule, app)
+    schedule.close()
+
+
+def webhooks(site: Site) -> list[dict[str, Any]]:
+    """What is queued for receivers."""
+    found: list[dict[str, Any]] = []
+    with site.client.app.connection_for_read() as connection:
+        queue = site.client.app.amqp.queues[WEBHOOK_QUEUE](connection.default_channel)
+        while (taken := queue.get(no_ack=True)) is not None:
+            found.append(json.loads(taken.payload[1]["body"]))
+    return found
+
+
+def bury(site: Site, job: str, **fields: Any) -> tuple[Burial, ...]:
+    site.send(job, **fields)
+    return site.schedule.bury(site.take_one().token, "a reason")
+
+
+def test_a_turn_that_asks_for_a_webhook_gets_one_however_often_it_is_told(
+    site: Site, burials: Burials
+) -> None:
+    buried = bury(site, "a", webhook=HOOK, idempotency_key="k")
+    assert burials.report(buried) == list(buried)
+    assert burials.report(buried) == list(buried)
+    assert site.state("a") == "FAILURE"
+    first, again = webhooks(site)
+    assert first["delivery_id"] == again["delivery_id"]
+    assert (first["event"], first["code"], first["job_id"]) == ("agent.error", "dead_letter", "a")
+    assert (first["user_id"], first["details"]) == ("u1", {"job_id": "a"})
+
+
+def test_one_that_asks_for_none_is_told_by_its_result_alone(site: Site, burials: Burials) -> None:
+    buried = bury(site, "a")
+    assert burials.report(buried) == list(buried)
+    assert (site.state("a"), webhooks(site)) == ("FAILURE", [])
+
+
+def test_a_message_whose_webhook_cannot_be_read_is_told_by_its_result(
+    site: Site, burials: Burials
+) -> None:
+    site.redis.lpush("clasper", message(job="a", body="not JSON"))
+    buried = site.schedule.bury(site.take_one().token, "a reason")
+    assert burials.report(buried) == list(buried)
+    assert (site.state("a"), webhooks(site)) == ("FAILURE", [])
+
+
+def test_what_nobody_asked_for_by_any_name_needs_no_telling(site: Site, burials: Burials) -> None:
+    site.redis.lpush("clasper", b"junk")
+    buried = site.schedule.exchange(free=1).buried
+    assert burials.report(buried) == list(buried)
+    assert webhooks(site) == []
+
+
+def test_who_could_not_be_told_is_not_said_to_know(site: Site, burials: Burials) -> None:
+    buried = bury(site, "a", webhook=HOOK)
+    site.redis.set(WEBHOOK_QUEUE, "not a list: nothing can be put on this queue")
+    assert burials.report(buried) == []
+    site.redis.delete(WEBHOOK_QUEUE)
+    assert burials.report(buried) == list(buried)
+    assert len(webhooks(site)) == 1

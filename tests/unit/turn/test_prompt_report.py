@@ -1,0 +1,55 @@
+"""The inspector beside a real turn: it must show what the model is sent."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clasper_worker.prompt.workspace import Workspace
+from clasper_worker.prompt_report import prompt_report
+from clasper_worker.settings import load_settings
+from clasper_worker.testing import says
+
+HISTORY = [
+    {"role": "system", "content": "a summary"},
+    {"role": "user", "content": "Hello \u202e there"},
+    {"role": "assistant", "content": "Hello."},
+]
+
+
+def without_time(messages: list[dict[str, Any]]) -> str:
+    return re.sub(r"Now: \w+, \S+ \d\d:\d\d", "Now", json.dumps(messages))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": []},
+        {"agent_role": "writer", "task_title": "A ta\u202esk", "messages": HISTORY},
+        {"messages": HISTORY, "metadata": {"kickoff_plan": True, "timezone": "Asia/Tokyo"}},
+        {"messages": HISTORY, "metadata": {"forceIncludeSkills": ["nope"]}},
+        {"messages": HISTORY, "metadata": {"system_prompt": "You are a pirate.\u202e"}},
+    ],
+)
+async def test_the_inspector_shows_what_the_model_is_sent_to_the_byte(
+    harness: Any, workspace_path: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    (workspace_path / "souls").mkdir()
+    (workspace_path / "souls/writer.md").write_text("You are the writer.")
+    (workspace_path / "skills/a").mkdir(parents=True)
+    (workspace_path / "skills/a/SKILL.md").write_text("---\ndescription: A.\n---\nDo it.")
+    request = {"user_id": "u1", "message": "Is a refund fine?", "task_title": "Thread", **fields}
+    settings = load_settings(
+        clasper_workspace=workspace_path, clasper_state_dir=tmp_path, clasper_smart_context=False
+    )
+    shown = await prompt_report(settings, request)
+    with Workspace.open(workspace_path) as workspace:
+        deps = replace(harness.deps, workspace=lambda *_: workspace.current())
+        _, model = await replace(harness, deps=deps).run(says("Yes."), **request)
+    asked = model.requests[0]
+    sent = [{"role": item.role, "content": item.content} for item in asked.messages]
+    assert without_time(shown["messages"]) == without_time(sent)
+    assert [tool["name"] for tool in shown["tools"]] == [tool.name for tool in asked.tools]
