@@ -96,8 +96,8 @@ class StateScript:
 @dataclass(frozen=True, slots=True)
 class _Call:
     script: StateScript
-    keys: Sequence[bytes]
-    arguments: Sequence[bytes]
+    keys: Sequence[bytes] = field(repr=False)
+    arguments: Sequence[bytes] = field(repr=False)
     answer: asyncio.Future[Any]
 
     def command(self, how: str) -> tuple[Argument, ...]:

@@ -98,8 +98,10 @@ end
 
 local function text(x)
   if type(x) ~= 'string' then return nil end
-  local stripped = string.match(x, '^%s*(.-)%s*$')
-  return stripped ~= '' and stripped or nil
+  -- Not by one pattern for both ends: on long white space that takes the square of its length.
+  local first = string.find(x, '%S')
+  if not first then return nil end
+  return string.sub(x, first, #x - string.find(string.reverse(x), '%S') + 1)
 end
 
 local function body_arguments(message)
@@ -236,11 +238,25 @@ end
 
 -- From the stock lists into lanes.
 
+local function is_utf8(name)
+  -- A worker could read no answer that has a name in it which is not; Redis' JSON lets it pass.
+  if not string.find(name, '[\128-\255]') then return true end
+  if string.find(name, '\224[\128-\159]') or string.find(name, '\237[\160-\191]')
+    or string.find(name, '\240[\128-\143]') or string.find(name, '\244[\144-\191]') then
+    return false
+  end
+  name = string.gsub(name, '[\240-\244][\128-\191][\128-\191][\128-\191]', ' ')
+  name = string.gsub(name, '[\224-\239][\128-\191][\128-\191]', ' ')
+  name = string.gsub(name, '[\194-\223][\128-\191]', ' ')
+  return not string.find(name, '[\128-\255]')
+end
+
 local function read(raw)
   local readable, message = pcall(cjson.decode, raw)
   if readable and type(message) == 'table' and type(message.properties) == 'table'
     and type(message.headers) == 'table' and text(message.headers.id)
-    and text(message.properties.delivery_tag) then
+    and text(message.properties.delivery_tag)
+    and is_utf8(message.headers.id) and is_utf8(message.properties.delivery_tag) then
     return message
   end
   return nil

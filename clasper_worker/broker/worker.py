@@ -153,8 +153,8 @@ class _Stopper:
     def _revoke(self, jobs: tuple[str, ...]) -> None:
         for job in jobs:
             request = worker_state.requests.get(job)
-            if request is None or job in worker_state.revoked:
-                continue  # it has ended, or Celery's revoke has come
+            if request is None or getattr(request, "_already_revoked", False):
+                continue  # it has ended, or is about to
             logger.info("stopping %s: it is cancelled", job)
             worker_state.revoked.add(job)
             request.terminate(self._consumer.pool, signal="TERM")

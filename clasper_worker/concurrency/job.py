@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery.app.task import Context
@@ -146,10 +146,10 @@ class Call:
 
     name: str
     task_id: str
-    request: dict[str, Any]
-    args: Any
-    kwargs: Any
-    embed: dict[str, Any]
+    request: dict[str, Any] = field(repr=False)
+    args: Any = field(repr=False)
+    kwargs: Any = field(repr=False)
+    embed: dict[str, Any] = field(repr=False)
 
     @classmethod
     def decode(cls, trace_args: tuple[Any, ...], accept: Any) -> Call:

@@ -60,6 +60,9 @@ class StateWrite(NamedTuple):
     expires: int
     since: str = ""
 
+    def __repr__(self) -> str:
+        return f"StateWrite(key={self.key!r}, value=<{len(self.value)} characters>)"
+
 
 class AtomicRedisBackend(RedisBackend):
     """Stores results as ``RedisBackend`` does, but reads and writes in one step."""

@@ -95,7 +95,7 @@ def test_a_message_sent_twice_under_one_delivery_tag_comes_twice(broker: Broker)
     assert broker.left() == set()
 
 
-@pytest.mark.parametrize("tag", ["#", "x#1", "x#1#2", "a b", "ä", "%d+", "x\nx"])
+@pytest.mark.parametrize("tag", ["#", "x#1", "x#1#2", "a b", "ä€😀", "%d+", "x\nx"])
 def test_any_delivery_tag_will_do(broker: Broker, tag: str) -> None:
     broker.push(message(job="a", tag=tag, user_id="u"))
     delivery = broker.take_one()
@@ -118,6 +118,12 @@ JUNK = {
     ),
     "no tag": b'{"properties": {}, "headers": {"id": "a"}, "body": ""}',
     "no UTF-8": b"\xff\xfe\x00",
+    "a tag that is no UTF-8": (
+        b'{"properties": {"delivery_tag": "t\xff"}, "headers": {"id": "a"}, "body": ""}'
+    ),
+    "an id that is no UTF-8": (
+        b'{"properties": {"delivery_tag": "t"}, "headers": {"id": "\xed\xa0\x80"}, "body": ""}'
+    ),
 }
 
 

@@ -171,3 +171,11 @@ def test_a_stock_celery_producers_message_is_read(real_broker: Broker) -> None:
     (key,) = client.keys("clasper:message:*")
     turn, user = client.hmget(key, "u", "t")
     assert (turn.decode(), user.decode()) == (turn_id_for("jürgen", "k", "a-job"), "jürgen")
+
+
+def test_long_white_space_in_a_name_does_not_hold_redis_up(broker: Broker) -> None:
+    # Trimmed by one lazy pattern this would take minutes.
+    name = "a" + " " * 200_000 + "b"
+    found = read(broker, message(job="a-job", user_id=f" {name} ", idempotency_key=name))
+    assert found["t"] == name
+    assert found["u"] == turn_id_for(name, name, "a-job")

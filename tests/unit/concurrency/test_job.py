@@ -11,6 +11,7 @@ from kombu.exceptions import ContentDisallowed
 from kombu.serialization import dumps
 
 from clasper_worker.concurrency.job import Call, Callbacks, Job, Limits
+from clasper_worker.concurrency.results import StateWrite
 
 
 def _job(stopped: list[Job] | None = None) -> Job:
@@ -95,3 +96,10 @@ def test_the_request_has_the_embedded_fields_and_the_limits_in_force() -> None:
     assert (request.soft_time_limit, request.time_limit) == (3, 4)
     assert request.called_directly is False
     assert request.as_execution_options()["soft_time_limit"] is None  # a retry has its own
+
+
+def test_neither_a_call_nor_a_stored_state_shows_what_was_said() -> None:
+    call = Call("clasper.send", "t1", {"id": "t1"}, ["secret"], {"message": "secret"}, {})
+    write = StateWrite("celery-task-meta-t1", '{"result": "secret"}', 60)
+    assert "secret" not in f"{call!r} {write!r}"
+    assert "t1" in repr(call)
