@@ -1,0 +1,110 @@
+"""A Redis behind a real Sentinel, over a failover."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from redbeat.schedulers import get_redis
+
+from clasper_worker.celery import celery_configuration
+from clasper_worker.local_stack.broker_check import check_broker
+from clasper_worker.local_stack.redis_binary import RedisBinary
+from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from clasper_worker.settings import Settings
+from clasper_worker.state import State, StateScript, redis_client
+from tests.integration.turn.conftest import free_port, until
+
+pytestmark = [
+    pytest.mark.integration,
+    # Celery's result backend, with redis-py 8.
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
+
+
+@dataclass
+class Pair:
+    """A master, its replica, and the port of the Sentinel that watches them."""
+
+    master: RunningRedis
+    replica: RunningRedis
+    port: int
+
+
+@contextmanager
+def sentinel(binary: RedisBinary, master: RunningRedis, folder: Path) -> Iterator[int]:
+    port = free_port()
+    config = folder / "sentinel.conf"  # it writes there what it finds out
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+        f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+    )
+    with (folder / "sentinel.log").open("wb") as log:
+        process = subprocess.Popen([binary.path, str(config), "--sentinel"], stdout=log, stderr=log)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    binary = find_redis()
+    if binary is None:
+        pytest.skip("no Redis server here: install redis-server")
+    with start_redis() as master, start_redis() as replica:
+        with redis.Redis(port=replica.port) as client:
+            client.replicaof("127.0.0.1", master.port)
+            until(lambda: client.info("replication")["master_link_status"] == "up", "it follows")
+        with sentinel(binary, master, tmp_path) as port:
+            with redis.Redis(port=port) as watcher:
+                known = lambda: watcher.sentinel_masters()["main"]["num-slaves"]  # noqa: E731
+                until(lambda: answers(known), "the Sentinel knows both")
+            yield Pair(master, replica, port)
+
+
+def answers(ask: Callable[[], Any]) -> bool:
+    try:
+        return bool(ask())
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def site(pair: Pair, settings_of: Callable[..., Settings]) -> Settings:
+    # The first of them is not there.
+    url = f"sentinel://127.0.0.1:{free_port()}/0;sentinel://127.0.0.1:{pair.port}/0"
+    return settings_of(celery_broker_url=url, clasper_sentinel_master="main")
+
+
+def test_beat_keeps_its_schedule_with_the_master(pair: Pair, site: Settings) -> None:
+    with Celery("beat", set_as_current=False) as beat:
+        beat.conf.update(celery_configuration(site))
+        get_redis(beat).set("clasper:redbeat:x", "kept")
+    with redis.Redis(port=pair.master.port) as client:
+        assert client.get("clasper:redbeat:x") == b"kept"
+
+
+def test_a_reachable_broker_passes_the_check_of_the_local_stack(pair: Pair, site: Settings) -> None:
+    check_broker(site.celery_broker_url, site)
+
+
+async def test_a_call_of_our_own_state_waits_for_the_new_master(pair: Pair, site: Settings) -> None:
+    script = StateScript("redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])")
+    async with redis_client(site.redis_url, site) as client:
+        state = State(client, seconds=60.0)
+        assert await state.call(script, ["key"], ["before"]) == b"before"
+        pair.master.kill()
+        assert await state.call(script, ["key"], ["after"]) == b"after"
+        await state.aclose()
+    with redis.Redis(port=pair.replica.port) as follower:
+        assert follower.get("key") == b"after"
