@@ -51,6 +51,7 @@ def keeper(client: redis.Redis) -> Iterator[LeaseKeeper]:
         LEASE,
         on_lost=pytest.fail,
         on_interrupt=pytest.fail,
+        on_cancelled=pytest.fail,
         on_buried=pytest.fail,
     )
     made.start()
