@@ -25,6 +25,7 @@ from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, st
 from clasper_worker.sentinel import SentinelMaster, blocking_client, options_for_celery
 from clasper_worker.settings import Settings
 from clasper_worker.state import State, StateScript, redis_client
+from tests.chaos.workers import Nursery
 from tests.integration.turn.conftest import Processes, free_port, run_processes, until
 
 pytestmark = [
@@ -94,9 +95,9 @@ def site(pair: Pair, settings_of: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-def processes(site: Settings, tmp_path: Path) -> Iterator[Processes]:
+def processes(site: Settings, tmp_path: Path, nursery: Nursery) -> Iterator[Processes]:
     url = site.celery_broker_url
-    for found in run_processes(tmp_path):
+    for found in run_processes(tmp_path, nursery):
         # A customer's own Celery app, as Celery documents it for Sentinel.
         app = Celery("my_backend", broker=url, backend=url, set_as_current=False)
         options = options_for_celery(url, site)

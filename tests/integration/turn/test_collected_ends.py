@@ -29,14 +29,6 @@ def send(processes: Any, user: str, queue: str, message: str, **fields: Any) -> 
     return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
 
 
-def posted(processes: Any, user: str) -> list[str]:
-    return [
-        message["content"]
-        for task in processes.read(user, "tasks")
-        for message in processes.read(user, "messages", task_id=task["id"])
-    ]
-
-
 def lie_in(processes: Any, queue: str) -> int:
     with redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as client:
         return int(client.llen(queue))
@@ -58,7 +50,7 @@ def test_each_key_of_a_combined_turn_gives_its_result_again_and_refuses_another_
         other = send(processes, user, queue, "Something else", idempotency_key="k2")
         other.get(timeout=60, propagate=False)
         assert type(other.result).__name__ == "TurnConflictError"
-    assert posted(processes, user) == [first["response"]]
+    assert processes.posted(user) == [first["response"]]
 
 
 def test_a_combined_turn_that_is_stopped_ends_and_is_reported_for_all_of_it(
@@ -91,7 +83,7 @@ def test_a_combined_turn_that_is_stopped_ends_and_is_reported_for_all_of_it(
     told = {(payload["job_id"], payload["code"]) for payload in receiver.payloads}
     assert told == {(turn.id, "cancelled") for turn in turns}
     assert len({payload["delivery_id"] for payload in receiver.payloads}) == 3
-    assert posted(processes, user) == []
+    assert processes.posted(user) == []
 
 
 def test_a_first_message_that_cannot_be_run_does_not_take_the_others_with_it(

@@ -105,14 +105,6 @@ def send(processes: Any, user: str, queue: str, message: str, busy: str = "inter
     return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
 
 
-def posted(processes: Any, user: str) -> list[str]:
-    return [
-        message["content"]
-        for task in processes.read(user, "tasks")
-        for message in processes.read(user, "messages", task_id=task["id"])
-    ]
-
-
 def test_interrupting_twice_in_a_row_leaves_the_last_to_be_answered_alone(
     processes: Any, model: Model
 ) -> None:
@@ -128,7 +120,7 @@ def test_interrupting_twice_in_a_row_leaves_the_last_to_be_answered_alone(
         result = third.get(timeout=60)
         assert [turn.state for turn in (first, second)] == ["REVOKED", "REVOKED"]
     assert "Three" in result["response"]
-    assert posted(processes, user) == [result["response"]]
+    assert processes.posted(user) == [result["response"]]
 
 
 def test_work_that_was_finished_is_kept(processes: Any, model: Model) -> None:
@@ -139,7 +131,7 @@ def test_work_that_was_finished_is_kept(processes: Any, model: Model) -> None:
         turns.append(send(processes, user, queue, "Two"))
         replies = [turn.get(timeout=60)["response"] for turn in turns]
         assert [turn.state for turn in turns] == ["SUCCESS", "SUCCESS"]
-    assert posted(processes, user) == replies
+    assert processes.posted(user) == replies
 
 
 def test_a_turn_that_waits_for_an_outage_to_end_is_interrupted_there(
@@ -157,7 +149,7 @@ def test_a_turn_that_waits_for_an_outage_to_end_is_interrupted_there(
         model.is_down = False
         result = following.get(timeout=60)
     assert "Two" in result["response"]
-    assert posted(processes, user) == [result["response"]]
+    assert processes.posted(user) == [result["response"]]
 
 
 def test_a_turn_in_the_middle_of_a_tool_is_interrupted_there_and_posts_nothing_after_that(

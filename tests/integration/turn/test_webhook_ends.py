@@ -2,17 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from clasper_worker.broker.cancel import Canceller
-from clasper_worker.broker.schedule import open_schedule
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import until
 from tests.integration.turn.test_webhook import ALLOWING, Receiver, receiving
 from tests.unit.broker.turns import message
 
@@ -21,33 +17,6 @@ pytestmark = [
     # Celery's result backend, with redis-py 8.
     pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def slow_model(processes: Any) -> Iterator[dict[str, str]]:
-    """Variables that point a worker at a model which never answers in time."""
-    port = free_port()
-    command = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    with processes.running("slow-model", *command):
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
-
-
-@pytest.fixture
-def canceller(processes: Any) -> Iterator[Canceller]:
-    settings = Settings(
-        _env_file=None, celery_broker_url=processes.environment["CELERY_BROKER_URL"]
-    )
-    made = Canceller(processes.app, open_schedule(settings), QUEUES)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def broker(processes: Any) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as client:
-        yield client
 
 
 def request_of(receiver: Receiver, user: str, busy: str = "enqueue", **fields: Any) -> Any:
