@@ -11,7 +11,7 @@ from celery import Celery
 from clasper_worker.broker.burials import Burials
 from clasper_worker.broker.schedule import Burial, open_schedule
 from clasper_worker.settings import get_settings
-from clasper_worker.tasks import webhook
+from clasper_worker.tasks.webhook import webhook
 from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
 from tests.integration.broker.conftest import Site
 from tests.unit.broker.turns import message
