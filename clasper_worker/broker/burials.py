@@ -26,6 +26,7 @@ class Burials:
     """
 
     def __init__(self, schedule: Schedule, app: Celery) -> None:
+        self._schedule = schedule
         self._letters = DeadLetters(schedule, app)
         self._app = app
 
@@ -46,6 +47,8 @@ class Burials:
         return told
 
     def _tell(self, burial: Burial) -> bool:
+        if burial.job_id and not self._schedule.is_untold(burial):
+            return True  # by another worker, or it was replayed since, and its job goes on
         letter = self._letters.get(burial.letter_id)
         message = letter.message if letter is not None else None
         job_id = burial.job_id or (message.job_id if message is not None else "")

@@ -715,6 +715,8 @@ elseif ask.op == 'reap' then
     untold[#untold + 1] = cjson.decode(letter)
   end
   return { lapsed, untold }
+elseif ask.op == 'is_untold' then
+  return call('LPOS', P .. 'untold', cjson.encode(ask.letter)) and 1 or 0
 elseif ask.op == 'told' then
   for _, letter in ipairs(ask.letters) do
     call('LREM', P .. 'untold', 1, cjson.encode(letter))

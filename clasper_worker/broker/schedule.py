@@ -234,9 +234,13 @@ class Schedule:
         lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
         return int(lapsed), _burials(buried)
 
+    def is_untold(self, burial: Burial) -> bool:
+        """Whether the caller is still to be told: nobody has, and the letter was not replayed."""
+        return bool(self._call(op="is_untold", letter=_letter(burial)))
+
     def told(self, burials: Iterable[Burial]) -> None:
         """Note that the callers of these know: `reap` names them no more."""
-        letters = [[one.letter_id, one.job_id, one.reason] for one in burials]
+        letters = [_letter(burial) for burial in burials]
         if letters:
             self._call(op="told", letters=letters)
 
@@ -355,6 +359,10 @@ def redis_answers() -> Iterator[None]:
 def script_text() -> str:
     """The script's source."""
     return files("clasper_worker.broker").joinpath("schedule.lua").read_text(encoding="utf-8")
+
+
+def _letter(burial: Burial) -> list[str]:
+    return [burial.letter_id, burial.job_id, burial.reason]
 
 
 def _burials(found: Iterable[Sequence[bytes]]) -> tuple[Burial, ...]:

@@ -82,8 +82,9 @@ class MissionControl:
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
         confirm: Confirm | None = None,
+        alone: bool = False,
     ) -> dict[str, Any]:
-        """Send a request under the identity's agent token.
+        """Send a request under the identity's agent token; see `BackendTransport.request`.
 
         Raises:
             BackendError: by what the backend answered.
@@ -95,6 +96,7 @@ class MissionControl:
             params=params,
             body=body,
             confirm=confirm,
+            alone=alone,
         )
 
 
@@ -207,16 +209,20 @@ class AgentBackend:
         Returns:
             What the agent may be shown.
         """
-        return await self._post(f"{_BASE}/heartbeat", {"user_id": self.identity.user_id})
+        return await self._post(
+            f"{_BASE}/heartbeat", {"user_id": self.identity.user_id}, alone=True
+        )
 
     async def standup(self, timezone: str) -> dict[str, Any]:
         """Have the backend write the day's standup (feature ``standup``)."""
         body = {"user_id": self.identity.user_id, "timezone": timezone}
-        return await self._post(f"{_BASE}/standup", body)
+        return await self._post(f"{_BASE}/standup", body, alone=True)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(
+        self, path: str, body: Mapping[str, Any], *, alone: bool = False
+    ) -> dict[str, Any]:
         return await self._mission_control.request(
-            self.identity, "POST", path, body=body, confirm=self._confirm
+            self.identity, "POST", path, body=body, confirm=self._confirm, alone=alone
         )
 
     async def _create(

@@ -23,7 +23,7 @@ from clasper_worker.reference_backend.database import open_database
 T = TypeVar("T")
 
 # How long to wait, in all and between attempts, for another process's lock on the file.
-_LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 30.0
 _PAUSE_SECONDS = 0.01
 _PRUNE_EVENTS_EVERY = 256
 

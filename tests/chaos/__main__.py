@@ -14,7 +14,15 @@ from rich.console import Console
 
 from clasper_worker.local_stack.redis_binary import find_redis
 from tests.chaos.options import FLUSHED, Options
-from tests.chaos.report import describe_run, explain, markdown, put_into, show, write_json
+from tests.chaos.report import (
+    describe_run,
+    explain,
+    markdown,
+    put_into,
+    read_json,
+    show,
+    write_json,
+)
 from tests.chaos.results import RowResult
 from tests.chaos.rows import ROWS, Row, find_rows
 from tests.chaos.run import run_row
@@ -58,6 +66,11 @@ from tests.chaos.workers import Nursery
     type=click.Path(path_type=Path, exists=True),
     help="Write the table between this document's markers.",
 )
+@click.option(
+    "--render",
+    type=click.Path(path_type=Path, exists=True),
+    help="Run nothing: write the table of these earlier results (--output) to --document.",
+)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for all logs and records.")
 def main(
     names: tuple[str, ...],
@@ -66,6 +79,7 @@ def main(
     jobs: int,
     output: Path | None,
     document: Path | None,
+    render: Path | None,
     keep: Path | None,
     **chosen: object,
 ) -> None:
@@ -79,6 +93,11 @@ def main(
         for row in ROWS:
             console.print(f"{row.name:14} {row.title}", highlight=False)
         return
+    if render is not None:
+        if document is None:
+            raise click.UsageError("--render needs --document")
+        put_into(document, markdown(*read_json(render)))
+        return
     try:
         rows = find_rows(names)
     except KeyError as exc:
@@ -89,6 +108,20 @@ def main(
     options = _options(quick, chosen)
     folder = keep or Path(tempfile.mkdtemp(prefix="clasper-chaos-"))
     console.print(f"seed {options.seed}; logs and records: {folder}", highlight=False)
+    results = _play(rows, options, folder, jobs, console)
+    show(results, console)
+    about = describe_run(options.seed, redis.version, dataclasses.asdict(options))
+    if output:
+        write_json(output, results, about)
+    if document:
+        put_into(document, markdown(results, about))
+    sys.exit(len(results) < len(rows) or any(result.broken for result in results))
+
+
+def _play(
+    rows: tuple[Row, ...], options: Options, folder: Path, jobs: int, console: Console
+) -> list[RowResult]:
+    """Run the rows; the results of those that could be carried out."""
     with Nursery(plain=options.plain) as nursery, ThreadPoolExecutor(jobs) as pool:
 
         def run(row: Row) -> RowResult | None:
@@ -104,14 +137,7 @@ def main(
         waiting = [pool.submit(run, row) for row in rows if not row.alone]
         ran = [future.result() for future in waiting]
         ran += [run(row) for row in rows if row.alone]
-    results = [result for result in ran if result is not None]
-    show(results, console)
-    about = describe_run(options.seed, redis.version, dataclasses.asdict(options))
-    if output:
-        write_json(output, results, about)
-    if document:
-        put_into(document, markdown(results, about))
-    sys.exit(len(results) < len(rows) or any(result.broken for result in results))
+    return [result for result in ran if result is not None]
 
 
 def _options(quick: bool, chosen: dict[str, object]) -> Options:

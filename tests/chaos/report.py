@@ -113,6 +113,12 @@ def write_json(path: Path, results: Sequence[RowResult], run: Mapping[str, Any])
     path.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
 
 
+def read_json(path: Path) -> tuple[list[RowResult], dict[str, Any]]:
+    """What `write_json` wrote."""
+    whole = json.loads(path.read_text("utf-8"))
+    return [RowResult(**row) for row in whole["rows"]], whole["run"]
+
+
 def describe_run(seed: int, redis: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader must know of the run."""
     return {

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from clasper_worker.jobs.agents import Agent
 from clasper_worker.jobs.fan_out import STANDUP_SPREAD_SECONDS
 from tests.chaos.beats import Beat, start_beat
 from tests.chaos.notifications import notify, own_sessions
 from tests.chaos.recording_jobs import INTERNAL_HEADER
-from tests.chaos.records import SentTurn, Tick
+from tests.chaos.records import PostKind, SentTurn, Tick
 from tests.chaos.scene import Scene
 from tests.chaos.script import token_of
 from tests.chaos.workers import wait_until
@@ -123,8 +124,12 @@ def _kill_leaders(scene: Scene, beats: list[Beat]) -> None:
         scene.disturb("kill -9", at, math.inf, beat=leader)
         notify(scene, sessions, _NOTIFIED, first=(2 * number + 1) * _NOTIFIED)
         beats.append(start_beat(scene, f"b{len(beats) + 1}"))
-        _wait_for(beats, lambda ticks, at=at: any(t.at > at for t in ticks))
+        _wait_for(beats, partial(_any_since, at))
         scene.look_after_workers()
+
+
+def _any_since(moment: float, ticks: Sequence[Tick]) -> bool:
+    return any(tick.at > moment for tick in ticks)
 
 
 def _wait_for(beats: Sequence[Beat], condition: Callable[[Sequence[Tick]], bool]) -> None:
@@ -144,7 +149,7 @@ def _wait_for_replies(scene: Scene, agents: Sequence[Timed], since: float) -> No
     ahead = until - time.monotonic()
     for agent in agents:
         for token, due in agent.asked(since, until):
-            kind = "document" if token.startswith("d") else "message"
+            kind: PostKind = "document" if token.startswith("d") else "message"
             turn = SentTurn(token, agent.user_id, (), tool=False, at=due - ahead, reply=kind)
             scene.callers.sent.append(turn)
 

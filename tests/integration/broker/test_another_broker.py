@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
+from tests.chaos.workers import Nursery
 from tests.integration.turn.conftest import Processes, run_processes, until
 
 pytestmark = [
@@ -25,8 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    for found in run_processes(tmp_path):
+def processes(tmp_path: Path, nursery: Nursery) -> Iterator[Processes]:
+    for found in run_processes(tmp_path, nursery):
         redis_url = found.environment["CELERY_BROKER_URL"]
         environment = {
             **found.environment,

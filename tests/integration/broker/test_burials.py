@@ -11,7 +11,7 @@ from celery import Celery
 from clasper_worker.broker.burials import Burials
 from clasper_worker.broker.schedule import Burial, open_schedule
 from clasper_worker.settings import get_settings
-from clasper_worker.tasks import webhook
+from clasper_worker.tasks.webhook import webhook
 from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
 from tests.integration.broker.conftest import Site
 from tests.unit.broker.turns import message
@@ -101,4 +101,20 @@ def test_who_could_not_be_told_is_not_said_to_know(site: Site, burials: Burials)
     assert burials.report(buried) == []
     site.redis.delete(WEBHOOK_QUEUE)
     assert burials.report(buried) == list(buried)
+    assert len(webhooks(site)) == 1
+
+
+def test_a_letter_that_was_replayed_meanwhile_is_not_told_of(site: Site, burials: Burials) -> None:
+    buried = bury(site, "a", webhook=HOOK)
+    assert site.schedule.replay(buried[0].letter_id) == "replayed"
+    assert burials.report(buried) == list(buried)
+    assert site.state("a") == "PENDING"
+    assert webhooks(site) == []
+
+
+def test_what_another_worker_has_told_is_not_told_again(site: Site, burials: Burials) -> None:
+    buried = bury(site, "a", webhook=HOOK)
+    burials.report(buried)
+    site.schedule.told(buried)
+    burials.report(buried)
     assert len(webhooks(site)) == 1

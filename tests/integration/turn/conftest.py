@@ -15,9 +15,13 @@ from urllib.request import urlopen
 import httpx2
 import jwt
 import pytest
+import redis
 from celery import Celery
 
+from clasper_worker.broker.cancel import Canceller
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.local_stack.redis_server import find_redis, start_redis
+from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from tests.chaos.workers import Nursery
 from tests.integration.forked import Forked
@@ -99,6 +103,41 @@ class Processes:
         items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
         return items
 
+    def posted(self, user_id: str) -> list[str]:
+        """What was said in all of a user's threads."""
+        return [
+            message["content"]
+            for task in self.read(user_id, "tasks")
+            for message in self.read(user_id, "messages", task_id=task["id"])
+        ]
+
+
+@pytest.fixture(scope="module")
+def slow_model(processes: Any) -> Iterator[dict[str, str]]:
+    """Variables that point a worker at a model which never answers in time."""
+    port = free_port()
+    command = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
+    with processes.running("slow-model", *command):
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
+        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+
+
+@pytest.fixture
+def canceller(processes: Any) -> Iterator[Canceller]:
+    settings = Settings(
+        _env_file=None, celery_broker_url=processes.environment["CELERY_BROKER_URL"]
+    )
+    made = Canceller(processes.app, open_schedule(settings), QUEUES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def broker(processes: Any) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as client:
+        yield client
+
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Processes]:
@@ -109,11 +148,11 @@ def run_processes(folder: Path, nursery: Nursery) -> Iterator[Processes]:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")
     backend, model = free_port(), free_port()
-    with start_redis() as redis:
+    with start_redis() as server:
         own = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name not in own}
         environment |= {
-            "CELERY_BROKER_URL": redis.url,
+            "CELERY_BROKER_URL": server.url,
             "BACKEND_URL": f"http://127.0.0.1:{backend}",
             "AGENT_JWT_SECRET": SECRET,
             "INTERNAL_API_TOKEN": "internal",
@@ -124,7 +163,7 @@ def run_processes(folder: Path, nursery: Nursery) -> Iterator[Processes]:
             "PYTHONUNBUFFERED": "1",
         }
         # A customer's own Celery app: it knows the broker, and nothing of ours.
-        app = Celery("my_backend", broker=redis.url, backend=redis.url, set_as_current=False)
+        app = Celery("my_backend", broker=server.url, backend=server.url, set_as_current=False)
         urls = (environment["BACKEND_URL"], f"http://127.0.0.1:{model}")
         http = httpx2.Client(timeout=30)
         found = Processes(environment, folder, *urls, app, nursery, http)

@@ -3,7 +3,6 @@
 import json
 import secrets
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,43 +10,13 @@ import pytest
 import redis
 
 from clasper_worker.broker.cancel import CancelledJob, Canceller
-from clasper_worker.broker.schedule import open_schedule
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import until
 
 pytestmark = [
     pytest.mark.integration,
     # Celery's result backend, with redis-py 8.
     pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def slow_model(processes: Any) -> Iterator[dict[str, str]]:
-    """Variables that point a worker at a model which never answers in time."""
-    port = free_port()
-    command = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    with processes.running("slow-model", *command):
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
-
-
-@pytest.fixture
-def canceller(processes: Any) -> Iterator[Canceller]:
-    settings = Settings(
-        _env_file=None, celery_broker_url=processes.environment["CELERY_BROKER_URL"]
-    )
-    made = Canceller(processes.app, open_schedule(settings), QUEUES)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def broker(processes: Any) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as client:
-        yield client
 
 
 def send(processes: Any, user: str, queue: str, message: str = "Hi", **fields: Any) -> Any:
@@ -58,14 +27,6 @@ def send(processes: Any, user: str, queue: str, message: str = "Hi", **fields: A
 def is_asked(processes: Any, model: dict[str, str], word: str) -> bool:
     url = f"{model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
     return word in json.dumps(processes.http.get(url).json()["requests"])
-
-
-def posted(processes: Any, user: str) -> list[str]:
-    return [
-        message["content"]
-        for task in processes.read(user, "tasks")
-        for message in processes.read(user, "messages", task_id=task["id"])
-    ]
 
 
 def test_a_turn_cancelled_before_any_worker_has_seen_it_is_revoked_and_does_not_run(
@@ -80,7 +41,7 @@ def test_a_turn_cancelled_before_any_worker_has_seen_it_is_revoked_and_does_not_
         (ended,) = canceller.cancel_turn(other.id, wait=0)
     assert ended == CancelledJob(other.id, "ended", "SUCCESS")
     assert cancelled.state == "REVOKED"
-    assert len(posted(processes, user)) == 1
+    assert len(processes.posted(user)) == 1
 
 
 def test_turns_of_a_busy_session_are_cancelled_in_their_lane_and_in_the_model_call(
@@ -108,7 +69,7 @@ def test_turns_of_a_busy_session_are_cancelled_in_their_lane_and_in_the_model_ca
         assert (end.found, end.state) == ("running", "REVOKED")
         until(lambda: last.state == "STARTED", "the next of the session runs")
         assert canceller.cancel_job(last.id, wait=60).state == "REVOKED"
-    assert posted(processes, user) == []
+    assert processes.posted(user) == []
 
 
 def test_a_turn_cancelled_by_its_turn_id_takes_its_followers_along(
@@ -131,7 +92,7 @@ def test_a_turn_cancelled_by_its_turn_id_takes_its_followers_along(
         ]
         ends = canceller.cancel_turn(key.removeprefix("clasper:turn-jobs:"), wait=60)
     assert {end.job_id: end.state for end in ends} == {first.id: "REVOKED", second.id: "REVOKED"}
-    assert posted(processes, user) == []
+    assert processes.posted(user) == []
 
 
 class SlowBackend(ThreadingHTTPServer):

@@ -70,7 +70,7 @@ def test_a_turn_that_kills_its_worker_each_time_ends_as_a_dead_letter_and_can_be
             letter = letter_of(letters, turn.id)
             assert letter is not None
             assert (letter.user_id, letter.attempts) == (user, 2)
-            assert "worker was lost" in letter.reason
+            assert "lost its worker" in letter.reason
 
             assert letters.replay(letter.letter_id) == "replayed"
             replayed = processes.app.AsyncResult(turn.id)

@@ -31,14 +31,6 @@ def send(processes: Any, queue: str, user: str, **options: Any) -> Any:
     return processes.app.send_task("clasper.send", kwargs=request, queue=queue, **options)
 
 
-def posted(processes: Any, user: str) -> list[str]:
-    return [
-        message["content"]
-        for task in processes.read(user, "tasks")
-        for message in processes.read(user, "messages", task_id=task["id"])
-    ]
-
-
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_at_the_soft_limit_the_turn_says_so_in_its_task_and_fails(
     processes: Any, slow_model: dict[str, str], pool: str
@@ -51,7 +43,7 @@ def test_at_the_soft_limit_the_turn_says_so_in_its_task_and_fails(
         turn.get(timeout=60, propagate=False)
     assert turn.state == "FAILURE"
     assert type(turn.result).__name__ == "TurnTimeoutError"
-    assert posted(processes, user) == [TIMED_OUT_TEXT]
+    assert processes.posted(user) == [TIMED_OUT_TEXT]
 
 
 def test_at_the_hard_limit_the_turn_is_stopped_and_posts_nothing(
@@ -63,7 +55,7 @@ def test_at_the_hard_limit_the_turn_is_stopped_and_posts_nothing(
         turn.get(timeout=60, propagate=False)
     assert turn.state == "FAILURE"
     assert type(turn.result).__name__ == "TimeLimitExceeded"
-    assert posted(processes, user) == []
+    assert processes.posted(user) == []
 
 
 def test_a_turn_revoked_with_terminate_is_stopped_in_the_middle_of_the_model_call(
@@ -78,7 +70,7 @@ def test_a_turn_revoked_with_terminate_is_stopped_in_the_middle_of_the_model_cal
         with pytest.raises(TaskRevokedError):
             turn.get(timeout=60)
     assert turn.state == "REVOKED"
-    assert posted(processes, user) == []
+    assert processes.posted(user) == []
 
 
 def test_one_process_holds_hundreds_of_turns_at_once_and_never_more_than_c(

@@ -2,18 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 import redis
 
 from clasper_worker.broker.cancel import Canceller
-from clasper_worker.broker.schedule import open_schedule
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import until
 from tests.integration.turn.test_webhook import ALLOWING, Receiver, receiving
 from tests.unit.broker.turns import message
 
@@ -24,41 +19,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def slow_model(processes: Any) -> Iterator[dict[str, str]]:
-    """Variables that point a worker at a model which never answers in time."""
-    port = free_port()
-    command = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    with processes.running("slow-model", *command):
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
-
-
-@pytest.fixture
-def canceller(processes: Any) -> Iterator[Canceller]:
-    settings = Settings(
-        _env_file=None, celery_broker_url=processes.environment["CELERY_BROKER_URL"]
-    )
-    made = Canceller(processes.app, open_schedule(settings), QUEUES)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def broker(processes: Any) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as client:
-        yield client
-
-
 def request_of(receiver: Receiver, user: str, busy: str = "enqueue", **fields: Any) -> Any:
     own = {"user_id": user, "message": user, "task_title": "T", "metadata": {"busy": busy}}
     return {**own, "webhook": {"url": receiver.url}, **fields}
 
 
-def asked(model: dict[str, str], word: str) -> int:
+def asked(processes: Any, model: dict[str, str], word: str) -> int:
     url = f"{model['OPENAI_BASE_URL'].removesuffix('/v1')}/requests"
-    requests = httpx2.get(url, params={"limit": "100"}).json()["requests"]
+    requests = processes.http.get(url, params={"limit": "100"}).json()["requests"]
     return sum(word in json.dumps(entry) for entry in requests)
 
 
@@ -83,7 +51,7 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
         with processes.worker("ends", "-Q", queues, **slow_model, **ALLOWING):
             log = processes.logs["ends"]
             running = send()
-            until(lambda: asked(slow_model, user) == 1, "the model is asked", log)
+            until(lambda: asked(processes, slow_model, user) == 1, "the model is asked", log)
             waiting, revoked = send(), send(idempotency_key="k")
             rejected = send("reject")
             until(lambda: broker.hexists("clasper:jobs", revoked.id), "they wait in the lane", log)
@@ -91,7 +59,7 @@ def test_each_job_that_is_cancelled_rejected_or_interrupted_is_reported_once(
             processes.app.control.revoke(revoked.id)
             interrupting = send("interrupt")
             until(lambda: running.state == "REVOKED", "it is interrupted", log)
-            until(lambda: asked(slow_model, user) == 2, "the next one runs", log)
+            until(lambda: asked(processes, slow_model, user) == 2, "the next one runs", log)
             assert canceller.cancel_job(interrupting.id, wait=60).state == "REVOKED"
             until(lambda: len(receiver.requests) == 6, "six webhooks", log)
             for job in (queued, waiting, revoked):
@@ -122,7 +90,9 @@ def test_a_full_lane_and_a_turn_that_lost_its_worker_each_time_are_reported(
     with receiving(200) as receiver:
         with processes.running("mortal", *command, **environment) as worker:
             running = send()
-            until(lambda: asked(slow_model, user) == 1, "it runs", processes.logs["mortal"])
+            until(
+                lambda: asked(processes, slow_model, user) == 1, "it runs", processes.logs["mortal"]
+            )
             refused = send()
             refused.get(timeout=60, propagate=False)
             until(lambda: not broker.hexists("clasper:jobs", refused.id), "it is settled")

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from clasper_worker.settings import get_settings
-from clasper_worker.tasks import ClasperTask
+from clasper_worker.tasks.base import ClasperTask
 from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
 from clasper_worker.webhooks.turn_request import TurnRequest
 

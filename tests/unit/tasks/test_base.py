@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 from kombu.message import Message
 
-from clasper_worker.tasks import ClasperTask
+from clasper_worker.tasks.base import ClasperTask
 
 PRIVATE = {"user_id": "u1", "message": "hunter2", "webhook": {"secret": "hunter2"}}
 

@@ -1,0 +1,73 @@
+"""What all tasks have in common."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from celery.exceptions import Ignore, Reject, Retry
+from celery.result import AsyncResult
+
+from clasper_worker.concurrency.task import CoroutineTask
+from clasper_worker.errors import (
+    ClasperError,
+    UnexpectedError,
+)
+from clasper_worker.redaction import redacted
+from clasper_worker.turn.identity import TurnIdentity
+
+log = structlog.get_logger(__name__)
+
+
+class ClasperTask(CoroutineTask):
+    """What our tasks have in common: redacted arguments, and errors of ours as expected ends."""
+
+    abstract = True
+    Request = "clasper_worker.task_request:RedactedRequest"
+    throws = (ClasperError,)
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
+    ) -> AsyncResult:
+        """As Celery's, for a retry too; the sender's own events show the arguments redacted."""
+        options.setdefault("argsrepr", f"({len(args)} positional)" if args else "()")
+        options.setdefault("kwargsrepr", redacted(kwargs or {}))
+        return super().apply_async(args, kwargs, *rest, **options)
+
+
+def turn_log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:
+    """What every log line of a turn says."""
+    return {
+        "turn_id": turn.turn_id,
+        "job_id": turn.job_id,
+        "trace_id": turn.trace_id,
+        "user_id": user_id,
+    }
+
+
+@asynccontextmanager
+async def typed_errors(what: str) -> AsyncIterator[None]:
+    """Let errors of ours out without their causes, and any other as an `UnexpectedError`.
+
+    Celery stores and shows an exception with its causes, and those may quote what was said: a
+    provider's answer that repeats the prompt, a value in a KeyError.
+    """
+    expected, unexpected = f"{what}.failed", f"{what}.unexpected_error"
+    try:
+        yield
+    except ClasperError as exc:
+        log.warning(expected, error=exc.code, reason=str(exc))
+        raise exc.with_traceback(None) from None
+    except (Retry, Ignore, Reject):
+        raise
+    except Exception as exc:  # noqa: BLE001 - a fault must not carry private text out
+        frames = traceback.extract_tb(exc.__traceback__)
+        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        log.error(unexpected, error=type(exc).__name__, places=places[-8:])  # noqa: TRY400 - its text may be private
+        raise UnexpectedError(
+            f"Unexpected {type(exc).__name__}: a fault in the worker; its log names the place",
+            {"error": type(exc).__name__},
+        ) from None

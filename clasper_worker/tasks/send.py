@@ -1,0 +1,155 @@
+"""``clasper.send``: one agent turn, and what its end asks for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from celery.exceptions import Ignore, Reject
+
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.celery import app
+from clasper_worker.errors import (
+    ClasperError,
+    InvalidRequestError,
+    LeaseLostError,
+    StateUnavailableError,
+)
+from clasper_worker.jobs.notification import notification_of, refuse_malformed
+from clasper_worker.settings import get_settings
+from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
+from clasper_worker.tasks.resources import DOOM, GROUPS, JOBS, OUTBOX, RUNTIME
+from clasper_worker.turn.collected import CollectedTurns
+from clasper_worker.turn.identity import identify_turn
+from clasper_worker.turn.limits import run_within_limits
+from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.turn.request_problems import invalid_request
+from clasper_worker.turn.result import TurnResult
+from clasper_worker.webhooks.payload import Failure, completed, ended_turn, failed
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(
+    base=ClasperTask,
+    bind=True,
+    name="clasper.send",
+    Request="clasper_worker.webhooks.turn_request:TurnRequest",
+)
+async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
+    """One agent turn; the keyword arguments are the send request (contract Part 2)."""
+    # Bound for this coroutine alone: each runs in a context of its own.
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    delivery = TurnDelivery.of(self.request)
+    doom, groups = await DOOM.get(), await GROUPS.get()
+
+    async def part(job_ids: tuple[str, ...]) -> None:
+        await groups.part(delivery.token, job_ids)
+        delivery.forget(job_ids)
+
+    group = CollectedTurns(delivery.collected, app.backend, part=part)
+    try:
+        async with doom.of_failures(delivery.token), typed_errors("turn"):
+            delivery.check_verdict()
+            result = await _run_turn(self.request.id, delivery, group, args, kwargs)
+    except LeaseLostError:
+        raise Ignore("another worker has the turn") from None
+    except ClasperError as exc:
+        await _report_end(self.request.id, kwargs, exc)
+        async with _or_again():
+            await group.fail(exc, _report_end)
+        raise
+    await _report_end(self.request.id, kwargs, result)
+    async with _or_again():
+        await group.succeed(result, _report_end)
+    return result
+
+
+async def _run_turn(
+    job_id: str,
+    delivery: TurnDelivery,
+    group: CollectedTurns,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> TurnResult:
+    if args:
+        raise invalid_request(
+            [
+                {
+                    "field": "args",
+                    "problem": "the fields came as positional arguments",
+                    "fix": "send them as kwargs",
+                }
+            ]
+        )
+    refuse_malformed(kwargs)
+    settings = get_settings()
+    limits = RequestLimits.from_settings(settings)
+    try:
+        request = parse_send_request(kwargs, limits)
+    except InvalidRequestError:
+        await group.stand_apart()
+        raise
+    turn = identify_turn(request.user_id, request.idempotency_key, job_id)
+    structlog.contextvars.bind_contextvars(**turn_log_context(turn, request.user_id))
+    runtime = await RUNTIME.get()
+    request = await group.join(request, turn, runtime.turns.ledger, limits, _report_end)
+    turns = replace(runtime.turns, lease=delivery.lease())
+    result = await run_within_limits(request, turn, turns)
+    log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
+    if settings.clasper_log_content:
+        log.info("turn.content", message=request.message, response=result.response)
+    return result
+
+
+@asynccontextmanager
+async def _or_again() -> AsyncIterator[None]:
+    """Give the turn's message back where not all who wait for its end could be told.
+
+    The turn's next run posts nothing again, and tells them.
+    """
+    try:
+        yield
+    except StateUnavailableError as exc:
+        log.error("turn.end_not_told", reason=str(exc))  # noqa: TRY400 - no fault of ours
+        raise Reject(str(exc), requeue=True) from None
+
+
+async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
+    """See to what the turn's end asks for, before the turn is acknowledged.
+
+    That is the webhook, if it has one, and the acknowledgement of the notification that it answers.
+    The first is enqueued, the second given to the backend, or enqueued where that does not take it.
+
+    Raises:
+        Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
+            next run posts nothing again, and tries to enqueue it again.
+    """
+    notification = notification_of(kwargs)
+    if notification is not None:
+        try:
+            acknowledgements = (await JOBS.get()).acknowledgements
+            if isinstance(end, ClasperError) and not end.details.get("posted"):
+                await acknowledgements.failed(notification, end)
+            else:
+                await acknowledgements.answered(notification, (await RUNTIME.get()).internal)
+        except StateUnavailableError as exc:
+            log.error("dispatch.acknowledgement_not_enqueued", reason=str(exc))  # noqa: TRY400 - no fault of ours
+            raise Reject(str(exc), requeue=True) from None
+    if kwargs.get("webhook") is None:
+        return
+    turn = ended_turn(kwargs, job_id, RequestLimits.from_settings(get_settings()))
+    if turn is None:
+        return
+    if isinstance(end, TurnResult):
+        delivery = completed(turn, end)
+    else:
+        delivery = failed(turn, Failure.of(end))
+    try:
+        await (await OUTBOX.get()).put(delivery)
+    except StateUnavailableError as exc:
+        log.error("webhook.not_enqueued", delivery_id=delivery.delivery_id, reason=str(exc))  # noqa: TRY400 - no fault of ours
+        raise Reject(str(exc), requeue=True) from None

@@ -1,0 +1,54 @@
+"""``clasper.webhook``: one attempt to deliver one webhook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.celery import app
+from clasper_worker.errors import (
+    WebhookUnavailableError,
+)
+from clasper_worker.settings import get_settings
+from clasper_worker.tasks.base import ClasperTask, typed_errors
+from clasper_worker.tasks.resources import COURIER, DOOM
+from clasper_worker.webhooks.outbox import WEBHOOK_TASK
+from clasper_worker.webhooks.payload import Delivery
+from clasper_worker.webhooks.schedule import RetrySchedule
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(
+    base=ClasperTask,
+    bind=True,
+    name=WEBHOOK_TASK,
+    max_retries=None,  # the schedule says when it is enough
+    soft_time_limit=20,
+    time_limit=30,
+)
+async def webhook(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
+    """One attempt to deliver one webhook (`clasper_worker.webhooks`)."""
+    structlog.contextvars.bind_contextvars(job_id=self.request.id)
+    doom = await DOOM.get()
+    lease = TurnDelivery.of(self.request).token
+    async with doom.of_failures(lease), typed_errors("webhook"):
+        delivery = Delivery.parse(kwargs)
+        structlog.contextvars.bind_contextvars(turn_id=delivery.turn_id, user_id=delivery.user_id)
+        attempt = (self.request.retries or 0) + 1
+        courier = await COURIER.get()
+        try:
+            answer = await courier.deliver(delivery)
+        except WebhookUnavailableError as exc:
+            schedule = RetrySchedule.from_settings(get_settings())
+            pause = schedule.pause(attempt, retry_after=exc.details.get("retry_after"))
+            if pause is None:
+                raise
+            log.warning("webhook.retried", attempt=attempt, pause=round(pause, 1), reason=str(exc))
+            cause = exc.with_traceback(None)
+        else:
+            log.info("webhook.delivered", attempt=attempt, http_status=answer.status)
+            return {"status": "delivered", "http_status": answer.status, "attempts": attempt}
+        raise self.retry(exc=cause, countdown=pause)

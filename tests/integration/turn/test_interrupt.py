@@ -1,0 +1,171 @@
+"""Turns that a newer message of their session interrupts, where a real worker has them."""
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.integration.turn.conftest import until
+from tests.integration.turn.test_cancel import SlowBackend
+
+pytestmark = [
+    pytest.mark.integration,
+    # Celery's result backend, with redis-py 8.
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
+
+
+class Model(ThreadingHTTPServer):
+    """A model that does what the newest message says: answers, takes for ever, uses a tool."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[str] = []
+        self.is_down = False
+        self.stopped = threading.Event()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.server_port}/v1"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Model
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = str(body["messages"][-1]["content"])
+        self.server.asked.append(said)
+        if self.server.is_down:
+            self._answer(503, {"error": {"message": "down"}})
+            return
+        if "take for ever" in said:
+            self.server.stopped.wait()
+        message: dict[str, Any] = {"role": "assistant", "content": f"Reply to {said}"}
+        if "use a tool" in said:
+            function = {"name": "create_task", "arguments": json.dumps({"title": "Launch"})}
+            call = {"id": "call-1", "type": "function", "function": function}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        reason = "tool_calls" if "tool_calls" in message else "stop"
+        choice = {"index": 0, "finish_reason": reason, "message": message}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        about = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
+        self._answer(200, {**about, "choices": [choice], "usage": usage})
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        """Be quiet."""
+
+
+@contextmanager
+def served(server: Any) -> Iterator[Any]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stopped.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    with served(Model()) as server:
+        yield server
+
+
+def send(processes: Any, user: str, queue: str, message: str, busy: str = "interrupt") -> Any:
+    request = {
+        "user_id": user,
+        "message": message,
+        "task_title": "T",
+        "metadata": {"busy": busy},
+    }
+    return processes.app.send_task("clasper.send", kwargs=request, queue=queue)
+
+
+def test_interrupting_twice_in_a_row_leaves_the_last_to_be_answered_alone(
+    processes: Any, model: Model
+) -> None:
+    user, queue = secrets.token_hex(8), "twice"
+    with processes.worker(queue, "-Q", queue, **model.variables):
+        log = processes.logs[queue]
+        first = send(processes, user, queue, "One: take for ever")
+        until(lambda: len(model.asked) == 1, "the first is at the model", log)
+        second = send(processes, user, queue, "Two: take for ever")
+        until(lambda: len(model.asked) == 2, "the second is at the model", log)
+        assert first.state == "REVOKED"
+        third = send(processes, user, queue, "Three")
+        result = third.get(timeout=60)
+        assert [turn.state for turn in (first, second)] == ["REVOKED", "REVOKED"]
+    assert "Three" in result["response"]
+    assert processes.posted(user) == [result["response"]]
+
+
+def test_work_that_was_finished_is_kept(processes: Any, model: Model) -> None:
+    user, queue = secrets.token_hex(8), "finished"
+    with processes.worker(queue, "-Q", queue, **model.variables):
+        turns = [send(processes, user, queue, "One")]
+        turns[0].get(timeout=60)
+        turns.append(send(processes, user, queue, "Two"))
+        replies = [turn.get(timeout=60)["response"] for turn in turns]
+        assert [turn.state for turn in turns] == ["SUCCESS", "SUCCESS"]
+    assert processes.posted(user) == replies
+
+
+def test_a_turn_that_waits_for_an_outage_to_end_is_interrupted_there(
+    processes: Any, model: Model
+) -> None:
+    user, queue = secrets.token_hex(8), "outage"
+    model.is_down = True
+    soon = {"CLASPER_OUTAGE_FAILURES": "1"}
+    with processes.worker(queue, "-Q", queue, **model.variables, **soon):
+        log = processes.logs[queue]
+        waiting = send(processes, user, queue, "One")
+        until(lambda: len(model.asked) >= 2, "it waits, and probes", log)
+        following = send(processes, user, queue, "Two")
+        until(lambda: waiting.state == "REVOKED", "it is interrupted", log)
+        model.is_down = False
+        result = following.get(timeout=60)
+    assert "Two" in result["response"]
+    assert processes.posted(user) == [result["response"]]
+
+
+def test_a_turn_in_the_middle_of_a_tool_is_interrupted_there_and_posts_nothing_after_that(
+    processes: Any, model: Model
+) -> None:
+    queue = "in-tool"
+    with served(SlowBackend()) as backend:
+        address = {"BACKEND_URL": f"http://127.0.0.1:{backend.server_port}"}
+        with processes.worker(queue, "-Q", queue, **model.variables, **address):
+            turn = send(processes, "u1", queue, "use a tool")
+            assert backend.is_in_tool.wait(60)
+            following = send(processes, "u1", queue, "Two")
+            result = following.get(timeout=60)
+            assert turn.state == "REVOKED"
+            backend.stopped.set()  # its tool comes back now
+            last = send(processes, "u1", queue, "Three").get(timeout=60)
+    replies = [message["content"] for message in backend.messages]
+    assert replies == [result["response"], last["response"]]
+    assert not any("use a tool" in reply for reply in replies)
