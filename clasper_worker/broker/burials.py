@@ -11,6 +11,8 @@ from celery import Celery, states
 from clasper_worker.broker.dead_letters import DeadLetters
 from clasper_worker.broker.schedule import Burial, Schedule
 from clasper_worker.errors import DeadLetterError
+from clasper_worker.jobs.given_up import leave_alone
+from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.job_end import report_end
 from clasper_worker.webhooks.payload import Failure
 
@@ -18,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class Burials:
-    """Stores the failure of buried jobs, and enqueues the webhooks that their turns ask for.
+    """Stores the failure of buried jobs, and sees to what their turns leave.
+
+    That is the webhook that a turn asks for, and the notification that it was to answer.
 
     Args:
         schedule: the broker's scheduler.
@@ -57,6 +61,7 @@ class Burials:
         error = store_burial(self._app, job_id, burial.reason)
         if message is None or message.task != "clasper.send":
             return True
+        leave_alone(message.kwargs or {}, get_settings())
         return report_end(self._app, job_id, message.kwargs, Failure.of(error))
 
 

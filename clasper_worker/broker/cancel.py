@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from celery import Celery, states
 
@@ -93,7 +93,11 @@ class Canceller:
             StateUnavailableError: the broker or the result backend does not answer.
         """
         with redis_answers():
-            announce_revoked(self._app, [job_id])
+            store_revoked(self._app, [job_id])
+            with self._app.events.default_dispatcher() as events:
+                events.send(
+                    "task-revoked", uuid=job_id, terminated=False, signum=None, expired=False
+                )
 
     def close(self) -> None:
         """Close the connections to the broker's scheduler."""
@@ -102,13 +106,12 @@ class Canceller:
 
     def _cancel(self, ids: list[str], wait: float) -> tuple[CancelledJob, ...]:
         with redis_answers():
-            found, leaving = self._find(ids)
+            found = self._find(ids)
             waiting = [job for job, word in found.items() if word == "waiting"]
             # Another broker cannot say what is queued.
             held = {"running"} if self._schedule else {"running", "unknown"}
             running = [job for job, word in found.items() if word in held]
-            store_revoked(self._app, leaving)  # the worker that gets it announces it
-            announce_revoked(self._app, [job for job in waiting if job not in leaving])
+            store_revoked(self._app, waiting)  # the worker that gets it announces it
             if running:
                 self._app.control.revoke(running, terminate=True)
             deadline = time.monotonic() + wait
@@ -118,16 +121,18 @@ class Canceller:
             }
         return tuple(CancelledJob(job, found[job], state) for job, state in ends.items())
 
-    def _find(self, ids: list[str]) -> tuple[dict[str, Found], frozenset[str]]:
-        """What each job was, and which of those that waited a worker announces."""
+    def _find(self, ids: list[str]) -> dict[str, Found]:
+        """What each job was."""
         schedule = self._schedule
         if schedule is None:
-            return {job: self._by_state(job) for job in ids}, frozenset()
+            return {job: self._by_state(job) for job in ids}
         words = schedule.withdraw_all(ids, remember=True)
         unknown = [job for job, word in words.items() if word == "unknown"]
         ended = {job for job in unknown if self._has_ended(job)}
         if ended:
             schedule.recall(ended)
+        # Cancelled and told of before, though no worker has got its message yet.
+        ended |= {job for job, word in words.items() if word == "leaving" and self._has_ended(job)}
         missing = [job for job in unknown if job not in ended]
         if missing:
             words |= take_from_queues(schedule, self._queues, missing)
@@ -135,8 +140,7 @@ class Canceller:
             missing = [job for job in missing if words[job] == "unknown"]
             words |= schedule.withdraw_all(missing, remember=True)
         found: dict[str, Found] = {job: _FOUND[word] for job, word in words.items()}
-        found |= dict.fromkeys(ended, "ended")
-        return found, frozenset(job for job, word in words.items() if word == "leaving")
+        return found | dict.fromkeys(ended, "ended")
 
     def _by_state(self, job_id: str) -> Found:
         state = self._state(job_id)
@@ -166,31 +170,7 @@ _FOUND: dict[Withdrawal, Found] = {
 }
 
 
-def announce_revoked(app: Celery, jobs: Iterable[str], dispatcher: Any = None) -> None:
-    """Store of jobs that never ran that they are revoked, and tell those who watch, as Celery does.
-
-    Args:
-        app: a Celery app on the workers' broker and result backend.
-        jobs: their ids.
-        dispatcher: for the events; without one, one is made.
-    """
-    revoked = list(jobs)
-    store_revoked(app, revoked)
-    if not revoked:
-        return
-    if dispatcher is not None:
-        _send_events(dispatcher, revoked)
-        return
-    with app.events.default_dispatcher() as own:
-        _send_events(own, revoked)
-
-
 def store_revoked(app: Celery, jobs: Iterable[str]) -> None:
     """Store of jobs that they are revoked."""
     for job in jobs:
         app.backend.mark_as_revoked(job, reason="revoked", store_result=True)
-
-
-def _send_events(dispatcher: Any, jobs: Iterable[str]) -> None:
-    for job in jobs:
-        dispatcher.send("task-revoked", uuid=job, terminated=False, signum=None, expired=False)

@@ -20,8 +20,8 @@ def take_from_queues(
 ) -> dict[str, Withdrawal]:
     """Take the messages of these jobs, or of these turns' jobs, out of the queues.
 
-    Those that ask for a webhook are taken in, to be delivered with the verdict ``cancelled``, as
-    which the scheduler is to remember the names: see `Schedule.withdraw_all`.
+    They are taken in, and withdrawn as those that a worker has taken in: see
+    `Schedule.withdraw_all`, which is to have remembered the names.
 
     It looks from the newest message on, so that what is sent or taken in meanwhile makes it look
     at some messages twice, but miss none that was there before.
@@ -32,7 +32,7 @@ def take_from_queues(
         names: ids of jobs and turns.
 
     Returns:
-        The ids of the jobs whose messages were taken, ``withdrawn`` or ``leaving``.
+        What became of the jobs whose messages were taken, by their ids.
     """
     client = schedule.client
     wanted = frozenset(names)
@@ -43,15 +43,13 @@ def take_from_queues(
         for raw in _messages(client, key)
         if (message := read_task_message(raw)) and wanted & {message.job_id, message.turn_id}
     ]
-    taken: dict[str, Withdrawal] = {}
     # Only now, since taking one moves those behind it.
-    for queue, key, raw, message in found:
-        if (message.kwargs or {}).get("webhook") is None:
-            if client.lrem(key, 1, raw):
-                taken[message.job_id] = "withdrawn"
-        elif schedule.admit(queue, key, raw):
-            taken[message.job_id] = "leaving"
-    return taken
+    taken = [
+        message.job_id for queue, key, raw, message in found if schedule.admit(queue, key, raw)
+    ]
+    # Mostly they are delivered as cancelled by now.
+    words = schedule.withdraw_all(taken, remember=True) if taken else {}
+    return {job: "withdrawn" if word == "unknown" else word for job, word in words.items()}
 
 
 def _lists(queues: Collection[str]) -> Iterator[tuple[str, str]]:

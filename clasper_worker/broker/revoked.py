@@ -18,7 +18,7 @@ from celery.worker.consumer.connection import Connection
 from celery.worker.consumer.events import Events
 from redis.exceptions import RedisError
 
-from clasper_worker.broker.cancel import announce_revoked
+from clasper_worker.broker.cancel import store_revoked
 from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.broker.transport import Transport
 
@@ -101,7 +101,7 @@ class WithdrawRevoked(bootsteps.StartStopStep):
         try:
             revoked = worker_state.revoked.as_dict()
             withdrawn = self._jobs.withdraw(schedule, revoked, time.monotonic())
-            announce_revoked(consumer.app, withdrawn, consumer.event_dispatcher)
+            store_revoked(consumer.app, withdrawn)  # whichever worker gets it announces it
         except (RedisError, OSError, RuntimeError) as exc:
             logger.warning("revoked jobs were not withdrawn: %s", type(exc).__name__)
         else:

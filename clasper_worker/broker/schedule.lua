@@ -117,12 +117,6 @@ local function arguments(message)
   return body_arguments(message)
 end
 
-local function has_webhook(raw)
-  local readable, kwargs = pcall(function() return body_arguments(cjson.decode(raw)) end)
-  if not readable or type(kwargs) ~= 'table' then return false end
-  return kwargs.webhook ~= nil and kwargs.webhook ~= cjson.null
-end
-
 local function route(message)
   local job = message.headers.id
   local is_turn, yields = message.headers.task == 'clasper.send', false
@@ -628,7 +622,8 @@ local function withdraw_waiting(tag, job)
 end
 
 local function leave(message, job)
-  -- A worker gets it with the verdict, outside of its lane, for the webhook that says so.
+  -- A worker gets it with the verdict, outside of its lane, and tells of it: whoever withdrew it may
+  -- not live to.
   local tag = job .. '+' .. call('INCR', P .. 'tick')
   call('HSET', P .. 'message:' .. tag, 'raw', message.raw, 'q', message.queue, 'j', job, 't', '',
     's', '', 'n', 0, 'l', 0, 'b', '', 'v', 'cancelled', 'u', message.turn)
@@ -641,12 +636,12 @@ local function withdraw(job, for_good)
   local found, gone = 'unknown', nil
   local tag = call('HGET', P .. 'jobs', job)
   while tag do
-    local earlier, verdict, raw = unpack(field(tag, 'p', 'v', 'raw'))
+    local earlier, verdict, lane = unpack(field(tag, 'p', 'v', 's'))
     if call('SISMEMBER', P .. 'running', tag) == 1 then
       -- Its worker hears of it with the next renewal of its lease, or should it die, the next one.
       if for_good then call('HSET', P .. 'message:' .. tag, 'v', 'cancelled') end
       found = 'running'
-    elseif verdict == 'cancelled' and has_webhook(raw) then
+    elseif verdict == 'cancelled' and lane == '' then
       if found ~= 'running' then found = 'leaving' end  -- whoever gets it says so
     else
       gone = withdraw_waiting(tag, job) or gone
@@ -654,9 +649,8 @@ local function withdraw(job, for_good)
     tag = earlier and exists(earlier) and earlier
   end
   if found == 'unknown' and gone then
-    if not has_webhook(gone.raw) then return 'withdrawn' end
     leave(gone, job)
-    return 'leaving'
+    return 'withdrawn'
   end
   if found == 'unknown' and for_good then remember(job) end
   return found

@@ -245,14 +245,16 @@ class Schedule:
             self._call(op="told", letters=letters)
 
     def withdraw(self, job_id: str) -> Withdrawal:
-        """Drop a job that has not been delivered; see `withdraw_all`, which here remembers."""
+        """Withdraw a job that has not been delivered; see `withdraw_all`, which here remembers."""
         return self.withdraw_all([job_id], remember=True)[job_id]
 
     def withdraw_all(self, job_ids: Iterable[str], *, remember: bool) -> dict[str, Withdrawal]:
-        """Drop those of the jobs that have not been delivered, and say what each was.
+        """See to it that those of the jobs that were not delivered do not run; what each was.
 
-        One whose request asks for a webhook is ``leaving`` rather than ``withdrawn``: a worker gets
-        it with the verdict ``cancelled``, announces it as revoked and reports it.
+        They leave their lanes at once. A worker gets the message with the verdict ``cancelled``,
+        announces it as revoked and reports it, so that no caller waits for ever for one that its
+        canceller did not live to tell of. One that has been withdrawn and not yet got so is
+        ``leaving``.
 
         Args:
             job_ids: ids of jobs, or of turns that are not known yet.

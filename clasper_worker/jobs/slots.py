@@ -81,7 +81,7 @@ class Slots:
         Raises:
             StateUnavailableError: Redis does not answer.
         """
-        return bool(await self._state.call(_CLAIM, [_key(name)], [holder, _ms(seconds)]))
+        return bool(await self._state.call(_CLAIM, [note_key(name)], [holder, _ms(seconds)]))
 
     async def release(self, name: str, holder: str) -> None:
         """Give a claim back, if it is the holder's.
@@ -89,7 +89,7 @@ class Slots:
         Raises:
             StateUnavailableError: Redis does not answer.
         """
-        await self._state.call(_RELEASE, [_key(name)], [holder])
+        await self._state.call(_RELEASE, [note_key(name)], [holder])
 
     @asynccontextmanager
     async def lock(self, name: str, holder: str) -> AsyncIterator[bool]:
@@ -120,7 +120,7 @@ class Slots:
         """
         if not names:
             return []
-        found = await self._state.call(_READ, [_key(name) for name in names])
+        found = await self._state.call(_READ, [note_key(name) for name in names])
         return [None if text is None else text.decode() for text in found]
 
     async def write(
@@ -140,7 +140,7 @@ class Slots:
         if names:
             how = "NX" if only_new else ""
             await self._state.call(
-                _WRITE, [_key(name) for name in names], [text, _ms(seconds), how]
+                _WRITE, [note_key(name) for name in names], [text, _ms(seconds), how]
             )
 
     async def _renew(self, name: str, holder: str) -> None:
@@ -152,7 +152,8 @@ class Slots:
                 return
 
 
-def _key(name: str) -> str:
+def note_key(name: str) -> str:
+    """The key of a note in Redis."""
     return f"clasper:jobs:{name}"
 
 

@@ -10,6 +10,9 @@ from celery import Celery
 
 from clasper_worker.broker.burials import Burials
 from clasper_worker.broker.schedule import Burial, open_schedule
+from clasper_worker.jobs.dispatch import GIVEN_UP_SECONDS
+from clasper_worker.jobs.metrics import counted
+from clasper_worker.jobs.notification import NotificationKey
 from clasper_worker.settings import get_settings
 from clasper_worker.tasks.webhook import webhook
 from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
@@ -77,6 +80,30 @@ def test_one_that_asks_for_none_is_told_by_its_result_alone(site: Site, burials:
     buried = bury(site, "a")
     assert burials.report(buried) == list(buried)
     assert (site.state("a"), webhooks(site)) == ("FAILURE", [])
+
+
+def test_a_notification_whose_turn_was_buried_is_left_alone_for_a_day(
+    site: Site, burials: Burials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_REDIS_URL", site.settings.celery_broker_url)
+    get_settings.cache_clear()
+    note = NotificationKey("u1", "n1").note
+    site.redis.set(f"clasper:jobs:{note}", "enqueued", ex=3600)
+    before = counted("notification", "failed")
+    buried = bury(site, "a", metadata={"dispatch": {"notification_id": "n1"}})
+    assert burials.report(buried) == list(buried)
+    assert site.redis.get(f"clasper:jobs:{note}") == b"failed"
+    assert site.redis.ttl(f"clasper:jobs:{note}") > GIVEN_UP_SECONDS / 2
+    assert counted("notification", "failed") == before + 1
+
+
+def test_a_notification_of_which_no_note_can_be_left_is_not_said_to_be_known(
+    site: Site, burials: Burials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_REDIS_URL", "redis://127.0.0.1:1")
+    get_settings.cache_clear()
+    buried = bury(site, "a", metadata={"dispatch": {"notification_id": "n1"}})
+    assert burials.report(buried) == []
 
 
 def test_a_message_whose_webhook_cannot_be_read_is_told_by_its_result(

@@ -42,8 +42,8 @@ def test_a_turn_that_is_queued_never_runs(site: Site, canceller: Canceller) -> N
     for job in "abc":
         site.send(job)
     assert canceller.cancel_turn("b", wait=0) == (CancelledJob("b", "waiting", "REVOKED"),)
-    (first,) = site.take()
-    assert jobs_of((first, *site.take(settled=[first.token]))) == ["a", "c"]
+    verdicts = {jobs_of((one,))[0]: one.verdict for one in site.take()}
+    assert verdicts == {"a": "", "b": "cancelled"}
 
 
 def test_a_turn_that_waits_in_its_lane_never_runs(site: Site, canceller: Canceller) -> None:
@@ -51,7 +51,9 @@ def test_a_turn_that_waits_in_its_lane_never_runs(site: Site, canceller: Cancell
         site.send(job)
     running = site.take_one()
     assert canceller.cancel_turn("b", wait=0) == (CancelledJob("b", "waiting", "REVOKED"),)
-    assert jobs_of(site.take(settled=[running.token])) == ["c"]
+    cancelled, following = site.take(settled=[running.token])
+    assert (jobs_of((cancelled,)), cancelled.verdict) == (["b"], "cancelled")
+    assert (jobs_of((following,)), following.verdict) == (["c"], "")
 
 
 def test_a_turn_that_has_ended_keeps_its_result(site: Site, canceller: Canceller) -> None:
@@ -131,7 +133,8 @@ def test_cancelling_a_job_leaves_the_other_jobs_of_its_turn(
         site.send(job, idempotency_key="k")
     running = site.take_one()
     assert canceller.cancel_job("b", wait=0).state == "REVOKED"
-    (following,) = site.take(settled=[running.token])
+    cancelled, following = site.take(settled=[running.token])
+    assert (jobs_of((cancelled,)), cancelled.verdict) == (["b"], "cancelled")
     assert (jobs_of((following,)), following.verdict) == (["c"], "")
 
 
@@ -158,11 +161,10 @@ def test_a_dead_letter_stays_one(site: Site, canceller: Canceller) -> None:
     assert len(DeadLetters(site.schedule, site.client.app).ids()) == 1
 
 
-def test_watchers_are_told(site: Site, canceller: Canceller) -> None:
+def test_watchers_are_told_of_what_never_came(site: Site, canceller: Canceller) -> None:
     with site.redis.pubsub(ignore_subscribe_messages=True) as events:
         events.psubscribe("*celeryev/task.revoked")
-        site.send("a")
-        canceller.cancel_turn("a", wait=0)
+        canceller.announce_unseen("a")
         told = None
         deadline = time.monotonic() + 10
         while told is None and time.monotonic() < deadline:
@@ -170,6 +172,23 @@ def test_watchers_are_told(site: Site, canceller: Canceller) -> None:
     assert told is not None
     event = json.loads(base64.b64decode(json.loads(told["data"])["body"]))
     assert (event["type"], event["uuid"]) == ("task-revoked", "a")
+
+
+@pytest.mark.parametrize("is_taken_in", [True, False])
+def test_one_whose_canceller_dies_before_it_has_told_is_told_by_a_worker(
+    site: Site, canceller: Canceller, monkeypatch: pytest.MonkeyPatch, is_taken_in: bool
+) -> None:
+    site.send("a")
+    if is_taken_in:
+        site.take(0)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(site.client.app.backend, "mark_as_revoked", die)
+    with pytest.raises(KeyboardInterrupt):
+        canceller.cancel_job("a", wait=0)
+    assert site.take_one().verdict == "cancelled"
 
 
 def test_without_redis_as_the_broker_the_workers_are_asked(site: Site) -> None:
@@ -194,7 +213,8 @@ def test_messages_are_found_by_job_and_by_turn_behind_many_others(site: Site) ->
         site.redis.lpush("clasper", f'{{"headers": {{"id": "{number}"}}}}')
     site.redis.lpush("clasper", b"\xff", "[]", "null", '{"headers": {"id": 1}}')
     names = {turn_id_for("u1", "k", ""), "b"}
-    gone = {"a": "withdrawn", "b": "withdrawn"}
+    gone = {"a": "leaving", "b": "leaving"}
+    site.schedule.withdraw_all(names, remember=True)
     assert take_from_queues(site.schedule, QUEUES, names) == gone
     assert take_from_queues(site.schedule, QUEUES, names) == {}
     assert site.redis.llen("clasper") == 454
@@ -204,7 +224,9 @@ def test_messages_of_any_priority_are_found(site: Site) -> None:
     site.send("a")
     raw = site.redis.rpop("clasper")
     site.redis.lpush("clasper\x06\x169", raw)
-    assert take_from_queues(site.schedule, QUEUES, ["a"]) == {"a": "withdrawn"}
+    site.schedule.withdraw_all(["a"], remember=True)
+    assert take_from_queues(site.schedule, QUEUES, ["a"]) == {"a": "leaving"}
+    assert site.take_one().verdict == "cancelled"
 
 
 # Celery's own revoke
@@ -219,7 +241,8 @@ def test_a_revoked_job_that_waits_is_withdrawn_once(site: Site) -> None:
     found = [worker.withdraw(site.schedule, revoked, 0.0) for worker in workers]
     assert sorted(found) == [(), ("b",)]
     assert site.schedule.refresh([running.token]) == ()
-    assert jobs_of(site.take(settled=[running.token])) == ["c"]
+    verdicts = {jobs_of((one,))[0]: one.verdict for one in site.take(settled=[running.token])}
+    assert verdicts == {"b": "cancelled", "c": ""}
 
 
 def test_a_job_that_comes_into_its_lane_after_it_was_revoked_is_withdrawn_then(site: Site) -> None:

@@ -363,7 +363,8 @@ def test_a_turn_that_waits_is_withdrawn_and_those_behind_it_move_up(broker: Brok
         broker.send(job)
     running = broker.take_one()
     assert broker.schedule().withdraw("b") == "withdrawn"
-    assert broker.jobs(settled=[running.token]) == ["c"]
+    assert broker.verdicts() == {"b": "cancelled"}
+    assert broker.verdicts(settled=[running.token]) == {"c": ""}
 
 
 def test_a_turn_that_is_ready_is_withdrawn_and_the_next_is_ready(broker: Broker) -> None:
@@ -371,7 +372,7 @@ def test_a_turn_that_is_ready_is_withdrawn_and_the_next_is_ready(broker: Broker)
     broker.send("b")
     broker.take(0)
     assert broker.schedule().withdraw("a") == "withdrawn"
-    assert broker.drain() == ["b"]
+    assert broker.verdicts() == {"a": "cancelled", "b": ""}
     assert broker.left() == set()
 
 
@@ -415,8 +416,9 @@ def test_those_collected_by_a_turn_that_is_withdrawn_run_without_it(broker: Brok
         broker.send(job, metadata={"busy": "collect" if job != "d" else "enqueue"})
     broker.take(0, released=[broker.take_one().token])
     assert broker.schedule().withdraw("a") == "withdrawn"
-    (group,) = broker.take().deliveries
-    assert job_of(group) == "b"
+    group, cancelled = broker.take().deliveries
+    assert (job_of(cancelled), cancelled.verdict, cancelled.collected) == ("a", "cancelled", ())
+    assert (job_of(group), group.verdict) == ("b", "")
     assert len(group.collected) == 1
     assert broker.jobs(settled=[group.token]) == ["d"]
 

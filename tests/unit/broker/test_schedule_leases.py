@@ -249,5 +249,5 @@ def test_a_suspect_that_waits_can_be_withdrawn(broker: Broker) -> None:
     running = broker.take_one()
     (waiting,) = {"one", "two"} - {job_of(running)}
     assert broker.schedule().withdraw(waiting) == "withdrawn"
-    assert broker.jobs(settled=[running.token]) == []
+    assert broker.verdicts(settled=[running.token]) == {waiting: "cancelled"}
     assert broker.left() <= {"clasper:cancelled"}

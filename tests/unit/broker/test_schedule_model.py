@@ -35,10 +35,10 @@ class Scheduling(RuleBasedStateMachine):
         )
         self.sent: dict[str, tuple[str, str]] = {}  # job: session and queue, in order
         self.keyed: list[dict[str, Any]] = []  # requests that have a key
-        self.open: set[str] = set()  # neither settled nor withdrawn nor dead
+        self.open: set[str] = set()  # neither settled nor dead
         self.held: dict[str, Delivery] = {}
         self.lost: list[str] = []  # tokens of deliveries that were taken back
-        self.passed: set[str] = set()  # settled, refused, withdrawn or dead
+        self.passed: set[str] = set()  # settled, refused or dead
         self.cancelled: set[str] = set()
 
     # What happens
@@ -122,15 +122,14 @@ class Scheduling(RuleBasedStateMachine):
                 self._end(token, is_done=False)
                 self.broker.take(0, intake=0, released=[token])
                 assert self.broker.schedule().withdraw(job_of(delivery)) == "withdrawn"
-                self.open.remove(job_of(delivery))
-                self.passed.add(job_of(delivery))
+                self.cancelled.add(job_of(delivery))
 
     @rule(stay=st.integers(0, 2))
     def part_groups(self, stay: int) -> None:
         for token, delivery in self.held.items():
             leaving = [_job(raw) for raw in delivery.collected[stay:]]
             left = self.broker.schedule().part(token, leaving)
-            assert left == len(self.open.intersection(leaving))
+            assert left == len(self.open.intersection(leaving) - self.cancelled)
             self.held[token] = replace(delivery, collected=delivery.collected[:stay])
 
     @rule()
@@ -185,11 +184,8 @@ class Scheduling(RuleBasedStateMachine):
         answer = self.broker.schedule().withdraw(job)
         if answer == "running":
             assert job in {job_of(delivery) for delivery in self.held.values()}
-        elif answer == "withdrawn":
-            self.open.discard(job)
-            self.passed.add(job)
         else:
-            assert job in self._queued()
+            assert answer == "unknown" if job in self._queued() else answer != "unknown"
             self.cancelled.add(job)  # it comes with that verdict
 
     # What must hold
@@ -257,6 +253,7 @@ class Scheduling(RuleBasedStateMachine):
             assert delivery.token not in self.held
             assert job in self.open
             if not delivery.verdict:
+                assert job not in self.cancelled
                 self._assert_in_order(job)
             self.held[delivery.token] = delivery
 
@@ -264,7 +261,8 @@ class Scheduling(RuleBasedStateMachine):
         delivery = self.held.pop(token)
         self.lost.append(token)
         if is_done:
-            for job in [job_of(delivery), *(_job(raw) for raw in delivery.collected)]:
+            members = {_job(raw) for raw in delivery.collected}
+            for job in {job_of(delivery), *(members - self.cancelled)}:  # those come by themselves
                 self.open.discard(job)
                 self.passed.add(job)
 

@@ -94,6 +94,12 @@ class Broker:
         """Take, and name the jobs of what came."""
         return jobs_of(self.take(free, **more).deliveries)
 
+    def verdicts(self, **more: Any) -> dict[str, str]:
+        """Take and settle what may run; by job why it must not."""
+        found = self.take(**more).deliveries
+        self.take(0, settled=[one.token for one in found])
+        return {job_of(one): one.verdict for one in found}
+
     def take_one(self) -> Delivery:
         (delivery,) = self.take(1).deliveries
         return delivery
