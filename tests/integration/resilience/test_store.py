@@ -10,9 +10,10 @@ import pytest
 
 from clasper_worker.local_stack.redis_server import find_redis, start_redis
 from clasper_worker.resilience import state as states
-from clasper_worker.resilience.gate import HostGate, Outcome
+from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import Outcome
 from clasper_worker.resilience.state import CLEAR, GateState
 from clasper_worker.resilience.store import PREFIX, RedisStore, StoreError
 from clasper_worker.state import redis_client
@@ -44,7 +45,7 @@ async def report(gate: HostGate, outcome: Outcome) -> None:
     """One request with this outcome, and what it told shared."""
     async with gate.passage(gate.patience()) as passage:
         passage.report(outcome)
-    await eventually(lambda: not gate._unshared)
+    await eventually(lambda: not gate.known._unshared)
 
 
 async def test_changes_made_at_the_same_time_are_all_kept(redis_url: str) -> None:

@@ -12,9 +12,10 @@ from clasper_worker.resilience.calls import (
     call_persistently,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import HostGate, Patience
+from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import Patience
 from clasper_worker.resilience.state import GateState, Transition
 from clasper_worker.resilience.store import Change, MemoryStore, Reading, StoreError
 
