@@ -37,7 +37,8 @@ from clasper_worker.resilience.calls import (
     patience_for,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import GateClosedError, HostGate
+from clasper_worker.resilience.gate import HostGate
+from clasper_worker.resilience.request import GateClosedError
 from clasper_worker.resilience.retry_after import retry_after
 
 Confirm = Callable[[], Awaitable[None]]

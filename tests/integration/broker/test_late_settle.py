@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -15,18 +14,12 @@ from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.celery import TRANSPORT
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.unit.broker.turns import Broker
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
 DEADLINE = 30.0
 LEASE = 1.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 
 from clasper_worker.broker.schedule import Schedule, ScheduleRules
 from clasper_worker.errors import DeadLetterError
-from tests.integration.faults.conftest import Site, until
+from tests.integration.faults.conftest import Site
 from tests.unit.broker.turns import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
