@@ -1,4 +1,4 @@
-"""The scheduler of turns in the broker's Redis (``schedule.lua``), as Python calls it.
+"""The scheduler of turns in the broker's Redis (``scheduler/*.lua``), as Python calls it.
 
 Every method is one script call, which Redis carries out whole or not at all: a worker that dies
 between two of them has either taken a message, with a lease, or not touched it.
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from typing import Any, Literal, Self
 
 import redis
 from redis.exceptions import RedisError
 
+from clasper_worker.broker.script import script_text
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import SENTINEL_SCHEME, Settings
@@ -354,11 +354,6 @@ def redis_answers() -> Iterator[None]:
             f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL and"
             " CELERY_RESULT_BACKEND, or start everything with `clasper up`"
         ) from exc
-
-
-def script_text() -> str:
-    """The script's source."""
-    return files("clasper_worker.broker").joinpath("schedule.lua").read_text(encoding="utf-8")
 
 
 def _letter(burial: Burial) -> list[str]:
