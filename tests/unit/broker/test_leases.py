@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from clasper_worker.broker.answers import Burial, Exchanged, Renewal
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
-from clasper_worker.broker.schedule import Burial, Exchanged, Renewal
 from tests.waiting import until
 
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
