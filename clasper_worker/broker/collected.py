@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clasper_worker.broker.schedule import Schedule, redis_answers
+from clasper_worker.broker.task_message import task_arguments
 
 
 def collected_requests(raws: Iterable[bytes]) -> list[dict[str, Any]]:
@@ -44,8 +44,4 @@ class Groups:
 
 
 def _request(message: dict[str, Any]) -> dict[str, Any]:
-    body = message["body"]
-    if message["properties"].get("body_encoding") == "base64":
-        body = base64.b64decode(body)
-    _, kwargs, *_ = json.loads(body)
-    return {"job_id": message["headers"]["id"], "request": kwargs}
+    return {"job_id": message["headers"]["id"], "request": task_arguments(message)}
