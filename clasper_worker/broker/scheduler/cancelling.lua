@@ -78,3 +78,12 @@ local function part(token, jobs)
   end
   return #left
 end
+
+local function members(token)
+  local tag, about = held(token)
+  local jobs = {}
+  for _, member in ipairs(tag and about[7] and cjson.decode(about[7]) or {}) do
+    jobs[#jobs + 1] = field(member, 'j')[1] or nil
+  end
+  return jobs
+end

@@ -37,6 +37,8 @@ elseif ask.op == 'admit' then
   return 1
 elseif ask.op == 'part' then
   return part(ask.token, ask.jobs)
+elseif ask.op == 'members' then
+  return members(ask.token)
 elseif ask.op == 'withdraw' then
   local found = {}
   for _, job in ipairs(ask.jobs) do found[#found + 1] = withdraw(job, ask.remember) end
