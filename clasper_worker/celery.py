@@ -29,6 +29,16 @@ log = structlog.get_logger(__name__)
 TRANSPORT = "clasper_worker.broker.transport:Transport"
 SENTINEL_TRANSPORT = "clasper_worker.broker.sentinel:SentinelTransport"
 
+# A Redis may vanish without closing its connections. Each wait for it ends, and a worker connects
+# anew, but not while it merely stands still for a moment: Celery may then come back half a minute
+# late. An idle worker's wait for a message is looked after as often as health checks come.
+_BROKER_CONNECTIONS = {
+    "socket_timeout": 20,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+
 # The broker redelivers what was not acknowledged after the longest turn, and a while.
 _REDELIVERY_MARGIN_SECONDS = 60
 
@@ -41,6 +51,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         {
             "visibility_timeout": visibility_timeout,
             "schedule_rules": asdict(schedule_rules(settings)),
+            **_BROKER_CONNECTIONS,
         }
         if url.startswith(SCHEDULED)
         else {}

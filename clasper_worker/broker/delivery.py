@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,7 @@ class TurnDelivery:
     Attributes:
         token: the lease's; None where the message did not come through the scheduler.
         verdict: why the turn must not run, else empty.
-        collected: the requests that are to be run with it, each ``{"job_id", "request"}``; the
-            message's own list, from which Celery's request reads whose ends it announces.
+        collected: the requests that are to be run with it, each ``{"job_id", "request"}``.
     """
 
     token: str | None = None
@@ -54,10 +53,6 @@ class TurnDelivery:
             request.get(VERDICT_HEADER) or "",
             request.get(COLLECTED_HEADER) or [],
         )
-
-    def forget(self, job_ids: Collection[str]) -> None:
-        """Take out of ``collected`` what is not run with it after all."""
-        self.collected[:] = [job for job in self.collected if job["job_id"] not in job_ids]
 
     def check_verdict(self) -> None:
         """Raise if the scheduler decided that the turn must not run.

@@ -7,7 +7,6 @@ be made on a connection which was lost is left to the next connection, by way of
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from kombu.asynchronous import Hub
 from kombu.transport import redis as stock
 from vine import promise
 
-from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
+from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
 from clasper_worker.broker.payload import note_revoked, payload_of
 from clasper_worker.broker.schedule import Delivery, Exchanged, Schedule, ScheduleRules
 
@@ -127,7 +126,7 @@ class ExchangingChannel(stock.Channel):
         if keeper is not None:
             settled += keeper.take_left()
         free, intake = self._appetite() if take and not self._closing else (0, 0)
-        began = time.monotonic()
+        began = lease_time()
         try:
             found = self._schedule.exchange(
                 settled=settled, released=released, free=free, intake=intake

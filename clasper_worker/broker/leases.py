@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,16 @@ _FRESH = 0.8  # of the lease's time: younger than this a lease is surely held
 def is_lease_token(delivery_tag: str) -> bool:
     """Whether a delivery tag is a lease's token (and not one of kombu's own)."""
     return isinstance(delivery_tag, str) and _TOKEN.search(delivery_tag) is not None
+
+
+def lease_time() -> float:
+    """Seconds on a clock that goes on while the machine is suspended, as leases do in Redis.
+
+    On Linux `time.monotonic` stands still then.
+    """
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 _keepers: list[LeaseKeeper] = []
@@ -70,7 +81,7 @@ class LeaseKeeper:
         self._on_interrupt = on_interrupt
         self._on_cancelled = on_cancelled
         self._on_buried = on_buried
-        self._held: dict[str, float] = {}  # by when each was surely held, by time.monotonic()
+        self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
         self._left: list[str] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -92,7 +103,7 @@ class LeaseKeeper:
             self._thread.join(self._period)
 
     def hold(self, tokens: Iterable[str], *, since: float) -> None:
-        """Keep these; ``since`` is when they were asked for, by ``time.monotonic()``."""
+        """Keep these; ``since`` is when they were asked for, by `lease_time`."""
         with self._lock:
             self._held.update(dict.fromkeys(tokens, since))
 
@@ -109,7 +120,7 @@ class LeaseKeeper:
     def is_fresh(self, token: str) -> bool:
         """Whether the lease is surely held: it was prolonged recently enough."""
         confirmed = self._held.get(token)
-        return confirmed is not None and time.monotonic() - confirmed < self._fresh_for
+        return confirmed is not None and lease_time() - confirmed < self._fresh_for
 
     def confirm(self, token: str) -> bool:
         """Ask Redis whether the lease is held, and prolong it. Blocks.
@@ -187,7 +198,7 @@ class LeaseKeeper:
     def _refresh(self, tokens: list[str]) -> None:
         if not tokens:
             return
-        began = time.monotonic()
+        began = lease_time()
         found = self._schedule.renew(tokens)
         with self._lock:
             for token in tokens:

@@ -675,6 +675,15 @@ local function part(token, jobs)
   return #left
 end
 
+local function members(token)
+  local tag, about = held(token)
+  local jobs = {}
+  for _, member in ipairs(tag and about[7] and cjson.decode(about[7]) or {}) do
+    jobs[#jobs + 1] = field(member, 'j')[1] or nil
+  end
+  return jobs
+end
+
 local function replay(id, instead)
   local letter = call('HMGET', P .. 'dead:' .. id, 'raw', 'queue', 'job', 'reason')
   if not letter[1] then return 'unknown' end
@@ -728,6 +737,8 @@ elseif ask.op == 'admit' then
   return 1
 elseif ask.op == 'part' then
   return part(ask.token, ask.jobs)
+elseif ask.op == 'members' then
+  return members(ask.token)
 elseif ask.op == 'withdraw' then
   local found = {}
   for _, job in ipairs(ask.jobs) do found[#found + 1] = withdraw(job, ask.remember) end

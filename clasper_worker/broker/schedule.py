@@ -296,6 +296,10 @@ class Schedule:
         """
         return int(self._call(op="part", token=token, jobs=list(job_ids)))
 
+    def members(self, token: str) -> frozenset[str]:
+        """The jobs that a delivery of the caller's has collected and that are to end with it."""
+        return frozenset(job.decode() for job in self._call(op="members", token=token))
+
     def doom(self, token: str, reason: str) -> bool:
         """Have settling this delivery make it a dead letter; False if it is not the caller's.
 

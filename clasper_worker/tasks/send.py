@@ -48,7 +48,6 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
 
     async def part(job_ids: tuple[str, ...]) -> None:
         await groups.part(delivery.token, job_ids)
-        delivery.forget(job_ids)
 
     group = CollectedTurns(delivery.collected, app.backend, part=part)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import structlog
 from billiard.exceptions import TimeLimitExceeded
@@ -12,13 +12,15 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
-from clasper_worker.broker.schedule import open_schedule
+from clasper_worker.broker.schedule import Schedule, open_schedule
 from clasper_worker.settings import get_settings
 from clasper_worker.task_request import RedactedRequest
 from clasper_worker.webhooks.job_end import end_of_cancelled, end_of_expired, report_end
 from clasper_worker.webhooks.payload import Failure
 
 log = structlog.get_logger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 _HARD_LIMIT = Failure(
     "The turn took longer than its hard time limit (CLASPER_TURN_HARD_LIMIT_SEC)", "turn_timeout"
@@ -55,24 +57,36 @@ class TurnRequest(RedactedRequest):
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _others(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The jobs that were collected into this one and have not ended by themselves."""
-        for job in self._request_dict.get(COLLECTED_HEADER) or ():
-            if self._task.backend.get_state(job["job_id"]) not in states.READY_STATES:
-                yield job["job_id"], job["request"]
+        """The jobs that are run with this one and have not ended by themselves."""
+        collected = self._collected()
+        # The task may have had some of them wait again since; in a pool's child process only
+        # Redis was told.
+        members = self._asked(Schedule.members) if collected else None
+        for job_id, arguments in collected.items():
+            is_member = members is None or job_id in members
+            if is_member and self._task.backend.get_state(job_id) not in states.READY_STATES:
+                yield job_id, arguments
 
     def _part(self) -> bool:
         """Leave those that were collected into this one to run by themselves; False if it fails."""
-        jobs = [job["job_id"] for job in self._request_dict.get(COLLECTED_HEADER) or ()]
-        if not jobs:
-            return True
+        jobs = list(self._collected())
+        return (
+            not jobs or self._asked(lambda schedule, token: schedule.part(token, jobs)) is not None
+        )
+
+    def _collected(self) -> dict[str, Mapping[str, Any]]:
+        collected = self._request_dict.get(COLLECTED_HEADER) or ()
+        return {job["job_id"]: job["request"] for job in collected}
+
+    def _asked(self, ask: Callable[[Schedule, str], _Answer]) -> _Answer | None:
+        """What the scheduler answers of this delivery; None where there is none, or no answer."""
         schedule = open_schedule(get_settings())
         if schedule is None:
-            return False
+            return None
         try:
-            schedule.part(self._request_dict[LEASE_HEADER], jobs)
+            return ask(schedule, self._request_dict[LEASE_HEADER])
         except (RedisError, OSError) as exc:
-            log.warning("turn.collected_not_parted", job_id=self.id, error=type(exc).__name__)
-            return False
+            log.warning("turn.collected_not_known", job_id=self.id, error=type(exc).__name__)
+            return None
         finally:
             schedule.close()
-        return True

@@ -50,3 +50,10 @@ def test_only_json_is_accepted(settings_of: Callable[..., Settings]) -> None:
 def test_redis_options_stay_away_from_another_broker(settings_of: Callable[..., Settings]) -> None:
     conf = celery_configuration(settings_of(celery_broker_url="amqp://localhost"))
     assert conf["broker_transport_options"] == {}
+
+
+def test_no_wait_for_the_broker_is_endless(settings_of: Callable[..., Settings]) -> None:
+    options = celery_configuration(settings_of())["broker_transport_options"]
+    assert 5 < options["socket_timeout"] < 60
+    assert options["socket_connect_timeout"] < 60
+    assert 0 < options["health_check_interval"] < 30

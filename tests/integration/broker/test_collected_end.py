@@ -7,6 +7,7 @@ import pytest
 from kombu.message import Message
 
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
+from clasper_worker.broker.schedule import Delivery
 from clasper_worker.celery import app
 from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.turn_request import TurnRequest
@@ -27,13 +28,8 @@ def configured(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     get_settings.cache_clear()
 
 
-@pytest.mark.parametrize("expired", [True, False])
-def test_those_of_a_turn_that_never_ran_run_by_themselves(configured: Site, expired: bool) -> None:
-    site = configured
-    for job in "abc":
-        site.send(job, metadata={"busy": "collect"})
-    delivery = site.take_one()
-    assert len(delivery.collected) == 2
+def request_of(site: Site, delivery: Delivery) -> TurnRequest:
+    """The request of a delivery of the job ``a`` with which ``b`` and ``c`` were collected."""
     arguments = {"user_id": "u1", "agent_role": "r", "message": "A secret word"}
     message = Message(
         body=json.dumps([[], arguments, {}]),
@@ -48,9 +44,48 @@ def test_those_of_a_turn_that_never_ran_run_by_themselves(configured: Site, expi
     )
     request = TurnRequest(message, app=site.client.app, task=app.tasks["clasper.send"])
     request._task.backend = site.client.app.backend
+    return request
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_those_of_a_turn_that_never_ran_run_by_themselves(configured: Site, expired: bool) -> None:
+    site = configured
+    for job in "abc":
+        site.send(job, metadata={"busy": "collect"})
+    delivery = site.take_one()
+    assert len(delivery.collected) == 2
+    request = request_of(site, delivery)
     reason = "expired" if expired else "revoked"
     request._announce_revoked(reason, False, None, expired)
     assert site.state("a") == "REVOKED"
     assert [site.state(job) for job in "bc"] == ["PENDING", "PENDING"]
     following = site.take(settled=[delivery.token])
     assert [json.loads(one.raw)["headers"]["id"] for one in following] == ["b"]
+
+
+def test_one_that_waits_for_its_own_turn_again_does_not_end_with_the_one_that_was_stopped(
+    configured: Site,
+) -> None:
+    site = configured
+    for job in "abc":
+        site.send(job, metadata={"busy": "collect"})
+    delivery = site.take_one()
+    request = request_of(site, delivery)
+    assert site.schedule.part(delivery.token, ["c"]) == 1  # as a pool's child process does
+    request._announce_revoked("terminated", True, 15, False)
+    assert [site.state(job) for job in "abc"] == ["REVOKED", "REVOKED", "PENDING"]
+    following = site.take(settled=[delivery.token])
+    assert [json.loads(one.raw)["headers"]["id"] for one in following] == ["c"]
+
+
+def test_those_of_a_turn_that_another_worker_has_taken_over_end_with_that(
+    configured: Site,
+) -> None:
+    site = configured
+    for job in "abc":
+        site.send(job, metadata={"busy": "collect"})
+    delivery = site.take_one()
+    request = request_of(site, delivery)
+    site.take(0, released=[delivery.token])
+    request._announce_revoked("terminated", True, 15, False)
+    assert [site.state(job) for job in "bc"] == ["PENDING", "PENDING"]

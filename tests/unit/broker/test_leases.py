@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
+from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
 from clasper_worker.broker.schedule import Burial, Exchanged, Renewal
 from tests.waiting import until
 
@@ -105,7 +106,7 @@ Make = Callable[[float], LeaseKeeper]
 
 def test_what_is_held_is_prolonged_again_and_again(make: Make, schedule: ScriptedSchedule) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1", "b#2"], since=time.monotonic())
+    keeper.hold(["a#1", "b#2"], since=lease_time())
     keeper.start()
     until(lambda: schedule.refreshed.count(("a#1", "b#2")) > 3)
     assert schedule.reaped >= 3
@@ -113,7 +114,7 @@ def test_what_is_held_is_prolonged_again_and_again(make: Make, schedule: Scripte
 
 def test_what_is_dropped_is_prolonged_no_longer(make: Make, schedule: ScriptedSchedule) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.hold(["a#1", "b#1"], since=lease_time())
     keeper.drop(["a#1", "unknown#1"])
     keeper.start()
     until(lambda: schedule.refreshed)
@@ -134,7 +135,7 @@ def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
 
 def test_a_lost_lease_is_reported_once(make: Make, schedule: ScriptedSchedule, told: Told) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.hold(["a#1", "b#1"], since=lease_time())
     schedule.lost = {"a#1"}
     keeper.start()
     until(lambda: schedule.refreshed.count(("b#1",)) > 2)
@@ -147,7 +148,7 @@ def test_what_was_settled_while_redis_was_asked_is_not_lost(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1"], since=time.monotonic())
+    keeper.hold(["a#1"], since=lease_time())
     schedule.lost = {"a#1"}
     schedule.meanwhile = lambda: keeper.drop(["a#1"])
     keeper.start()
@@ -157,8 +158,8 @@ def test_what_was_settled_while_redis_was_asked_is_not_lost(
 
 def test_what_came_while_redis_was_asked_is_kept(make: Make, schedule: ScriptedSchedule) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1"], since=time.monotonic())
-    schedule.meanwhile = lambda: keeper.hold(["b#1"], since=time.monotonic())
+    keeper.hold(["a#1"], since=lease_time())
+    schedule.meanwhile = lambda: keeper.hold(["b#1"], since=lease_time())
     keeper.start()
     until(lambda: ("a#1", "b#1") in schedule.refreshed)
     assert keeper.is_fresh("b#1")
@@ -171,7 +172,7 @@ def test_an_error_does_not_end_the_keeping(
     make: Make, schedule: ScriptedSchedule, told: Told, error: Exception
 ) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1"], since=time.monotonic())
+    keeper.hold(["a#1"], since=lease_time())
     schedule.errors = [error, error, error]
     keeper.start()
     until(lambda: len(schedule.refreshed) > 5)
@@ -200,7 +201,7 @@ def test_an_error_of_who_is_told_does_not_end_the_keeping(
         schedule.cancelled = ("a",)
     else:
         schedule.burials = [Burial("letter", "job", "a reason")]
-    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.hold(["a#1", "b#1"], since=lease_time())
     keeper.start()
     until(lambda: schedule.reaped > 3)
     keeper.stop()
@@ -209,7 +210,7 @@ def test_an_error_of_who_is_told_does_not_end_the_keeping(
 
 def test_a_lease_is_fresh_from_when_it_was_asked_for(make: Make) -> None:
     keeper = make(10.0)
-    now = time.monotonic()
+    now = lease_time()
     keeper.hold(["new#1"], since=now)
     keeper.hold(["old#1"], since=now - 9.0)
     assert keeper.is_fresh("new#1")
@@ -218,9 +219,22 @@ def test_a_lease_is_fresh_from_when_it_was_asked_for(make: Make) -> None:
     assert not keeper.is_fresh("unknown#1")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such clock")
+def test_a_lease_ages_while_the_machine_is_suspended(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = make(10.0)
+    keeper.hold(["a#1"], since=lease_time())
+    assert keeper.is_fresh("a#1")
+    woken = time.clock_gettime(time.CLOCK_BOOTTIME) + 60.0
+    clocks = {time.CLOCK_BOOTTIME: woken}  # CLOCK_MONOTONIC has stood still
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clocks[clock])
+    assert not keeper.is_fresh("a#1")
+
+
 def test_a_lease_stays_fresh_only_by_answers(make: Make, schedule: ScriptedSchedule) -> None:
     keeper = make(10.0)
-    keeper.hold(["a#1"], since=time.monotonic() - 9.0)
+    keeper.hold(["a#1"], since=lease_time() - 9.0)
     schedule.errors = [RedisConnectionError("gone")]
     with pytest.raises(RedisConnectionError):
         keeper.confirm("a#1")
@@ -233,7 +247,7 @@ def test_confirming_a_lease_that_is_lost_reports_it(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
     keeper = make(LONG)
-    keeper.hold(["a#1", "b#1"], since=time.monotonic())
+    keeper.hold(["a#1", "b#1"], since=lease_time())
     schedule.lost = {"a#1"}
     assert not keeper.confirm("a#1")
     assert not keeper.confirm("a#1")
@@ -293,7 +307,7 @@ def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
     make: Make, schedule: ScriptedSchedule, told: Told
 ) -> None:
     keeper = make(SOON)
-    keeper.hold(["a#1"], since=time.monotonic())
+    keeper.hold(["a#1"], since=lease_time())
     schedule.cancelled = ("a",)
     keeper.start()
     until(lambda: told.cancelled.count(("a",)) > 1)

@@ -21,8 +21,9 @@ REQUEST = {"user_id": "u1", "message": "Hi", "idempotency_key": "k", "webhook": 
 
 
 @pytest.fixture
-def app() -> Iterator[Celery]:
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """An app of this test's, which has our tasks: Celery shares them among apps."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")  # no scheduler to be asked
     get_settings.cache_clear()
     app = Celery("test", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.task_acks_late = True
