@@ -14,7 +14,8 @@ import structlog
 from celery import signals
 from kombu import Exchange, Queue
 
-from clasper_worker.broker.schedule import SCHEDULED, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.concurrency.install import install
 from clasper_worker.contradictions import refuse_contradictions
@@ -50,7 +51,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
     transport: dict[str, Any] = (
         {
             "visibility_timeout": visibility_timeout,
-            "schedule_rules": asdict(schedule_rules(settings)),
+            "schedule_rules": asdict(ScheduleRules.from_settings(settings)),
             **_BROKER_CONNECTIONS,
         }
         if url.startswith(SCHEDULED)
@@ -107,11 +108,6 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         **_redbeat_redis(settings),
         "redbeat_key_prefix": "clasper:redbeat:",
     }
-
-
-def schedule_rules(settings: Settings) -> ScheduleRules:
-    """The rules by which workers share what is queued."""
-    return ScheduleRules.from_settings(settings)
 
 
 def _transport(url: str) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from clasper_worker.broker.schedule import Delivery, Schedule, ScheduleRules
+from clasper_worker.broker.answers import Delivery
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.client import ClasperClient
 from clasper_worker.local_stack.redis_server import RunningRedis
 from clasper_worker.queues import QUEUES

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from clasper_worker.broker.answers import Burial, Exchanged, Renewal
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
-from clasper_worker.broker.schedule import Burial, Exchanged, Renewal
 from tests.waiting import until
 
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
