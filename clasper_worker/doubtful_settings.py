@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 from dotenv import dotenv_values
 
+from clasper_worker.errors import ConfigurationError
+from clasper_worker.jobs.agents import parse_agents
 from clasper_worker.settings import Settings
 
 _OURS = "CLASPER_"
@@ -45,7 +47,11 @@ def doubtful_settings(settings: Settings, names: Iterable[str]) -> tuple[Doubt, 
         names: of the variables that are set, as `configured_names` tells them.
     """
     unknown = sorted({name.upper() for name in names if name.upper().startswith(_OURS)} - _KNOWN)
-    return (*(_unknown(name) for name in unknown), *_short_secret(settings))
+    return (
+        *(_unknown(name) for name in unknown),
+        *_short_secret(settings),
+        *_unreadable_agents(settings),
+    )
 
 
 def _unknown(name: str) -> Doubt:
@@ -63,3 +69,16 @@ def _short_secret(settings: Settings) -> tuple[Doubt, ...]:
     problem = f"is shorter than the {needed} bytes that {settings.agent_jwt_algorithm} needs"
     fix = "set a longer one, here and in your backend: whoever guesses it acts as any agent"
     return (Doubt("AGENT_JWT_SECRET", problem, fix),)
+
+
+def _unreadable_agents(settings: Settings) -> tuple[Doubt, ...]:
+    try:
+        parse_agents(settings.clasper_agents or "")
+    except ConfigurationError as exc:
+        problem = str(exc).removeprefix("CLASPER_AGENTS: ")
+        return (
+            Doubt(
+                "CLASPER_AGENTS", problem, "mend it: until then nobody has heartbeats or standups"
+            ),
+        )
+    return ()

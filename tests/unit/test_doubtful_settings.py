@@ -47,3 +47,14 @@ def test_names_are_those_of_the_environment_and_of_the_env_file(
     (tmp_path / ".env").write_text("CLASPER_IN_FILE=1\n")
     monkeypatch.setenv("CLASPER_IN_ENVIRONMENT", "1")
     assert {"CLASPER_IN_FILE", "CLASPER_IN_ENVIRONMENT"} <= set(configured_names())
+
+
+def test_agents_that_cannot_be_read_are_told_before_their_first_heartbeat(
+    settings_of: Callable[..., Settings],
+) -> None:
+    settings = settings_of(agent_jwt_secret=SECRET, clasper_agents="u1:writer,u2:no/role")
+    (doubt,) = doubtful_settings(settings, ())
+    assert doubt.variable == "CLASPER_AGENTS"
+    assert doubt.problem.startswith("entry 2: agent_role: ")
+    readable = settings_of(agent_jwt_secret=SECRET, clasper_agents="u1:writer@Europe/Berlin")
+    assert doubtful_settings(readable, ()) == ()
