@@ -178,10 +178,17 @@ def _say_what_is_missing(sender: Any, **_: Any) -> None:
     """Tell the operator at the start, not only each caller, why turns are going to fail."""
     if sender.app is not app:
         return
-    from clasper_worker.runtime import check_settings  # noqa: PLC0415 - a worker alone needs it
+    from clasper_worker.doubtful_settings import (  # noqa: PLC0415 - a worker alone needs it
+        configured_names,
+        doubtful_settings,
+    )
+    from clasper_worker.runtime import check_settings  # noqa: PLC0415 - likewise
 
+    settings = get_settings()
+    for doubt in doubtful_settings(settings, configured_names()):
+        log.warning("settings.doubtful", **asdict(doubt))
     try:
-        check_settings(get_settings())
+        check_settings(settings)
     except ConfigurationError as exc:
         log.error("worker.turns_will_fail", reason=str(exc), **exc.details)  # noqa: TRY400 - no fault of ours
 

@@ -76,7 +76,12 @@ class ClasperClient:
                 accept_content=["json"],
                 # A caller waits for an answer: report an unreachable broker soon.
                 task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1},
-                broker_transport_options={"socket_connect_timeout": 3, **(broker_options or {})},
+                broker_transport_options={
+                    # A Redis that takes connections and answers nothing must not hold callers.
+                    "socket_connect_timeout": 3,
+                    "socket_timeout": 5,
+                    **(broker_options or {}),
+                },
                 result_backend_transport_options={
                     "retry_policy": {"max_retries": 2},
                     **(result_options or {}),
