@@ -179,7 +179,7 @@ async def time_large() -> dict[str, Any]:
 
 
 async def retrieval(embedder: Embedder | None) -> dict[str, Any]:
-    return {part: await found_in(part, embedder) for part in ("messages", "held_out")}
+    return {part: await found_in(part, embedder) for part in ("messages", "later_messages")}
 
 
 async def found_in(part: str, embedder: Embedder | None) -> dict[str, Any]:

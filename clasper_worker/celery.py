@@ -14,7 +14,8 @@ import structlog
 from celery import signals
 from kombu import Exchange, Queue
 
-from clasper_worker.broker.schedule import SCHEDULED, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.concurrency.install import install
 from clasper_worker.contradictions import refuse_contradictions
@@ -50,7 +51,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
     transport: dict[str, Any] = (
         {
             "visibility_timeout": visibility_timeout,
-            "schedule_rules": asdict(schedule_rules(settings)),
+            "schedule_rules": asdict(ScheduleRules.from_settings(settings)),
             **_BROKER_CONNECTIONS,
         }
         if url.startswith(SCHEDULED)
@@ -107,11 +108,6 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         **_redbeat_redis(settings),
         "redbeat_key_prefix": "clasper:redbeat:",
     }
-
-
-def schedule_rules(settings: Settings) -> ScheduleRules:
-    """The rules by which workers share what is queued."""
-    return ScheduleRules.from_settings(settings)
 
 
 def _transport(url: str) -> str | None:
@@ -182,10 +178,17 @@ def _say_what_is_missing(sender: Any, **_: Any) -> None:
     """Tell the operator at the start, not only each caller, why turns are going to fail."""
     if sender.app is not app:
         return
-    from clasper_worker.runtime import check_settings  # noqa: PLC0415 - a worker alone needs it
+    from clasper_worker.doubtful_settings import (  # noqa: PLC0415 - a worker alone needs it
+        configured_names,
+        doubtful_settings,
+    )
+    from clasper_worker.runtime import check_settings  # noqa: PLC0415 - likewise
 
+    settings = get_settings()
+    for doubt in doubtful_settings(settings, configured_names()):
+        log.warning("settings.doubtful", **asdict(doubt))
     try:
-        check_settings(get_settings())
+        check_settings(settings)
     except ConfigurationError as exc:
         log.error("worker.turns_will_fail", reason=str(exc), **exc.details)  # noqa: TRY400 - no fault of ours
 

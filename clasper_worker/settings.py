@@ -199,6 +199,19 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
 
+    @field_validator("celery_broker_url")
+    @classmethod
+    def _known_transport(cls, value: str) -> str:
+        if value.startswith(_REDIS):
+            return value
+        from kombu.transport import TRANSPORT_ALIASES  # noqa: PLC0415 - few need to look
+
+        scheme = re.split(r"://|\+", value, maxsplit=1)[0]
+        ready_made = "://" in value and re.search(r"[.:]", scheme)  # a transport by its class
+        if scheme not in TRANSPORT_ALIASES and not ready_made:
+            raise ValueError("must start with redis://, rediss://, sentinel:// or amqp://")
+        return value
+
     @field_validator("celery_broker_url", "celery_result_backend", "clasper_redis_url")
     @classmethod
     def _checked_certificates(cls, value: str | None) -> str | None:
@@ -299,7 +312,10 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         problems = [
-            {"variable": str(error["loc"][0]).upper(), "problem": error["msg"]}
+            {
+                "variable": str(error["loc"][0]).upper(),
+                "problem": error["msg"].removeprefix("Value error, "),
+            }
             for error in exc.errors(include_input=False, include_url=False)
         ]
         text = "; ".join(f"{item['variable']}: {item['problem']}" for item in problems)

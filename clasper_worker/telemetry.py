@@ -21,6 +21,7 @@ from stamina.instrumentation import (
 )
 from structlog.typing import Processor
 
+from clasper_worker.errors import ClasperError
 from clasper_worker.settings import Settings
 
 _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp", "flower")
@@ -126,9 +127,13 @@ def _tell_of_retries() -> RetryHook:
     log = structlog.get_logger(__name__)
 
     def tell(details: RetryDetails) -> None:
+        cause: object = details.caused_by
+        stands_for = getattr(cause, "error", None)  # of a signal to the retry loop
+        known = stands_for if isinstance(stands_for, ClasperError) else cause
         log.warning(
             "retry.scheduled",
-            error=type(details.caused_by).__name__,
+            error=known.code if isinstance(known, ClasperError) else type(cause).__name__,
+            reason=str(known) if isinstance(known, ClasperError) else None,
             status=getattr(details.caused_by, "status_code", None),
             number=details.retry_num,
             wait=round(details.wait_for, 2),

@@ -8,7 +8,7 @@ reference backend (`clasper_worker.reference_backend`) and the offline model
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from clasper_worker.llm.messages import (
     ToolChoice,
     ToolSpec,
 )
+from clasper_worker.resilience.state import CLEAR, GateState, Transition
+from clasper_worker.resilience.store import Change, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,26 @@ def calls(
         for index, (name, arguments) in enumerate(tool_calls)
     )
     return ModelReply(text, wire, TokenUsage(10, 5), "openai", model, "tool_calls")
+
+
+class MemoryStateStore:
+    """The states of gates, of one process or of several workers of a test.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._states: dict[str, GateState] = {}
+
+    async def read(self, names: Sequence[str]) -> Reading:
+        """See `StateStore.read`."""
+        return Reading(tuple(self._states.get(name, CLEAR) for name in names), self._clock())
+
+    async def update(self, name: str, change: Transition) -> Change:
+        """See `StateStore.update`."""
+        now = self._clock()
+        before = self._states.get(name, CLEAR)
+        after = self._states[name] = change(before, now)
+        return Change(before, after, now)

@@ -1,6 +1,6 @@
 """Fixtures that every test may use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from clasper_worker.settings import Settings
 
 # How long an example takes says more of the machine than of the code.
@@ -38,3 +39,12 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
         return Settings(_env_file=None, **values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RunningRedis]:
+    """A real Redis for the tests of this process that begin by emptying it."""
+    if find_redis() is None:
+        pytest.skip("no Redis server here: install redis-server")
+    with start_redis() as server:
+        yield server

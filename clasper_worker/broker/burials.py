@@ -8,8 +8,9 @@ from typing import Any
 
 from celery import Celery, states
 
+from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.dead_letters import DeadLetters
-from clasper_worker.broker.schedule import Burial, Schedule
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.errors import DeadLetterError
 from clasper_worker.jobs.given_up import leave_alone
 from clasper_worker.settings import get_settings

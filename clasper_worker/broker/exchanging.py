@@ -17,9 +17,11 @@ from kombu.asynchronous import Hub
 from kombu.transport import redis as stock
 from vine import promise
 
+from clasper_worker.broker.answers import Delivery, Exchanged
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
 from clasper_worker.broker.payload import note_revoked, payload_of
-from clasper_worker.broker.schedule import Delivery, Exchanged, Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
-from clasper_worker.broker.schedule import Burial, Exchanged, Schedule
+from clasper_worker.broker.answers import Burial, Exchanged
+from clasper_worker.broker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

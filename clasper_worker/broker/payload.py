@@ -7,9 +7,9 @@ from typing import Any
 from celery.worker import state as worker_state
 from kombu.utils.json import loads
 
+from clasper_worker.broker.answers import Delivery
 from clasper_worker.broker.collected import collected_requests
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER, VERDICT_HEADER
-from clasper_worker.broker.schedule import Delivery
 
 
 def payload_of(delivery: Delivery) -> dict[str, Any]:

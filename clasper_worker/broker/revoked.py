@@ -19,7 +19,8 @@ from celery.worker.consumer.events import Events
 from redis.exceptions import RedisError
 
 from clasper_worker.broker.cancel import store_revoked
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.broker.transport import Transport
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The scheduler of turns in the broker's Redis (``schedule.lua``), as Python calls it.
+"""The scheduler of turns in the broker's Redis (``scheduler/*.lua``), as Python calls it.
 
 Every method is one script call, which Redis carries out whole or not at all: a worker that dies
 between two of them has either taken a message, with a lease, or not touched it.
@@ -10,147 +10,28 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import redis
 from redis.exceptions import RedisError
 
+from clasper_worker.broker.answers import Burial, Exchanged, Renewal, burials_of
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.script import script_text
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import SENTINEL_SCHEME, Settings
-from clasper_worker.turn.identity import TURN_NAMESPACE
 
-BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
-Verdict = Literal["", "busy", "lane_full", "cancelled"]
 Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable"]
 
 SCHEDULED = ("redis://", "rediss://", SENTINEL_SCHEME)
 """The brokers that the scheduler works in, by their URLs' schemes."""
 
-_DEAD_LETTERS = 10_000
-_LAST_TRIES = 2  # of a message that lost its workers: these it makes alone among its kind
-_REMEMBER_CANCELLED_MS = 86_400_000
 _REAPED_AT_ONCE = 500
 _ANSWER_SECONDS = 10.0
 _CONNECT_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRules:
-    """What all workers of one broker should agree on.
-
-    Attributes:
-        lease_seconds: how long a delivery is a worker's without a sign of life of it.
-        lane_depth: how many turns may wait behind the running one of a session.
-        tenant_concurrency: how many turns of a user run at a time.
-        attempts: how many losses of workers make the message that is blamed for them a dead letter.
-        busy: what a turn does whose session is busy, where it does not say.
-    """
-
-    lease_seconds: float = 15.0
-    lane_depth: int = 100
-    tenant_concurrency: int = 50
-    attempts: int = 5
-    busy: BusyPolicy = "enqueue"
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The rules as configured."""
-        return cls(
-            lease_seconds=settings.clasper_visibility_timeout_sec,
-            lane_depth=settings.clasper_lane_depth,
-            tenant_concurrency=settings.clasper_tenant_concurrency,
-            attempts=settings.clasper_max_deliveries,
-            busy=settings.clasper_busy_policy,
-        )
-
-    def as_json(self, queues: Sequence[tuple[str, Sequence[str]]]) -> str:
-        """These rules as the script reads them.
-
-        Args:
-            queues: the names to consume, most urgent first, each with its lists' keys.
-        """
-        return json.dumps(
-            {
-                "queues": [{"name": name, "keys": list(keys)} for name, keys in queues],
-                "lease": int(self.lease_seconds * 1000),
-                "depth": self.lane_depth,
-                "cap": self.tenant_concurrency,
-                "attempts": self.attempts,
-                "suspect": max(self.attempts - _LAST_TRIES, 1),
-                "busy": self.busy,
-                "dead": _DEAD_LETTERS,
-                "remember": _REMEMBER_CANCELLED_MS,
-                "namespace": TURN_NAMESPACE.hex,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message, leased to whoever received this.
-
-    Attributes:
-        queue: the queue it was sent to.
-        token: names this delivery: what it is settled, released or refreshed by.
-        raw: the message as kombu encoded it.
-        verdict: why it must not run, else empty.
-        lapses: how many losses of workers it is blamed for: those in which no other message that
-            was lost with the worker had been blamed more often.
-        collected: the raw messages that are to be run with it as one turn.
-        is_redelivered: whether it was delivered before.
-    """
-
-    queue: str
-    token: str
-    raw: bytes = field(repr=False)
-    verdict: Verdict
-    lapses: int
-    collected: tuple[bytes, ...] = field(repr=False)
-    is_redelivered: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Burial:
-    """A message that became a dead letter, and whose caller is to be told so."""
-
-    letter_id: str
-    job_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What prolonging leases found.
-
-    Attributes:
-        lost: tokens of deliveries that are not the caller's any more.
-        cancelled: ids of jobs that are, and are to be stopped.
-    """
-
-    lost: tuple[str, ...] = ()
-    cancelled: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanged:
-    """What a call of `Schedule.exchange` gave.
-
-    Attributes:
-        deliveries: messages to run.
-        interrupts: ids of the jobs that a newer turn of their session interrupts.
-        buried: messages that nobody could read.
-        more: whether another call would find more at once.
-    """
-
-    deliveries: tuple[Delivery, ...]
-    interrupts: tuple[str, ...]
-    buried: tuple[Burial, ...]
-    more: bool
 
 
 class Schedule:
@@ -188,7 +69,7 @@ class Schedule:
             free: how many messages to take at most.
             intake: how many messages to move from the queues into lanes at most.
         """
-        deliveries, interrupts, buried, more = self._call(
+        found = self._call(
             op="exchange",
             worker=self._name,
             settled=list(settled),
@@ -196,23 +77,7 @@ class Schedule:
             free=free,
             intake=intake,
         )
-        return Exchanged(
-            tuple(
-                Delivery(
-                    queue.decode(),
-                    token.decode(),
-                    raw,
-                    verdict.decode(),
-                    int(lapses),
-                    tuple(raws),
-                    bool(again),
-                )
-                for queue, token, raw, verdict, lapses, raws, again in deliveries
-            ),
-            tuple(job.decode() for job in interrupts),
-            _burials(buried),
-            bool(more),
-        )
+        return Exchanged.of(found)
 
     def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
         """Prolong these deliveries' leases; returns those that are not the caller's any more."""
@@ -232,7 +97,7 @@ class Schedule:
             How many lapsed, and all dead letters whose callers nobody has been said to have told.
         """
         lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
-        return int(lapsed), _burials(buried)
+        return int(lapsed), burials_of(buried)
 
     def is_untold(self, burial: Burial) -> bool:
         """Whether the caller is still to be told: nobody has, and the letter was not replayed."""
@@ -287,7 +152,7 @@ class Schedule:
 
         Returns what was buried: nothing if the delivery is not the caller's any more.
         """
-        return _burials(self._call(op="bury", token=token, reason=reason))
+        return burials_of(self._call(op="bury", token=token, reason=reason))
 
     def part(self, token: str, job_ids: Iterable[str]) -> int:
         """Have these jobs, collected by a delivery of the caller's, wait behind it again.
@@ -360,14 +225,5 @@ def redis_answers() -> Iterator[None]:
         ) from exc
 
 
-def script_text() -> str:
-    """The script's source."""
-    return files("clasper_worker.broker").joinpath("schedule.lua").read_text(encoding="utf-8")
-
-
 def _letter(burial: Burial) -> list[str]:
     return [burial.letter_id, burial.job_id, burial.reason]
-
-
-def _burials(found: Iterable[Sequence[bytes]]) -> tuple[Burial, ...]:
-    return tuple(Burial(*(part.decode() for part in parts)) for parts in found)

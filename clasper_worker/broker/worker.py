@@ -15,7 +15,8 @@ from vine import promise
 
 from clasper_worker.broker.burials import Burials, store_burial
 from clasper_worker.broker.leases import LeaseKeeper
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.broker.transport import Transport
 from clasper_worker.concurrency.consumer import BatchingConsumer
 

@@ -68,6 +68,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         "metadata": switches or None,
     }
     request = {name: value for name, value in fields.items() if value is not None}
+    if "user_id" not in request:
+        raise ConfigurationError("Whose turn? Give --user, or set USER_ID", {"variable": "USER_ID"})
     through = _send_http if http else _send_celery
     result = through(settings, request, 0.0 if no_wait else timeout)
     _show(result, as_json=as_json)

@@ -48,6 +48,8 @@ def command(ctx: click.Context, processes: int | None, pin: bool, cpu: int | Non
 
 
 def _run_here(options: list[str]) -> None:
+    from celery.utils.nodenames import default_nodename, host_format  # noqa: PLC0415 - as below
+
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
     from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - likewise
         split_node,
@@ -59,7 +61,9 @@ def _run_here(options: list[str]) -> None:
     # Celery's banner is for people: a log gets a line instead.
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     if quiet and (limit := turns_in_flight(rest)):
-        click.echo(f"worker {node}: up to {limit} turns at a time", err=True)
+        click.echo(
+            f"worker {host_format(default_nodename(node))}: up to {limit} turns at a time", err=True
+        )
     app.worker_main([*quiet, "worker", "-E", "-n", node, *level, *rest])
 
 

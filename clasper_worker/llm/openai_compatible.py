@@ -45,7 +45,8 @@ from clasper_worker.resilience.calls import (
     patience_for,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import GateClosedError, HostGate, Patience
+from clasper_worker.resilience.gate import HostGate
+from clasper_worker.resilience.request import GateClosedError, Patience
 from clasper_worker.resilience.retry_after import retry_after
 
 _WITH_FALLBACK_SECONDS = 2.0

@@ -10,13 +10,13 @@ from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.errors import ConfigurationError, StackError
 from clasper_worker.local_stack.redis_binary import MINIMUM_VERSION, version_numbers
 from clasper_worker.sentinel import blocking_client, shown_url
-from clasper_worker.settings import SENTINEL_SCHEME, Settings
+from clasper_worker.settings import Settings
 
 _SECONDS = 5.0
-_REDIS_SCHEMES = ("redis://", "rediss://", SENTINEL_SCHEME)
 
 
 def check_broker(url: str, settings: Settings) -> None:
@@ -32,7 +32,7 @@ def check_broker(url: str, settings: Settings) -> None:
     """
     shown = shown_url(url)
     try:
-        if url.startswith(_REDIS_SCHEMES):
+        if url.startswith(SCHEDULED):
             _check_redis(url, shown, settings)
         else:
             with Connection(url, connect_timeout=_SECONDS) as connection:

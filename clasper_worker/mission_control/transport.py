@@ -37,7 +37,8 @@ from clasper_worker.resilience.calls import (
     patience_for,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import GateClosedError, HostGate
+from clasper_worker.resilience.gate import HostGate
+from clasper_worker.resilience.request import GateClosedError
 from clasper_worker.resilience.retry_after import retry_after
 
 Confirm = Callable[[], Awaitable[None]]
@@ -45,6 +46,14 @@ Confirm = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
+# What is asked for only where the backend says that it has the feature.
+_FEATURES = {
+    "GET /messages": "history",
+    "GET /notifications": "notifications",
+    "POST /heartbeat": "heartbeat",
+    "POST /standup": "standup",
+    "GET /agents": "agents",
+}
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
@@ -241,7 +250,11 @@ def _refusal(endpoint: str, answer: Answer, *, alone: bool) -> Exception:
             {**where, "variable": variable},
         )
     if status == 404:
-        return BackendNotFoundError(f"The backend has no such thing (404 to {endpoint})", where)
+        feature = _FEATURES.get(endpoint.replace("/api/mission-control", ""))
+        fix = f": offer it, or leave {feature} out of the features of capabilities"
+        return BackendNotFoundError(
+            f"The backend has no such thing (404 to {endpoint}){fix if feature else ''}", where
+        )
     if status == 409:
         return BackendConflictError(
             f"The backend saw this idempotency key with another request (409 to {endpoint})", where

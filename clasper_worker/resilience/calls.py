@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import stamina
 
-from clasper_worker.resilience.gate import ANSWERED, GateClosedError, HostGate, Outcome, Patience
+from clasper_worker.resilience.gate import HostGate
+from clasper_worker.resilience.request import ANSWERED, GateClosedError, Outcome, Patience
 
 T = TypeVar("T")
 

@@ -5,72 +5,19 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import structlog
-
 from clasper_worker.resilience import state as states
-from clasper_worker.resilience.state import CLEAR, GateState, Transition
-from clasper_worker.resilience.store import StoreError
+from clasper_worker.resilience.request import GateClosedError, Outcome, Patience
+from clasper_worker.resilience.shared_state import SharedState
+from clasper_worker.resilience.state import GateState
 
 if TYPE_CHECKING:
     from clasper_worker.resilience.gates import Gates
 
-log = structlog.get_logger(__name__)
-
 _POLL_SECONDS = 0.25
 _SLOW_START_POLL_SECONDS = 0.05
-
-
-class GateClosedError(Exception):
-    """The host is in trouble, and the caller would not wait, or has waited as long as it may."""
-
-
-@dataclass(slots=True)
-class Patience:
-    """How long one request, with all its tries, waits for its host.
-
-    Attributes:
-        seconds: in all, from when it first has to wait.
-        for_outages: whether it waits while the circuit is open; else it is told so at once, and
-            of a pause that is longer than ``seconds``, too.
-    """
-
-    seconds: float
-    for_outages: bool = True
-    _until: float | None = None
-
-    def until(self, now: float) -> float:
-        """When it is over; the first call starts it."""
-        if self._until is None:
-            self._until = now + self.seconds
-        return self._until
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one request tells of its host.
-
-    Attributes:
-        answered: the host gave an answer that shows it working, a refusal for instance.
-        failed: no connection, no answer in time, or a 5xx.
-        limited: it asked for silence (429, or ``Retry-After``).
-        wait: for how many seconds; None if it named no time.
-        alone: whether the failure may be its endpoint's alone, while the host works: it does not
-            open the circuit, and closes none.
-    """
-
-    answered: bool = False
-    failed: bool = False
-    limited: bool = False
-    wait: float | None = None
-    alone: bool = False
-
-
-ANSWERED = Outcome(answered=True)
-_UNKNOWN = Outcome()
 
 
 class Passage:
@@ -84,7 +31,7 @@ class Passage:
     def __init__(self, gate: HostGate, patience: Patience) -> None:
         self._gate = gate
         self._patience = patience
-        self.outcome = _UNKNOWN
+        self.outcome = Outcome()
         self.probe = ""
         self.since = 0.0
 
@@ -127,19 +74,14 @@ class HostGate:
         board: the gates that it is one of.
 
     Attributes:
-        version: grows with each change of this process's that became the shared state.
+        known: its host's state, which the gates keep informed.
     """
 
     def __init__(self, name: str, board: Gates) -> None:
         self.name = name
-        self.version = 0
+        self.known = SharedState(name, board, self._look_again)
         self._board = board
         self._policy = board.policy
-        self._clamp = states.clamped(board.policy)
-        self._shared = CLEAR
-        self._state = CLEAR
-        self._unshared: list[Transition] = []  # seen here, and not in the shared state yet
-        self._sharing = asyncio.Lock()
         self._in_flight = 0
         self._failures = 0
         self._last_failure = 0.0
@@ -150,12 +92,12 @@ class HostGate:
     @property
     def state(self) -> GateState:
         """What this process knows of the host."""
-        return self._state
+        return self.known.current
 
     @property
     def is_blocked(self) -> bool:
         """Whether the circuit is open or the host is to be left alone."""
-        return self._state.is_open or self._state.is_paused(self._board.now())
+        return self.state.is_open or self.state.is_paused(self._board.now())
 
     def patience(self) -> Patience:
         """The configured one, for one request and its tries."""
@@ -173,7 +115,7 @@ class HostGate:
         if not self._board.is_informed:
             await self._board.keep_informed()
         now = self._board.now()
-        limit = self._state.limit(now, self._policy)
+        limit = self.state.limit(now, self._policy)
         if self._in_flight < limit and not self._has_waiters():
             self._in_flight += 1
             passage.since = now
@@ -182,10 +124,10 @@ class HostGate:
         if now >= until:
             raise GateClosedError
         if not patience.for_outages:
-            if self._state.is_open:
+            if self.state.is_open:
                 await self._probe_or_refuse(passage)
                 return
-            if self._state.paused_until > until:
+            if self.state.paused_until > until:
                 raise GateClosedError
         passage.probe = await self._wait(until - now, for_outages=patience.for_outages)
         passage.since = self._board.now()
@@ -199,27 +141,21 @@ class HostGate:
         elif outcome.answered or outcome.limited:
             self._failures = 0
             if probe:
-                self._see(states.probe_answered(probe))
+                self.known.see(states.probe_answered(probe))
         elif probe:
-            self._see(states.probe_abandoned(probe))
+            self.known.see(states.probe_abandoned(probe))
         if outcome.limited:
-            self._see(states.pause(outcome.wait, self._policy, self._board.jitter()))
-        if self._waiters:
-            self._wake.set()
-
-    def learn(self, state: GateState, version: int) -> None:
-        """Take over the shared state, unless it was read before this process last changed it."""
-        if version == self.version:
-            self._adopt(state)
+            self.known.see(states.pause(outcome.wait, self._policy, self._board.jitter()))
+        self._look_again()
 
     def _note_failure(self, passage: Passage) -> None:
         if passage.probe:
-            self._see(states.probe_failed(passage.probe, self._policy, self._board.jitter()))
+            self.known.see(states.probe_failed(passage.probe, self._policy, self._board.jitter()))
             return
         if passage.outcome.alone:
             return
         now = self._board.now()
-        if self._state.is_open or passage.since < self._state.recovered_at:
+        if self.state.is_open or passage.since < self.state.recovered_at:
             return  # sent before the outage that is known of, or is over
         if now - self._last_failure > self._policy.failure_window:
             self._failures = 0
@@ -227,7 +163,7 @@ class HostGate:
         self._last_failure = now
         if self._failures >= self._policy.failures:
             self._failures = 0
-            self._see(states.trip(self._policy, self._board.jitter()))
+            self.known.see(states.trip(self._policy, self._board.jitter()))
 
     # Waiting
 
@@ -253,6 +189,10 @@ class HostGate:
         passage.probe = probe
         self.leave(passage)
 
+    def _look_again(self) -> None:
+        if self._waiters:
+            self._wake.set()
+
     async def _keep_door(self) -> None:
         """Let waiting requests pass, first come first served, as the host's state allows."""
         try:
@@ -275,7 +215,7 @@ class HostGate:
     async def _let_pass(self) -> float:
         """Let pass who may; returns the seconds after which to look again."""
         now = self._board.now()
-        state = self._state
+        state = self.state
         if state.is_open:
             for waiter in self._waiters:
                 if not waiter.for_outages:
@@ -283,7 +223,7 @@ class HostGate:
             if state.may_probe(now) and self._has_waiters():
                 token = await self._claim_probe()
                 if token and not self._release(token):
-                    self._see(states.probe_abandoned(token))
+                    self.known.see(states.probe_abandoned(token))
             cooldown = state.open_until - now
             return min(_POLL_SECONDS, cooldown) if cooldown > 0 else _POLL_SECONDS
         if state.is_paused(now):
@@ -310,7 +250,7 @@ class HostGate:
 
     async def _probe_or_refuse(self, passage: Passage) -> None:
         """For one that does not wait for outages: probe if that is due, else go elsewhere."""
-        probing = self._has_waiters() or not self._state.may_probe(self._board.now())
+        probing = self._has_waiters() or not self.state.may_probe(self._board.now())
         token = "" if probing else await self._claim_probe()
         if not token:
             raise GateClosedError
@@ -322,11 +262,11 @@ class HostGate:
         """The token of a probe that is now ours; empty if it is another's."""
         token = uuid.uuid4().hex
         try:
-            await asyncio.shield(self._see(states.claim_probe(token, self._policy)))
+            await asyncio.shield(self.known.see(states.claim_probe(token, self._policy)))
         except asyncio.CancelledError:
-            self._see(states.probe_abandoned(token))
+            self.known.see(states.probe_abandoned(token))
             raise
-        if self._state.probe != token:
+        if self.state.probe != token:
             return ""
         self._board.spawn(self._keep_claim(token))
         return token
@@ -334,55 +274,6 @@ class HostGate:
     async def _keep_claim(self, token: str) -> None:
         while True:
             await asyncio.sleep(self._policy.probe_lease / 3)
-            if self._state.probe != token:
+            if self.state.probe != token:
                 return
-            await self._see(states.claim_probe(token, self._policy))
-
-    # Sharing
-
-    def _see(self, change: Transition) -> asyncio.Task[None]:
-        """Know of a change at once, and share it in the background."""
-        self._unshared.append(change)
-        self._state = change(self._state, self._board.now())
-        return self._board.spawn(self._share())
-
-    async def _share(self) -> None:
-        async with self._sharing:
-            changes = tuple(self._unshared)
-            if not changes:
-                return
-
-            def change(state: GateState, now: float) -> GateState:
-                return _fold((self._clamp, *changes), state, now)
-
-            try:
-                found = await self._board.update(self.name, change)
-                before, after = found.before, found.after
-            except StoreError:  # then this process goes by what it sees itself
-                before, after = self._shared, change(self._shared, self._board.now())
-            del self._unshared[: len(changes)]
-            self.version += 1
-            self._adopt(after)
-            self._log(before, after)
-
-    def _adopt(self, state: GateState) -> None:
-        known = self._state
-        self._shared = state
-        self._state = _fold((self._clamp, *self._unshared), state, self._board.now())
-        if self._waiters and self._state != known:
-            self._wake.set()
-
-    def _log(self, before: GateState, after: GateState) -> None:
-        if after.is_open and not before.is_open:
-            log.warning("gate.opened", host=self.name, times=after.trips)
-        elif before.is_open and not after.is_open:
-            log.info("gate.closed", host=self.name, probes=after.trips)
-        now = self._board.now()
-        if after.is_paused(now) and not before.is_paused(now):
-            log.warning("gate.paused", host=self.name, seconds=round(after.paused_until - now, 1))
-
-
-def _fold(changes: tuple[Transition, ...], state: GateState, now: float) -> GateState:
-    for change in changes:
-        state = change(state, now)
-    return state
+            await self.known.see(states.claim_probe(token, self._policy))

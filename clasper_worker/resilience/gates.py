@@ -140,7 +140,7 @@ class Gates:
         if self._loop.time() < self._unreachable_until:
             self._read_at = self._loop.time()
             return
-        gates = [(gate, gate.version) for gate in self._gates.values()]
+        gates = [(gate, gate.known.version) for gate in self._gates.values()]
         try:
             async with asyncio.timeout(_STORE_TIMEOUT_SECONDS):
                 found: Reading = await self._store.read([gate.name for gate, _ in gates])
@@ -151,7 +151,7 @@ class Gates:
         self._note_time(found.now)
         self._read_at = self._loop.time()
         for (gate, version), state in zip(gates, found.states, strict=True):
-            gate.learn(state, version)
+            gate.known.learn(state, version)
 
     def _note_time(self, now: float) -> None:
         self._offset = now - self._loop.time()

@@ -1,4 +1,4 @@
-"""Where the gates' states lie: in Redis for all workers, or in one process.
+"""Where the gates' states lie: in Redis, for all workers.
 
 A change is a pure function. Redis only compares and swaps, so that its rules stand in one place
 (``state``), and tells the time, so that the workers' clocks need not agree.
@@ -6,14 +6,14 @@ A change is a pure function. Redis only compares and swaps, so that its rules st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from clasper_worker.resilience.state import CLEAR, GateState, Transition, decode, encode
+from clasper_worker.resilience.state import GateState, Transition, decode, encode
 
 PREFIX = "clasper:gate:"
 _TTL_MILLISECONDS = 600_000  # longer than anything that a state says matters
@@ -66,29 +66,6 @@ class StateStore(Protocol):
     async def update(self, name: str, change: Transition) -> Change:
         """Apply a change to a gate's state, in one step as all others see it."""
         ...
-
-
-class MemoryStore:
-    """States of one process, or of a test's several workers.
-
-    Args:
-        clock: seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._states: dict[str, GateState] = {}
-
-    async def read(self, names: Sequence[str]) -> Reading:
-        """See `StateStore.read`."""
-        return Reading(tuple(self._states.get(name, CLEAR) for name in names), self._clock())
-
-    async def update(self, name: str, change: Transition) -> Change:
-        """See `StateStore.update`."""
-        now = self._clock()
-        before = self._states.get(name, CLEAR)
-        after = self._states[name] = change(before, now)
-        return Change(before, after, now)
 
 
 class RedisStore:

@@ -9,11 +9,11 @@ from fastapi import Depends, FastAPI
 
 from clasper_worker import __version__
 from clasper_worker.settings import Settings
-from clasper_worker.shim.auth import DaemonKey
+from clasper_worker.shim.auth import DESCRIBED_KEY, DaemonKey
 from clasper_worker.shim.compact import compact_routes
 from clasper_worker.shim.health import health_routes
 from clasper_worker.shim.job_routes import job_routes
-from clasper_worker.shim.problems import install_problem_answers
+from clasper_worker.shim.problems import ANY_ERROR, install_problem_answers
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.shim.workspace_routes import workspace_routes
@@ -38,9 +38,12 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
         version=__version__,
         description="Enqueue agent turns and follow them. Every error is `{error, code, details}`.",
         lifespan=lifespan,
+        responses=ANY_ERROR,
     )
     install_problem_answers(app)
     keyed = [Depends(DaemonKey(settings.daemon_api_keys))]
+    if settings.daemon_api_keys:
+        keyed.append(Depends(DESCRIBED_KEY))
     app.include_router(send_routes(services), dependencies=keyed)
     app.include_router(job_routes(services), dependencies=keyed)
     app.include_router(compact_routes(services), dependencies=keyed)

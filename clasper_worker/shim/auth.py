@@ -6,12 +6,15 @@ import hmac
 import ipaddress
 
 from fastapi import Request
+from fastapi.security import APIKeyHeader
 
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings
 from clasper_worker.shim.problems import ApiProblem
 
 _HEADERS = ("X-Agent-Daemon-Key", "X-Daemon-Key")
+DESCRIBED_KEY = APIKeyHeader(name=_HEADERS[0], scheme_name="DaemonKey", auto_error=False)
+"""A dependency that checks nothing: it has the OpenAPI name the header."""
 
 
 class DaemonKey:

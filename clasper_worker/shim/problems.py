@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from clasper_worker.errors import (
@@ -20,6 +22,26 @@ _STATUS: dict[type[ClasperError], int] = {
     ConfigurationError: 500,
     StateUnavailableError: 503,
 }
+
+
+class Problem(BaseModel):
+    """An error as the OpenAPI describes it.
+
+    Attributes:
+        error: what is wrong and what to do, for people.
+        code: the same for programs, such as ``invalid_request``.
+        details: more of it, such as ``fields``.
+    """
+
+    error: str
+    code: str
+    details: dict[str, Any]
+
+
+ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "default": {"model": Problem, "description": "An error"}
+}
+"""For ``responses`` of all routes; without it FastAPI describes a 422 that is never answered."""
 
 
 class ApiProblem(Exception):  # noqa: N818 - an answer, not a fault
@@ -51,6 +73,17 @@ def _answer_http(_: Request, exc: Exception) -> JSONResponse:
     return JSONResponse(body, status_code=exc.status_code, headers=exc.headers)
 
 
+def _answer_invalid(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)  # noqa: S101 - registered for this type
+    fields = [
+        {"field": ".".join(str(part) for part in error["loc"][1:]), "problem": error["msg"]}
+        for error in exc.errors()
+    ]
+    text = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
+    body = {"error": text, "code": "invalid_request", "details": {"fields": fields}}
+    return JSONResponse(body, status_code=400)
+
+
 def _answer_fault(_: Request, exc: Exception) -> JSONResponse:
     body = {"error": "An unexpected fault", "code": "unexpected", "details": {}}
     del exc
@@ -62,4 +95,5 @@ def install_problem_answers(app: FastAPI) -> None:
     app.add_exception_handler(ApiProblem, _answer_problem)
     app.add_exception_handler(ClasperError, _answer_ours)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_fault)

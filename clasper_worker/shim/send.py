@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from clasper_worker.client import TURN_QUEUE
@@ -17,8 +18,21 @@ from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome, failure_status
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.turn.request import SendRequest, parse_send_request
+from clasper_worker.turn.result import TurnResult
 
 MAX_WAIT_SECONDS = 600.0
+
+
+class Queued(BaseModel):
+    """The answer for a turn that has not ended, as the OpenAPI describes it."""
+
+    status: Literal["queued"]
+    job_id: str
+    turn_id: str
+    status_url: str
+    events_url: str
+
+
 _BODY = {
     "requestBody": {
         "required": True,
@@ -34,6 +48,10 @@ def send_routes(services: ShimServices) -> APIRouter:
     @router.post(
         "/api/agents/send",
         status_code=202,
+        responses={
+            202: {"model": Queued, "description": "It was enqueued"},
+            200: {"model": TurnResult, "description": "It was waited for, and ended well"},
+        },
         summary="Enqueue one agent turn",
         openapi_extra=_BODY,
         response_model=None,

@@ -12,10 +12,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 
 from clasper_worker.concurrency.task import CoroutineTask
-from clasper_worker.errors import (
-    ClasperError,
-    UnexpectedError,
-)
+from clasper_worker.errors import ClasperError, UnexpectedError
 from clasper_worker.redaction import redacted
 from clasper_worker.turn.identity import TurnIdentity
 

@@ -8,9 +8,7 @@ from typing import Any
 import structlog
 
 from clasper_worker.celery import app
-from clasper_worker.errors import (
-    BackendError,
-)
+from clasper_worker.errors import BackendError
 from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
 from clasper_worker.jobs.notification import NotificationKey
 from clasper_worker.tasks.base import ClasperTask, typed_errors

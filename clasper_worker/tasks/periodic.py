@@ -12,11 +12,7 @@ from celery.exceptions import Ignore
 
 from clasper_worker.broker.delivery import TurnDelivery
 from clasper_worker.celery import app
-from clasper_worker.errors import (
-    LaneFullError,
-    LeaseLostError,
-    SessionBusyError,
-)
+from clasper_worker.errors import LaneFullError, LeaseLostError, SessionBusyError
 from clasper_worker.jobs.agents import Agent
 from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
 from clasper_worker.jobs.standup import StandupRules, run_standup

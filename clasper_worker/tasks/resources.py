@@ -26,27 +26,21 @@ async def _open_outbox() -> Outbox:
     return Outbox(lambda delivery: publish(app, delivery))
 
 
-RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
-COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
-OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
-
-
 async def _open_doom() -> Doom:
     return Doom(open_schedule(get_settings()))
-
-
-DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 
 
 async def _open_groups() -> Groups:
     return Groups(open_schedule(get_settings()))
 
 
-GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
-
-
 async def _open_jobs() -> Jobs:
     return Jobs.open(get_settings())
 
 
+RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
+COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
+OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
+DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
+GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
 JOBS: LoopLocal[Jobs] = LoopLocal(_open_jobs, close=Jobs.close)

@@ -8,9 +8,7 @@ import structlog
 
 from clasper_worker.broker.delivery import TurnDelivery
 from clasper_worker.celery import app
-from clasper_worker.errors import (
-    WebhookUnavailableError,
-)
+from clasper_worker.errors import WebhookUnavailableError
 from clasper_worker.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask, typed_errors
 from clasper_worker.tasks.resources import COURIER, DOOM

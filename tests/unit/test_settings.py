@@ -62,6 +62,7 @@ def test_a_bad_value_names_its_variable_and_does_not_show_it(
     assert "CLASPER_PORT" in str(caught.value)
     assert "BACKEND_URL: " in str(caught.value)
     assert "hunter2" not in str(caught.value)
+    assert "BACKEND_URL: must start with http:// or https://" in str(caught.value)
 
 
 def test_secrets_do_not_show(cwd: Path) -> None:
@@ -92,6 +93,29 @@ def test_a_certificate_is_checked_unless_the_url_says_otherwise(
 ) -> None:
     for name in ("celery_broker_url", "celery_result_backend", "clasper_redis_url"):
         assert getattr(load_settings(**{name: given}), name) == kept
+
+
+@pytest.mark.parametrize("url", ["http://r:1", "localhost:6379", "redis.example", "rediz://r"])
+def test_a_broker_that_nothing_speaks_to_is_refused_by_name(cwd: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"CELERY_BROKER_URL: must start with redis://"):
+        load_settings(celery_broker_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://",
+        "amqp://r//",
+        "pyamqp://r",
+        "amqps://r",
+        "redis+socket:///run/redis.sock",
+        "sentinel://a:1/0;sentinel://b:1/0",
+        "some.package:Transport://r",
+        "sqla+sqlite:///x.db",
+    ],
+)
+def test_whatever_kombu_speaks_may_be_the_broker(cwd: Path, url: str) -> None:
+    assert load_settings(celery_broker_url=url).celery_broker_url == url
 
 
 def test_the_env_example_explains_every_variable_and_no_other() -> None:

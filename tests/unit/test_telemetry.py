@@ -11,6 +11,7 @@ import stamina
 import structlog
 from stamina.instrumentation import set_on_retry_hooks
 
+from clasper_worker.errors import BackendUnavailableError
 from clasper_worker.settings import Settings
 from clasper_worker.telemetry import configure_logging
 
@@ -109,3 +110,22 @@ def test_a_retry_is_told_without_what_the_error_quotes(
     told = json.loads(line)
     assert (told["event"], told["error"], told["number"]) == ("retry.scheduled", "ValueError", 1)
     assert "secret" not in line
+
+
+class _TryAgain(Exception):  # noqa: N818 - a signal, as the transport has one
+    error = BackendUnavailableError("The backend answered 503 to GET /x")
+
+
+def test_a_retry_tells_our_own_error_by_its_code_and_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings_of(clasper_log_format="json"))
+    for attempt in stamina.retry_context(on=_TryAgain, wait_initial=0, wait_jitter=0):
+        with attempt:
+            if attempt.num == 1:
+                raise _TryAgain
+    told = json.loads(output.getvalue())
+    assert told["error"] == "backend_unavailable"
+    assert told["reason"] == "The backend answered 503 to GET /x"

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import redis
 
-from clasper_worker.broker.schedule import Delivery, Schedule, ScheduleRules
+from clasper_worker.broker.answers import Delivery
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.client import ClasperClient
-from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from clasper_worker.local_stack.redis_server import RunningRedis
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 
@@ -41,14 +43,6 @@ class Site:
 
     def state(self, job: str) -> str:
         return str(self.client.app.backend.get_task_meta(job, cache=False)["status"])
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RunningRedis]:
-    if find_redis() is None:
-        pytest.skip("no Redis server here: install redis-server")
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from tests.chaos.workers import Nursery
-from tests.integration.turn.conftest import Processes, run_processes, until
+from tests.integration.turn.conftest import Processes, run_processes
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.burials import Burials
-from clasper_worker.broker.schedule import Burial, open_schedule
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.jobs.dispatch import GIVEN_UP_SECONDS
 from clasper_worker.jobs.metrics import counted
 from clasper_worker.jobs.notification import NotificationKey

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from clasper_worker.broker.answers import Delivery
 from clasper_worker.broker.cancel import CancelledJob, Canceller
 from clasper_worker.broker.dead_letters import DeadLetters
 from clasper_worker.broker.queued import take_from_queues
 from clasper_worker.broker.revoked import RevokedJobs
-from clasper_worker.broker.schedule import Delivery, open_schedule
+from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.cli import cli
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import get_settings

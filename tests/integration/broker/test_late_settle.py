@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -11,22 +10,17 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from clasper_worker.broker.leases import LeaseKeeper
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.unit.broker.turns import Broker
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
 DEADLINE = 30.0
 LEASE = 1.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from clasper_worker.sentinel import SentinelMaster, blocking_client, options_for
 from clasper_worker.settings import Settings
 from clasper_worker.state import State, StateScript, redis_client
 from tests.chaos.workers import Nursery
-from tests.integration.turn.conftest import Processes, free_port, run_processes, until
+from tests.integration.turn.conftest import Processes, free_port, run_processes
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

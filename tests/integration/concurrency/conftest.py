@@ -14,6 +14,7 @@ from celery import Celery
 
 from tests.chaos.workers import Nursery
 from tests.integration.forked import Forked
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for pool_harness, which tests and fixtures share
@@ -31,7 +32,6 @@ from pool_harness import (  # noqa: E402
     Worker,
     celery_environment,
     redis_executable,
-    until,
 )
 
 

@@ -9,34 +9,23 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from celery import Celery
 from celery.events import EventReceiver
 from celery.states import READY_STATES
 
 from tests.integration.forked import Forked
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
-DEADLINE = 40.0  # seconds until a condition that does not come true fails its test
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Poll until ``condition()`` is true, and return what it is; fail the test if it never is."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"never came true: {what or condition}")
+DEADLINE = 40.0  # seconds for what waits otherwise than by `until`
 
 
 def redis_executable() -> str | None:

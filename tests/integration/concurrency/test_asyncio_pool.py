@@ -16,7 +16,9 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from celery.states import READY_STATES
-from pool_harness import Events, Find, Notes, RedisServer, Send, StartWorker, Worker, until
+from pool_harness import Events, Find, Notes, RedisServer, Send, StartWorker, Worker
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

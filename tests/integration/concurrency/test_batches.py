@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import pytest
 from celery import group
-from pool_harness import Events, Find, Notes, RedisServer, Send, StartWorker, Worker, until
+from pool_harness import Events, Find, Notes, RedisServer, Send, StartWorker, Worker
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

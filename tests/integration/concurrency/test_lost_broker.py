@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pool_harness import Notes, RedisServer, Send, StartWorker, until
+from pool_harness import Notes, RedisServer, Send, StartWorker
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from pool_harness import Notes, Send, StartWorker, Worker, until
+from pool_harness import Notes, Send, StartWorker, Worker
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

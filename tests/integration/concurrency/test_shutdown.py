@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
-from pool_harness import DEADLINE, Notes, RedisServer, Send, Sent, StartWorker, Worker, until
+from pool_harness import DEADLINE, Notes, RedisServer, Send, Sent, StartWorker, Worker
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

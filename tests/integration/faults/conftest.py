@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,10 @@ from celery.result import AsyncResult
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.chaos.workers import Nursery
 from tests.integration.forked import Forked
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
-DEADLINE = 60.0
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Poll until it is true, and return what it is."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"never came true: {what or condition}")
 
 
 class Site:

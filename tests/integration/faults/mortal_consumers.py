@@ -16,7 +16,8 @@ import redis
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
 from tests.unit.broker.turns import message
 

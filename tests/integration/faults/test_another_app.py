@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from celery.result import AsyncResult
 
-from tests.integration.faults.conftest import Site, until
+from tests.integration.faults.conftest import Site
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

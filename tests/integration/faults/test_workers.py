@@ -7,10 +7,12 @@ import signal
 
 import pytest
 
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.errors import DeadLetterError
-from tests.integration.faults.conftest import Site, until
+from tests.integration.faults.conftest import Site
 from tests.unit.broker.turns import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.workers import Nursery
 from tests.integration.turn import conftest as turns
+from tests.waiting import until
 
 Until = Callable[[Callable[[], Any], str], None]
 
@@ -25,6 +26,6 @@ def wait_until(processes: turns.Processes) -> Until:
 
     def wait(condition: Callable[[], Any], what: str) -> None:
         log: Path | None = next(reversed(logs.values()), None)
-        turns.until(lambda: bool(condition()), what, log)
+        until(lambda: bool(condition()), what, log)
 
     return wait

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from clasper_worker.local_stack.probes import WorkerAnswers
 from clasper_worker.local_stack.redis_binary import RedisBinary, find_redis
 from clasper_worker.local_stack.redis_server import RunningRedis, answers_ping, start_redis
 from clasper_worker.settings import load_settings
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
@@ -27,15 +26,6 @@ pytestmark = [
 
 def client_of(server: RunningRedis) -> redis.Redis:
     return redis.Redis.from_url(server.url, decode_responses=True)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def exists(pid: int) -> bool:
@@ -99,7 +89,7 @@ def test_it_ends_with_a_process_that_is_killed() -> None:
         assert exists(pid)
         owner.send_signal(signal.SIGKILL)
 
-    assert eventually(lambda: not exists(pid))
+    until(lambda: not exists(pid))
 
 
 def test_a_port_in_use_is_an_error_that_names_it() -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from clasper_worker.errors import StackError
 from clasper_worker.local_stack.guard import Guard
 from clasper_worker.local_stack.process import Layer, ProcessSpec
 from clasper_worker.local_stack.supervisor import Supervisor
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -108,12 +109,6 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

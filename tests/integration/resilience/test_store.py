@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,12 +10,14 @@ import pytest
 
 from clasper_worker.local_stack.redis_server import find_redis, start_redis
 from clasper_worker.resilience import state as states
-from clasper_worker.resilience.gate import HostGate, Outcome
+from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import Outcome
 from clasper_worker.resilience.state import CLEAR, GateState
 from clasper_worker.resilience.store import PREFIX, RedisStore, StoreError
 from clasper_worker.state import redis_client
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 POLICY = GatePolicy(failures=1, cooldown=0.3, max_cooldown=0.3)
@@ -39,17 +41,11 @@ async def store_at(url: str) -> AsyncIterator[RedisStore]:
         await client.aclose()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what others do sets no event of ours
-            await asyncio.sleep(0.01)
-
-
 async def report(gate: HostGate, outcome: Outcome) -> None:
     """One request with this outcome, and what it told shared."""
     async with gate.passage(gate.patience()) as passage:
         passage.report(outcome)
-    await until(lambda: not gate._unshared)
+    await eventually(lambda: not gate.known._unshared)
 
 
 async def test_changes_made_at_the_same_time_are_all_kept(redis_url: str) -> None:
@@ -92,7 +88,7 @@ async def test_what_one_worker_saw_the_other_knows_and_one_of_them_probes(redis_
         await boards[1].refresh(0)
         assert other.state.is_open
         turns = [asyncio.create_task(request(gate)) for gate in (one, other) for _ in range(5)]
-        await until(lambda: len(probes) == 1)
+        await eventually(lambda: len(probes) == 1)
         for board in boards:
             await board.refresh(0)
         assert len(probes) == 1

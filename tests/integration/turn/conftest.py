@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,10 @@ from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from tests.chaos.workers import Nursery
 from tests.integration.forked import Forked
+from tests.waiting import until
 
 REPO = Path(__file__).parents[3]
 SECRET = "a-secret-of-at-least-32-characters"
-START_SECONDS = 120.0
 
 
 def free_port() -> int:
@@ -36,15 +36,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def until(condition: Callable[[], bool], what: str, log: Path | None = None) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            tail = log.read_text(errors="replace")[-4000:] if log else ""
-            pytest.fail(f"not within {START_SECONDS:g} s: {what}\n{tail}")
-        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

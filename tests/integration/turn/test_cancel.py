@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from clasper_worker.broker.cancel import CancelledJob, Canceller
-from tests.integration.turn.conftest import until
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,7 +10,8 @@ import pytest
 from clasper_worker.broker.dead_letters import DeadLetter, DeadLetters
 from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.settings import Settings
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import answers, free_port
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.turn.conftest import until
 from tests.integration.turn.test_cancel import SlowBackend
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

@@ -8,7 +8,8 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from clasper_worker.turn.limits import TIMED_OUT_TEXT
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import answers, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.integration.turn.conftest import free_port, until
+from tests.integration.turn.conftest import free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 TURNS = 100

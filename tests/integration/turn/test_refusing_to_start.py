@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.turn.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import answers, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

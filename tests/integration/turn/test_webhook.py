@@ -15,7 +15,7 @@ from clasper_worker.turn.request import RequestLimits
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.webhooks.payload import completed, ended_turn
 from clasper_worker.webhooks.signature import verify_signature
-from tests.integration.turn.conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.turn.conftest import answers, free_port, until
+from tests.integration.turn.conftest import answers, free_port
 from tests.integration.turn.test_webhook import delivered, expected_delivery, receiving
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 WEBHOOKS = "clasper.webhooks"

@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from clasper_worker.broker.cancel import Canceller
-from tests.integration.turn.conftest import until
 from tests.integration.turn.test_webhook import ALLOWING, Receiver, receiving
 from tests.unit.broker.turns import message
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,

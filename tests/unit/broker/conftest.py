@@ -9,16 +9,8 @@ import pytest
 import redis
 
 from clasper_worker.local_stack.fake_redis import complete_scripting
-from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from clasper_worker.local_stack.redis_server import RunningRedis
 from tests.unit.broker.turns import Broker
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RunningRedis]:
-    if find_redis() is None:
-        pytest.skip("no Redis server here: install redis-server")
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture

@@ -11,19 +11,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from clasper_worker.broker.answers import Burial, Exchanged, Renewal
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
-from clasper_worker.broker.schedule import Burial, Exchanged, Renewal
+from tests.waiting import until
 
-DEADLINE = 20.0
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
 LONG = 600.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 class ScriptedSchedule:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.broker.schedule import ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of, jobs_of, message
 
 # Intake

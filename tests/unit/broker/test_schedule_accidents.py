@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from clasper_worker.broker.schedule import ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of, jobs_of, message
 
 

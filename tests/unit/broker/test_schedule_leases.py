@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clasper_worker.broker.schedule import ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of, jobs_of, message
 
 
@@ -122,7 +122,7 @@ def test_a_group_is_buried_one_by_one(broker: Broker) -> None:
 def test_the_oldest_dead_letters_go_when_there_are_too_many(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clasper_worker.broker.schedule._DEAD_LETTERS", 2)
+    monkeypatch.setattr("clasper_worker.broker.rules._DEAD_LETTERS", 2)
     for number in range(4):
         broker.push(b"junk %d" % number)
         (burial,) = broker.take().buried

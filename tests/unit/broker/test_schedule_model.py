@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from clasper_worker.broker.schedule import Burial, Delivery, Exchanged, ScheduleRules
+from clasper_worker.broker.answers import Burial, Delivery, Exchanged
+from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of
 
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic")

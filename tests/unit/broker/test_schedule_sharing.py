@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from clasper_worker.broker.schedule import Delivery, ScheduleRules
+from clasper_worker.broker.answers import Delivery
+from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import QUEUES, Broker, job_of, jobs_of, message
 
 BACKLOG = 1000

@@ -14,7 +14,8 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from clasper_worker.broker.leases import LeaseKeeper
-from clasper_worker.broker.schedule import Schedule, ScheduleRules
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
 from clasper_worker.local_stack.redis_server import RedisBinary, RunningRedis, start_redis
 from tests.unit.broker.turns import QUEUES, Broker, message

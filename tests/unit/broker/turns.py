@@ -12,7 +12,9 @@ from typing import Any
 
 import redis
 
-from clasper_worker.broker.schedule import Delivery, Exchanged, Schedule, ScheduleRules
+from clasper_worker.broker.answers import Delivery, Exchanged
+from clasper_worker.broker.rules import ScheduleRules
+from clasper_worker.broker.schedule import Schedule
 
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
 _numbers = itertools.count()

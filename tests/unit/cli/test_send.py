@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from clasper_worker.cli import cli
-from clasper_worker.errors import ClasperError, ConfigurationError, InvalidRequestError
+from clasper_worker.errors import ClasperError, ConfigurationError
 from clasper_worker.settings import get_settings
 
 
@@ -22,10 +22,11 @@ def error_of(*arguments: str) -> ClasperError:
     return result.exception
 
 
-def test_no_user_is_named_as_the_missing_field() -> None:
+def test_without_a_user_the_option_and_the_variable_are_named() -> None:
     error = error_of("Hello")
-    assert isinstance(error, InvalidRequestError)
-    assert "user_id" in str(error)
+    assert isinstance(error, ConfigurationError)
+    assert "--user" in str(error)
+    assert error.details["variable"] == "USER_ID"
 
 
 def test_http_without_an_address_names_the_variable() -> None:

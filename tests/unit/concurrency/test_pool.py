@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +17,7 @@ from hypothesis import strategies as st
 from clasper_worker.concurrency.job import Job
 from clasper_worker.concurrency.pool import TaskPool
 from clasper_worker.concurrency.task import CoroutineTask
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.001)
-    pytest.fail("never came true")
+from tests.waiting import until
 
 
 @dataclass

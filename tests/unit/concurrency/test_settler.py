@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,15 +19,7 @@ from clasper_worker.concurrency.results import AtomicRedisBackend, StateWrite
 from clasper_worker.concurrency.settler import Settled, Settler
 from clasper_worker.concurrency.settling import settling
 from clasper_worker.concurrency.task import CoroutineTask
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.001)
-    pytest.fail("never came true")
+from tests.waiting import until
 
 
 class _Backend(AtomicRedisBackend):

@@ -250,7 +250,7 @@ def test_a_rate_limit_is_waited_out_by_all_as_its_answer_says(
         one, other = (model_answering(handler, gate=worker.gate) for worker in workers)
         first = asyncio.create_task(one.complete(HELLO))
         shared = workers[0].gate
-        while not shared.is_blocked or shared._unshared:  # noqa: ASYNC110 - it has no event
+        while not shared.is_blocked or shared.known._unshared:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.001)
         await asyncio.gather(first, *(other.complete(HELLO) for _ in range(10)))
         for worker in workers:

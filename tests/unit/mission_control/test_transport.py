@@ -235,3 +235,21 @@ def test_a_backend_that_stays_away_is_unavailability_with_the_last_answers_statu
         return caught.value
 
     assert run_virtually(main()).details["status"] == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/api/mission-control/messages", "leave history out of the features"),
+        ("/api/mission-control/notifications", "leave notifications out of the features"),
+        ("/api/mission-control/tasks", None),
+    ],
+)
+async def test_a_feature_that_is_told_of_and_not_offered_is_named(
+    path: str, told: str | None
+) -> None:
+    transport = transport_answering(lambda _: httpx2.Response(404))
+    with pytest.raises(errors.BackendNotFoundError) as caught:
+        await get(transport, path)
+    assert (told or "") in str(caught.value)
+    assert ("features" in str(caught.value)) is (told is not None)

@@ -12,7 +12,7 @@ from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 DATA = Path(__file__).parents[3] / "benchmarks" / "data" / "retrieval.yaml"
 
 
-@pytest.mark.parametrize(("part", "at_least"), [("messages", 0.7), ("held_out", 0.85)])
+@pytest.mark.parametrize(("part", "at_least"), [("messages", 0.7), ("later_messages", 0.85)])
 def test_most_wanted_skills_are_among_the_best_five(
     part: str,
     at_least: float,

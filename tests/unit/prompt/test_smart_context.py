@@ -1,6 +1,4 @@
-import asyncio
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from clasper_worker.prompt.embedding import EmbeddingError, unit_rows
 from clasper_worker.prompt.selection import SmartLimits
 from clasper_worker.prompt.smart_context import QUERY_REST_SECONDS, SmartContext
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from tests.waiting import eventually
 
 Snapshot = Callable[[Mapping[str, str | bytes]], WorkspaceSnapshot]
 
@@ -57,13 +56,6 @@ class MeaningEmbedder:
 
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"clasper_smart_context_{name}_total", labels) or 0.0
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

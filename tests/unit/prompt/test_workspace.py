@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from clasper_worker.errors import WorkspaceError
 from clasper_worker.prompt.skills import Host
 from clasper_worker.prompt.watcher import Watcher
 from clasper_worker.prompt.workspace import MAX_SETTLE_SEC, Workspace
+from tests.waiting import until
 
 GOOD = {"AGENTS.md": "rules", "SOUL.md": "soul"}
 
@@ -51,15 +51,6 @@ def soul(workspace: Workspace) -> str | None:
 def settle(workspace: Workspace) -> None:
     while workspace.look():
         pass
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_opening_a_folder_that_does_not_exist_says_how_to_make_one(tmp_path: Path) -> None:
@@ -232,7 +223,7 @@ def test_the_background_watcher_picks_up_an_edit(
 ) -> None:
     with Workspace.open(write(GOOD), host=host, watcher=watcher) as workspace:
         write({"SOUL.md": "edited"})
-        assert eventually(lambda: soul(workspace) == "edited")
+        until(lambda: soul(workspace) == "edited")
 
 
 def test_a_closed_workspace_is_watched_no_more_and_still_answers(
@@ -265,7 +256,7 @@ def test_readers_in_many_threads_never_see_a_mixture_of_two_versions(
     for version in range(5):
         write({"AGENTS.md": f"version {version}", "SOUL.md": f"version {version}"})
         settle(opened)
-    assert eventually(lambda: "version 4" in seen)
+    until(lambda: "version 4" in seen)
     stop.set()
     for thread in threads:
         thread.join()

@@ -12,11 +12,13 @@ from clasper_worker.resilience.calls import (
     call_persistently,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import HostGate, Patience
+from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.gates import Gates
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import Patience
 from clasper_worker.resilience.state import GateState, Transition
-from clasper_worker.resilience.store import Change, MemoryStore, Reading, StoreError
+from clasper_worker.resilience.store import Change, Reading, StoreError
+from clasper_worker.testing import MemoryStateStore
 
 URL = "http://host.test"
 _PACE = Pace(attempts=4, first_pause=0.5, longest_pause=8.0)
@@ -84,7 +86,7 @@ class SharedStore:
     """A memory store that takes time, counts its calls, and may be out of reach."""
 
     def __init__(self) -> None:
-        self._memory = MemoryStore(asyncio.get_running_loop().time)
+        self._memory = MemoryStateStore(asyncio.get_running_loop().time)
         self.reachable = True
         self.reads = 0
         self.updates = 0

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from clasper_worker.resilience.calls import NO_ANSWER, Pace, call_persistently, verdict_on_status
-from clasper_worker.resilience.gate import Patience
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import Patience
 from tests.unit.resilience.simulation import Host, HostError, SharedStore, Worker, at, judge
 from tests.unit.resilience.virtual_time import run_virtually
 

@@ -9,8 +9,9 @@ import structlog.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clasper_worker.resilience.gate import ANSWERED, GateClosedError, Outcome, Passage, Patience
+from clasper_worker.resilience.gate import Passage
 from clasper_worker.resilience.policy import GatePolicy
+from clasper_worker.resilience.request import ANSWERED, GateClosedError, Outcome, Patience
 from tests.unit.resilience.simulation import Host, HostError, Mood, SharedStore, Worker, at
 from tests.unit.resilience.virtual_time import run_virtually
 

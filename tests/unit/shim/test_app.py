@@ -229,6 +229,48 @@ async def test_the_api_describes_the_send_request_for_client_generators(
     assert "idempotency_key" in body["content"]["application/json"]["schema"]["properties"]
 
 
+async def test_the_api_describes_its_results_and_errors_as_they_are(
+    client: httpx2.AsyncClient,
+) -> None:
+    spec = (await client.get("/openapi.json")).json()
+    operations = [op for path in spec["paths"].values() for op in path.values()]
+    assert operations
+    for operation in operations:
+        assert "422" not in operation["responses"]
+        error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+        assert error == {"$ref": "#/components/schemas/Problem"}
+    assert sorted(spec["components"]["schemas"]["Problem"]["required"]) == [
+        "code",
+        "details",
+        "error",
+    ]
+    send = spec["paths"]["/api/agents/send"]["post"]["responses"]
+    result = send["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert "response" in spec["components"]["schemas"][result]["properties"]
+
+
+async def test_a_parameter_of_the_wrong_type_is_answered_as_any_other_error(
+    client: httpx2.AsyncClient,
+) -> None:
+    answer = await client.get("/health", params={"deep": "perhaps"})
+    assert answer.status_code == 400
+    body = answer.json()
+    assert (set(body), body["code"]) == ({"error", "code", "details"}, "invalid_request")
+    assert body["error"].startswith("deep: ")
+    assert body["details"]["fields"][0]["field"] == "deep"
+
+
+async def test_the_api_names_the_header_of_the_key_where_there_is_one(
+    settings_of: Callable[..., Settings],
+) -> None:
+    keyed = create_app(settings_of(agent_daemon_api_key="k" * 32)).openapi()
+    scheme = keyed["components"]["securitySchemes"]["DaemonKey"]
+    assert (scheme["in"], scheme["name"]) == ("header", "X-Agent-Daemon-Key")
+    assert keyed["paths"]["/api/agents/send"]["post"]["security"] == [{"DaemonKey": []}]
+    assert "security" not in keyed["paths"]["/health"]["get"]
+    assert "securitySchemes" not in create_app(settings_of()).openapi()["components"]
+
+
 def test_the_client_checks_before_it_sends(settings_of: Callable[..., Settings]) -> None:
     client = ClasperClient("memory://", "cache+memory://")
     from clasper_worker.errors import InvalidRequestError

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 WORKER = """
 import os, pathlib, signal, sys, time
@@ -62,13 +63,6 @@ class Group:
 
     def await_events(self, name: str, *events: str) -> None:
         until(lambda: self.events(name) == list(events))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "not within 30 s"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,99 @@
+"""What the scheduler's script answers, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+Verdict = Literal["", "busy", "lane_full", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, leased to whoever received this.
+
+    Attributes:
+        queue: the queue it was sent to.
+        token: names this delivery: what it is settled, released or refreshed by.
+        raw: the message as kombu encoded it.
+        verdict: why it must not run, else empty.
+        lapses: how many losses of workers it is blamed for: those in which no other message that
+            was lost with the worker had been blamed more often.
+        collected: the raw messages that are to be run with it as one turn.
+        is_redelivered: whether it was delivered before.
+    """
+
+    queue: str
+    token: str
+    raw: bytes = field(repr=False)
+    verdict: Verdict
+    lapses: int
+    collected: tuple[bytes, ...] = field(repr=False)
+    is_redelivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A message that became a dead letter, and whose caller is to be told so."""
+
+    letter_id: str
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What prolonging leases found.
+
+    Attributes:
+        lost: tokens of deliveries that are not the caller's any more.
+        cancelled: ids of jobs that are, and are to be stopped.
+    """
+
+    lost: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What a call of `Schedule.exchange` gave.
+
+    Attributes:
+        deliveries: messages to run.
+        interrupts: ids of the jobs that a newer turn of their session interrupts.
+        buried: messages that nobody could read.
+        more: whether another call would find more at once.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    interrupts: tuple[str, ...]
+    buried: tuple[Burial, ...]
+    more: bool
+
+    @classmethod
+    def of(cls, answer: Sequence[Any]) -> Self:
+        """Read the script's answer."""
+        deliveries, interrupts, buried, more = answer
+        return cls(
+            tuple(
+                Delivery(
+                    queue.decode(),
+                    token.decode(),
+                    raw,
+                    verdict.decode(),
+                    int(lapses),
+                    tuple(raws),
+                    bool(again),
+                )
+                for queue, token, raw, verdict, lapses, raws, again in deliveries
+            ),
+            tuple(job.decode() for job in interrupts),
+            burials_of(buried),
+            bool(more),
+        )
+
+
+def burials_of(found: Iterable[Sequence[bytes]]) -> tuple[Burial, ...]:
+    """Read the burials in an answer of the script."""
+    return tuple(Burial(*(part.decode() for part in parts)) for parts in found)

@@ -1,0 +1,80 @@
+-- From the stock lists into lanes.
+
+local function is_cancelled(job, turn)
+  if call('ZSCORE', P .. 'cancelled', job) then return true end
+  return turn ~= job and call('ZSCORE', P .. 'cancelled', turn)
+end
+
+local function admit(raw, queue)
+  local message = read(raw)
+  if not message then
+    bury(redis.sha1hex(raw .. now), raw, queue, '', '', 'not a message of Celery', 0)
+    return
+  end
+  local job, tag = message.headers.id, message.properties.delivery_tag
+  if exists(tag) then
+    tag = tag .. '+' .. call('INCR', P .. 'tick')
+  end
+  local tenant, lane, busy, turn, yields = route(message)
+  local verdict = ''
+  if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
+  local place = 0
+  if lane ~= '' then
+    local key = P .. 'lane:' .. lane
+    place = call('RPUSH', key, tag)
+    if place > 1 then
+      local policy = busy ~= '' and busy or how.busy
+      local head = call('LINDEX', key, 0)
+      local running = field(head, 'j', 'y', 'u')
+      -- A heartbeat is no reason to turn anybody away: it gives way to the first who comes.
+      local gives_way = running[2] and place == 2 and not yields
+      -- The same turn asked for again waits for its result; it neither stops nor is refused it.
+      local follows = running[3] == turn and not yields
+      if place - 1 > how.depth and not gives_way and not follows then verdict = 'lane_full' end
+      if policy == 'reject' and not gives_way and not follows then verdict = 'busy' end
+      if verdict ~= '' then
+        call('RPOP', key)
+        lane = ''
+      elseif (policy == 'interrupt' and not follows) or gives_way then
+        local interrupted = running[1]
+        if interrupted then
+          interrupts[#interrupts + 1] = interrupted
+          call('HSET', P .. 'message:' .. head, 'v', 'cancelled')  -- should its worker die first
+        end
+      end
+    end
+  end
+  if verdict ~= '' then tenant = '' end  -- it does nothing: no cap and no backlog delays its answer
+  call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
+    'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
+  if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
+  register(job, tag)
+  know(job, turn)
+  if lane ~= '' and place > 1 then return end
+  make_ready(tag, queue, tenant)
+end
+
+local INTAKE_BYTES = 262144  -- about 15 ms of Redis' time, which every client waits for
+
+local function intake(limit)
+  if limit <= 0 then return false end
+  -- A tenth of the limit is kept for each queue that follows: no backlog bars the others' way.
+  local left, bytes, more = limit, INTAKE_BYTES, false
+  for place, queue in ipairs(how.queues) do
+    if call('EXISTS', unpack(queue.keys)) > 0 then
+      call('SADD', P .. 'queues', queue.name)
+      local quota = math.max(left - math.floor(limit / 10) * (#how.queues - place), 1)
+      for _, key in ipairs(queue.keys) do
+        while quota > 0 do
+          local raw = call('RPOP', key)
+          if not raw then break end
+          admit(raw, queue.name)
+          quota, left, bytes = quota - 1, left - 1, bytes - #raw
+          if bytes <= 0 then quota = 0 end
+        end
+      end
+      more = more or quota <= 0
+    end
+  end
+  return more
+end

@@ -1,0 +1,68 @@
+-- What may run.
+
+local function know(job, turn)
+  if turn == job then return end
+  call('SADD', P .. 'turn-jobs:' .. turn, job)
+  call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember)
+end
+
+local function is_capped(tenant)
+  if tenant == '' then return false end
+  return tonumber(call('HGET', P .. 'inflight', tenant) or 0) >= how.cap
+end
+
+local function rotate(queue, tenant)
+  if is_capped(tenant) then
+    call('SADD', P .. 'capped', tenant)
+  elseif call('SADD', P .. 'rotating:' .. queue, tenant) == 1 then
+    call('RPUSH', P .. 'tenants:' .. queue, tenant)
+  end
+end
+
+local function make_ready(tag, queue, tenant, in_front)
+  call(in_front and 'LPUSH' or 'RPUSH', P .. 'ready:' .. queue .. ':' .. tenant, tag)
+  rotate(queue, tenant)
+end
+
+local function exists(tag) return call('EXISTS', P .. 'message:' .. tag) == 1 end
+
+local function register(job, tag)
+  if call('HSETNX', P .. 'jobs', job, tag) == 1 then return end
+  -- The job came again: as a retry does, or where a producer sent it twice.
+  local earlier = call('HGET', P .. 'jobs', job)
+  if exists(earlier) then call('HSET', P .. 'message:' .. tag, 'p', earlier) end
+  call('HSET', P .. 'jobs', job, tag)
+end
+
+local function forget(tag, job, turn)
+  local earlier = field(tag, 'p')[1]
+  call('DEL', P .. 'message:' .. tag)
+  if call('HGET', P .. 'jobs', job) ~= tag then return end  -- it came again, and that one is left
+  if earlier and exists(earlier) then
+    call('HSET', P .. 'jobs', job, earlier)
+    return
+  end
+  call('HDEL', P .. 'jobs', job)
+  if turn ~= job then call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember) end
+end
+
+local function advance(lane, tag)
+  -- The session's turn `tag` is over: the next may run.
+  if lane == '' then return end
+  local key = P .. 'lane:' .. lane
+  if call('LINDEX', key, 0) ~= tag then
+    call('LREM', key, 1, tag)
+    return
+  end
+  call('LPOP', key)
+  while true do
+    local following = call('LINDEX', key, 0)
+    if not following then return end
+    local about = field(following, 'q', 't')
+    if about[1] then
+      make_ready(following, about[1], about[2])
+      return
+    end
+    call('LPOP', key)  -- its message is gone: it must not bar the way for ever
+  end
+end

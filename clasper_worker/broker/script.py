@@ -1,0 +1,28 @@
+"""The text of the scheduler's script. Its parts lie in ``scheduler/``, a file for each idea."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+
+# Each uses functions of those before it: to Redis, and to Lua, they are one text.
+_PARTS = (
+    "base",
+    "base64",
+    "reading",
+    "dead_letters",
+    "ready",
+    "intake",
+    "lease",
+    "ending",
+    "lapsed",
+    "cancelling",
+    "operations",
+)
+
+
+@lru_cache(maxsize=1)
+def script_text() -> str:
+    """The whole script."""
+    folder = files("clasper_worker.broker").joinpath("scheduler")
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in _PARTS)
