@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clasper_worker.broker.schedule import Schedule, redis_answers
-from clasper_worker.broker.task_message import task_arguments
+from clasper_worker.broker.task_message import read_task_message
 
 
 def collected_requests(raws: Iterable[bytes]) -> list[dict[str, Any]]:
     """What the collected messages ask for: each ``{"job_id", "request"}``, in order of arrival."""
-    return [_request(json.loads(raw)) for raw in raws]
+    return [_request(raw) for raw in raws]
 
 
 class Groups:
@@ -43,5 +42,8 @@ class Groups:
             self._schedule.close()
 
 
-def _request(message: dict[str, Any]) -> dict[str, Any]:
-    return {"job_id": message["headers"]["id"], "request": task_arguments(message)}
+def _request(raw: bytes) -> dict[str, Any]:
+    message = read_task_message(raw)
+    if message is None or message.kwargs is None:
+        raise ValueError("a collected message cannot be read")
+    return {"job_id": message.job_id, "request": message.kwargs}

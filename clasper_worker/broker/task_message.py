@@ -63,25 +63,15 @@ def without_expiry(raw: bytes) -> str:
     return json.dumps(message)
 
 
-def task_arguments(message: Mapping[str, Any]) -> Any:
-    """The keyword arguments of a message as Celery sends it, decoded as far as the outermost JSON.
-
-    Raises:
-        Exception: its body cannot be read; of whatever kind.
-    """
-    body = message["body"]
-    if message["properties"].get("body_encoding") == "base64":
-        body = base64.b64decode(body)
-    compression = message["headers"].get("compression")
-    if compression:
-        body = decompress(body, compression)
-    _, kwargs, *_ = json.loads(body)
-    return kwargs
-
-
 def _kwargs(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
-        kwargs = task_arguments(message)
+        body = message["body"]
+        if message["properties"].get("body_encoding") == "base64":
+            body = base64.b64decode(body)
+        compression = message["headers"].get("compression")
+        if compression:
+            body = decompress(body, compression)
+        _, kwargs, *_ = json.loads(body)
     except Exception:  # noqa: BLE001 - every compression has errors of its own
         return None
     return kwargs if isinstance(kwargs, Mapping) else None
