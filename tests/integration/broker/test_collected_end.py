@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from kombu.message import Message
 
+from clasper_worker.broker.answers import Delivery
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
-from clasper_worker.broker.schedule import Delivery
 from clasper_worker.celery import app
 from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.turn_request import TurnRequest
