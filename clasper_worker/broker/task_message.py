@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from kombu.compression import decompress
 
 from clasper_worker.turn.identity import turn_id_for
 
@@ -67,8 +68,11 @@ def _kwargs(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
         body = message["body"]
         if message["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
+        compression = message["headers"].get("compression")
+        if compression:
+            body = decompress(body, compression)
         _, kwargs, *_ = json.loads(body)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError, binascii.Error):
+    except Exception:  # noqa: BLE001 - every compression has errors of its own
         return None
     return kwargs if isinstance(kwargs, Mapping) else None
 

@@ -8,8 +8,8 @@ from kombu.message import Message
 
 from clasper_worker.broker.answers import Delivery
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
-from clasper_worker.celery import app
 from clasper_worker.settings import get_settings
+from clasper_worker.tasks.send import send
 from clasper_worker.webhooks.turn_request import TurnRequest
 from tests.integration.broker.conftest import Site
 
@@ -42,7 +42,7 @@ def request_of(site: Site, delivery: Delivery) -> TurnRequest:
             COLLECTED_HEADER: [{"job_id": job, "request": arguments} for job in "bc"],
         },
     )
-    request = TurnRequest(message, app=site.client.app, task=app.tasks["clasper.send"])
+    request = TurnRequest(message, app=site.client.app, task=send)
     request._task.backend = site.client.app.backend
     return request
 

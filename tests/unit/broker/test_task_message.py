@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.compression import compress
 
+from clasper_worker.broker.collected import collected_requests
 from clasper_worker.broker.task_message import read_task_message, without_expiry
 from clasper_worker.turn.identity import turn_id_for
 
@@ -58,6 +60,26 @@ def test_no_message_makes_it_fail(body: Any, headers: Any, rest: Any) -> None:
     raw = json.dumps({"body": body, "headers": headers, "properties": rest}).encode()
     message = read_task_message(raw)
     assert message is None or isinstance(message.turn_id, str)
+
+
+def compressed(job: str, kwargs: dict[str, Any]) -> bytes:
+    """As a producer sends it that has set Celery's ``task_compression``."""
+    raw = json.loads(encoded(kwargs))
+    body, kind = compress(base64.b64decode(raw["body"]), "gzip")
+    raw["body"] = base64.b64encode(body).decode()
+    raw["headers"] |= {"id": job, "compression": kind}
+    return json.dumps(raw).encode()
+
+
+def test_a_compressed_body_is_read() -> None:
+    message = read_task_message(compressed("a", {"user_id": "u"}))
+    assert message is not None
+    assert message.kwargs == {"user_id": "u"}
+
+
+def test_a_compressed_message_can_be_collected() -> None:
+    request = {"user_id": "u", "message": "Hi"}
+    assert collected_requests([compressed("a", request)]) == [{"job_id": "a", "request": request}]
 
 
 def test_peoples_text_is_not_in_its_repr() -> None:
