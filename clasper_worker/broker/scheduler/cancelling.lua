@@ -11,6 +11,22 @@ local function put_back(members, lane, tag)
   end
 end
 
+local function strike_off(tag, lane)
+  -- It runs with no other message any more, also if it should come again under the same tag.
+  local head = call('LINDEX', P .. 'lane:' .. lane, 0)
+  local group = head and field(head, 'g')[1]
+  if not group then return end
+  local left = {}
+  for _, member in ipairs(cjson.decode(group)) do
+    if member ~= tag then left[#left + 1] = member end
+  end
+  if #left > 0 then
+    call('HSET', P .. 'message:' .. head, 'g', cjson.encode(left))
+  else
+    call('HDEL', P .. 'message:' .. head, 'g')
+  end
+end
+
 local function withdraw_waiting(tag, job)
   local about = field(tag, 'q', 't', 's', 'u', 'g', 'raw')
   if not about[1] then
@@ -19,6 +35,7 @@ local function withdraw_waiting(tag, job)
   end
   call('LREM', P .. 'ready:' .. about[1] .. ':' .. about[2], 1, tag)
   call('LREM', P .. 'suspects', 1, tag)
+  if about[3] ~= '' then strike_off(tag, about[3]) end
   put_back(about[5] and cjson.decode(about[5]) or {}, about[3], tag)  -- they are to run without it
   forget(tag, job, about[4])
   advance(about[3], tag)

@@ -55,6 +55,23 @@ def test_a_collected_one_leaves_the_turn_that_it_was_to_be_run_with(broker: Brok
     assert broker.left() == set()
 
 
+def test_a_collected_one_that_left_and_is_replayed_is_not_ended_with_the_turn(
+    broker: Broker,
+) -> None:
+    for job in "abc":
+        broker.send(job, metadata={"busy": "collect"})
+    head = broker.take_one()
+    assert broker.schedule().withdraw("b") == "withdrawn"
+    delivery = broker.take_one()
+    (letter,) = broker.schedule().bury(delivery.token, "a reason")
+    assert broker.schedule().replay(letter.letter_id) == "replayed"
+    broker.take(0)
+    (replayed,) = broker.take(settled=[head.token]).deliveries
+    assert (job_of(replayed), replayed.verdict) == ("b", "")
+    broker.take(0, settled=[replayed.token])
+    assert broker.left() == set()
+
+
 def test_one_that_is_to_stop_and_lost_its_worker_leaves_its_lane(broker: Broker) -> None:
     broker.send("a")
     broker.send("b")
