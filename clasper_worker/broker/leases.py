@@ -85,6 +85,7 @@ class LeaseKeeper:
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
         self._left: list[str] = []
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -165,9 +166,11 @@ class LeaseKeeper:
             logger.warning("what an exchange found was not passed on: %s", type(exc).__name__)
 
     def _tell(self, buried: tuple[Burial, ...]) -> None:
-        told = tuple(one for one in self._on_buried(buried) if one.job_id)
-        if told:
-            self._schedule.told(told)
+        # One thread at a time: a burial that an exchange found comes up in the next pass as well.
+        with self._telling:
+            told = tuple(one for one in self._on_buried(buried) if one.job_id)
+            if told:
+                self._schedule.told(told)
 
     def _run(self) -> None:
         wait = 0.0

@@ -17,6 +17,7 @@ from tests.waiting import until
 
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
 LONG = 600.0
+_SECONDS = 60.0  # for another thread to go on
 
 
 class ScriptedSchedule:
@@ -346,3 +347,38 @@ def test_a_keeper_that_never_started_stops(make: Make) -> None:
 def test_a_lease_token_is_told_from_other_delivery_tags(tag: str, is_token: bool) -> None:
     assert is_lease_token(tag) is is_token
     assert not is_lease_token(1)  # type: ignore[arg-type]  # as other transports have
+
+
+def test_what_one_thread_tells_of_another_does_not_tell_of_meanwhile(
+    schedule: ScriptedSchedule,
+) -> None:
+    burial = Burial("letter", "job", "a reason")
+    telling, going_on, at_once, most = threading.Event(), threading.Event(), [0], [0]
+
+    def bury(burials: tuple[Burial, ...]) -> tuple[Burial, ...]:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        telling.set()
+        going_on.wait(_SECONDS)
+        at_once[0] -= 1
+        return burials
+
+    keeper = LeaseKeeper(
+        schedule,  # type: ignore[arg-type]
+        LONG,
+        on_lost=lambda _: None,
+        on_interrupt=lambda _: None,
+        on_cancelled=lambda _: None,
+        on_buried=bury,
+    )
+    found = Exchanged((), (), (burial,), more=False)
+    threads = [threading.Thread(target=keeper.report, args=(found,)) for _ in range(2)]
+    threads[0].start()
+    assert telling.wait(_SECONDS)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert schedule.noted == []
+    going_on.set()
+    for thread in threads:
+        thread.join(_SECONDS)
+    assert (most[0], len(schedule.noted)) == (1, 2)
