@@ -96,36 +96,36 @@ def test_ticks_that_go_well_are_not_told_and_those_that_fail_are(
     assert len(output.getvalue().splitlines()) == 2
 
 
+class _TryAgain(Exception):  # noqa: N818 - a signal, as the transport has one
+    error = BackendUnavailableError("The backend answered 503 to GET /x")
+
+
+def retried(monkeypatch: pytest.MonkeyPatch, settings: Settings, failure: Exception) -> str:
+    """What is logged of a retry."""
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    configure_logging(settings)
+    for attempt in stamina.retry_context(on=Exception, wait_initial=0, wait_jitter=0):
+        with attempt:
+            if attempt.num == 1:
+                raise failure
+    (line,) = output.getvalue().splitlines()
+    return line
+
+
 def test_a_retry_is_told_without_what_the_error_quotes(
     monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
 ) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stderr", output)
-    configure_logging(settings_of(clasper_log_format="json"))
-    for attempt in stamina.retry_context(on=ValueError, wait_initial=0, wait_jitter=0):
-        with attempt:
-            if attempt.num == 1:
-                raise ValueError("the provider answered: A secret word")
-    (line,) = output.getvalue().splitlines()
+    failure = ValueError("the provider answered: A secret word")
+    line = retried(monkeypatch, settings_of(clasper_log_format="json"), failure)
     told = json.loads(line)
     assert (told["event"], told["error"], told["number"]) == ("retry.scheduled", "ValueError", 1)
     assert "secret" not in line
 
 
-class _TryAgain(Exception):  # noqa: N818 - a signal, as the transport has one
-    error = BackendUnavailableError("The backend answered 503 to GET /x")
-
-
 def test_a_retry_tells_our_own_error_by_its_code_and_what_it_says(
     monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., Settings]
 ) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stderr", output)
-    configure_logging(settings_of(clasper_log_format="json"))
-    for attempt in stamina.retry_context(on=_TryAgain, wait_initial=0, wait_jitter=0):
-        with attempt:
-            if attempt.num == 1:
-                raise _TryAgain
-    told = json.loads(output.getvalue())
+    told = json.loads(retried(monkeypatch, settings_of(clasper_log_format="json"), _TryAgain()))
     assert told["error"] == "backend_unavailable"
     assert told["reason"] == "The backend answered 503 to GET /x"

@@ -28,6 +28,13 @@ def configured(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     get_settings.cache_clear()
 
 
+def take_group(site: Site) -> Delivery:
+    """The delivery of a job ``a`` with which ``b`` and ``c`` were collected."""
+    for job in "abc":
+        site.send(job, metadata={"busy": "collect"})
+    return site.take_one()
+
+
 def request_of(site: Site, delivery: Delivery) -> TurnRequest:
     """The request of a delivery of the job ``a`` with which ``b`` and ``c`` were collected."""
     arguments = {"user_id": "u1", "agent_role": "r", "message": "A secret word"}
@@ -50,9 +57,7 @@ def request_of(site: Site, delivery: Delivery) -> TurnRequest:
 @pytest.mark.parametrize("expired", [True, False])
 def test_those_of_a_turn_that_never_ran_run_by_themselves(configured: Site, expired: bool) -> None:
     site = configured
-    for job in "abc":
-        site.send(job, metadata={"busy": "collect"})
-    delivery = site.take_one()
+    delivery = take_group(site)
     assert len(delivery.collected) == 2
     request = request_of(site, delivery)
     reason = "expired" if expired else "revoked"
@@ -67,9 +72,7 @@ def test_one_that_waits_for_its_own_turn_again_does_not_end_with_the_one_that_wa
     configured: Site,
 ) -> None:
     site = configured
-    for job in "abc":
-        site.send(job, metadata={"busy": "collect"})
-    delivery = site.take_one()
+    delivery = take_group(site)
     request = request_of(site, delivery)
     assert site.schedule.part(delivery.token, ["c"]) == 1  # as a pool's child process does
     request._announce_revoked("terminated", True, 15, False)
@@ -82,9 +85,7 @@ def test_those_of_a_turn_that_another_worker_has_taken_over_end_with_that(
     configured: Site,
 ) -> None:
     site = configured
-    for job in "abc":
-        site.send(job, metadata={"busy": "collect"})
-    delivery = site.take_one()
+    delivery = take_group(site)
     request = request_of(site, delivery)
     site.take(0, released=[delivery.token])
     request._announce_revoked("terminated", True, 15, False)

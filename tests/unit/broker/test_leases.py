@@ -105,6 +105,20 @@ def make(schedule: ScriptedSchedule, told: Told) -> Iterator[Callable[[float], L
 Make = Callable[[float], LeaseKeeper]
 
 
+def keeper_that_calls(
+    told: Callable[[Any], Any], schedule: ScriptedSchedule, lease_seconds: float
+) -> LeaseKeeper:
+    """One that tells everything to the same function."""
+    return LeaseKeeper(
+        schedule,  # type: ignore[arg-type]
+        lease_seconds,
+        on_lost=told,
+        on_interrupt=told,
+        on_cancelled=told,
+        on_buried=told,
+    )
+
+
 def test_what_is_held_is_prolonged_again_and_again(make: Make, schedule: ScriptedSchedule) -> None:
     keeper = make(SOON)
     keeper.hold(["a#1", "b#2"], since=lease_time())
@@ -188,14 +202,7 @@ def test_an_error_of_who_is_told_does_not_end_the_keeping(
     def fail(_: object) -> Iterable[Burial]:
         raise ValueError("a fault of ours")
 
-    keeper = LeaseKeeper(
-        schedule,  # type: ignore[arg-type]
-        SOON,
-        on_lost=fail,
-        on_interrupt=fail,
-        on_cancelled=fail,
-        on_buried=fail,
-    )
+    keeper = keeper_that_calls(fail, schedule, SOON)
     if told_of == "lost":
         schedule.lost = {"a#1"}
     elif told_of == "cancelled":
@@ -292,14 +299,7 @@ def test_what_cannot_be_passed_on_does_not_keep_an_exchange_from_its_deliveries(
     def fail(_: object) -> Iterable[Burial]:
         raise RedisConnectionError("gone")
 
-    keeper = LeaseKeeper(
-        schedule,  # type: ignore[arg-type]
-        LONG,
-        on_lost=fail,
-        on_interrupt=fail,
-        on_cancelled=fail,
-        on_buried=fail,
-    )
+    keeper = keeper_that_calls(fail, schedule, LONG)
     keeper.report(Exchanged((), ("a",), (Burial("letter", "job", "a reason"),), more=False))
     assert schedule.noted == []
 
@@ -363,14 +363,7 @@ def test_what_one_thread_tells_of_another_does_not_tell_of_meanwhile(
         at_once[0] -= 1
         return burials
 
-    keeper = LeaseKeeper(
-        schedule,  # type: ignore[arg-type]
-        LONG,
-        on_lost=lambda _: None,
-        on_interrupt=lambda _: None,
-        on_cancelled=lambda _: None,
-        on_buried=bury,
-    )
+    keeper = keeper_that_calls(bury, schedule, LONG)
     found = Exchanged((), (), (burial,), more=False)
     threads = [threading.Thread(target=keeper.report, args=(found,)) for _ in range(2)]
     threads[0].start()
