@@ -47,8 +47,10 @@ class Burials:
             try:
                 if self._tell(burial):
                     told.append(burial)
-            except Exception:
-                logger.exception("could not tell of the dead letter %s", burial.letter_id)
+            except Exception as exc:  # noqa: BLE001 - the others are to be told of
+                # Without its text, which may quote the message.
+                reason = type(exc).__name__
+                logger.error("could not tell of dead letter %s: %s", burial.letter_id, reason)  # noqa: TRY400
         return told
 
     def _tell(self, burial: Burial) -> bool:

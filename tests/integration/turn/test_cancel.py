@@ -3,13 +3,14 @@
 import json
 import secrets
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import redis
 
 from clasper_worker.broker.cancel import CancelledJob, Canceller
+from tests.integration.turn.json_handler import JsonHandler
 from tests.waiting import until
 
 pytestmark = [
@@ -108,37 +109,22 @@ class SlowBackend(ThreadingHTTPServer):
         self.messages: list[Any] = []
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: SlowBackend
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         items = [{"id": "t", "title": "T", "status": "in_progress"}]
         features = {"tasks": True, "messages": True}
-        self._answer({"items": items, "contract_version": "v1", "features": features})
+        self.answer({"items": items, "contract_version": "v1", "features": features})
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        body = self.body()
         if self.path.endswith("/tasks"):
             self.server.is_in_tool.set()
             self.server.stopped.wait()
         else:
             self.server.messages.append(body)
-        self._answer({"id": "m", "title": "x", "status": "x", "task_id": "t", "content": "x"})
-
-    def _answer(self, body: Any) -> None:
-        content = json.dumps(body).encode()
-        try:
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *args: object) -> None:
-        """Be quiet."""
+        self.answer({"id": "m", "title": "x", "status": "x", "task_id": "t", "content": "x"})
 
 
 def test_a_turn_cancelled_in_the_middle_of_a_tool_is_stopped_there(

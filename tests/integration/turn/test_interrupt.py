@@ -5,11 +5,12 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from tests.integration.turn.json_handler import JsonHandler
 from tests.integration.turn.test_cancel import SlowBackend
 from tests.waiting import until
 
@@ -37,16 +38,15 @@ class Model(ThreadingHTTPServer):
         return {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.server_port}/v1"}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: Model
-    protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        body = self.body()
         said = str(body["messages"][-1]["content"])
         self.server.asked.append(said)
         if self.server.is_down:
-            self._answer(503, {"error": {"message": "down"}})
+            self.answer({"error": {"message": "down"}}, 503)
             return
         if "take for ever" in said:
             self.server.stopped.wait()
@@ -59,21 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "finish_reason": reason, "message": message}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         about = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
-        self._answer(200, {**about, "choices": [choice], "usage": usage})
-
-    def _answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        try:
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *args: object) -> None:
-        """Be quiet."""
+        self.answer({**about, "choices": [choice], "usage": usage})
 
 
 @contextmanager
