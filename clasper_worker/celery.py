@@ -202,6 +202,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
 app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
+app.conf.clasper_dead_letter_reporter = "clasper_worker.broker.burials:Burials"
 app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
 app.steps["consumer"].add("clasper_worker.broker.revoked:WithdrawRevoked")
 signals.celeryd_init.connect(_log_our_way, weak=False)

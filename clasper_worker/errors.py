@@ -28,6 +28,7 @@
     │  ├─ SessionBusyError            its session was busy, and it asked to be rejected then
     │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
     │  ├─ DeadLetterError             it was buried: its message, or its worker each time
+    │  ├─ WorkerLostError             its process was killed each time, and no dead letter is kept
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ WebhookError               whoever is to receive a webhook
     │  ├─ WebhookRefusedError         we will not send it there: an address that is not public
@@ -223,6 +224,12 @@ class DeadLetterError(TurnError):
     """The message was put with the dead letters instead of being run (again)."""
 
     code = "dead_letter"
+
+
+class WorkerLostError(TurnError):
+    """The process that ran the task was killed each time, under a broker without dead letters."""
+
+    code = "worker_lost"
 
 
 class UnexpectedError(TurnError):

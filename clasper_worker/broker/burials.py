@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
-from celery import Celery, states
+from celery import Celery
 
 from clasper_worker.broker.answers import Burial
-from clasper_worker.broker.dead_letters import DeadLetters
+from clasper_worker.broker.dead_letters import DeadLetters, store_dead_letter
 from clasper_worker.broker.schedule import Schedule
-from clasper_worker.errors import DeadLetterError
 from clasper_worker.jobs.given_up import leave_alone
 from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.job_end import report_end
@@ -61,17 +59,8 @@ class Burials:
         job_id = burial.job_id or (message.job_id if message is not None else "")
         if not job_id:
             return True  # nobody asked for it by any name
-        error = store_burial(self._app, job_id, burial.reason)
+        error = store_dead_letter(self._app, job_id, burial.reason)
         if message is None or message.task != "clasper.send":
             return True
         leave_alone(message.kwargs or {}, get_settings())
         return report_end(self._app, job_id, message.kwargs, Failure.of(error))
-
-
-def store_burial(app: Any, job_id: str, reason: str) -> DeadLetterError:
-    """Store of a job that it was buried; returns its failure."""
-    error = DeadLetterError(
-        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
-    )
-    app.backend.store_result(job_id, error, states.FAILURE)
-    return error

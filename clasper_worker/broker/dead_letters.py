@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from celery import Celery, states
 
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
 from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
+from clasper_worker.errors import DeadLetterError
 
 _AT_ONCE = 500
 
@@ -125,6 +127,15 @@ class DeadLetters:
             pipe.zrem("clasper:dead", letter_id)
             pipe.delete(f"clasper:dead:{letter_id}")
             return any(pipe.execute())
+
+
+def store_dead_letter(app: Any, job_id: str, reason: str) -> DeadLetterError:
+    """Store of a job that it is a dead letter; returns its failure. Blocks."""
+    error = DeadLetterError(
+        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
+    )
+    app.backend.store_result(job_id, error, states.FAILURE)
+    return error
 
 
 def _letter(letter_id: str, fields: Mapping[bytes, bytes]) -> DeadLetter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -118,9 +119,16 @@ class HeldLease:
 
 
 class _ChildSchedule:
-    """The scheduler as a process without a keeper reaches it; made when it is first needed."""
+    """The scheduler as a process without a keeper reaches it; made when it is first needed.
+
+    A forked child makes its own: its parent's connections, and a lock that its parent held, are
+    not for it.
+    """
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._lock = threading.Lock()
         self._made: tuple[Schedule | None] | None = None
 
@@ -132,3 +140,4 @@ class _ChildSchedule:
 
 
 _child_schedule = _ChildSchedule()
+os.register_at_fork(after_in_child=_child_schedule.forget)

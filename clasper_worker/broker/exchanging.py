@@ -7,6 +7,7 @@ be made on a connection which was lost is left to the next connection, by way of
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -44,8 +45,7 @@ class ExchangingChannel(stock.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._laned: list[str] = []  # the queues that are consumed through the scheduler
-        self._settled: list[str] = []
-        self._released: list[str] = []
+        self._given_back = _GivenBack()
         self._exchange_is_due = False
         self._has_more = True
         super().__init__(*args, **kwargs)
@@ -53,9 +53,16 @@ class ExchangingChannel(stock.Channel):
 
     # Giving back
 
-    def give_back(self, token: str, *, settled: bool) -> None:
-        """Settle or release a delivery, with the next exchange. From any thread."""
-        (self._settled if settled else self._released).append(token)
+    def give_back(self, token: str, *, settled: bool, lost: bool = False) -> None:
+        """Settle or release a delivery, with the next exchange. From any thread.
+
+        Args:
+            token: the delivery's.
+            settled: whether it is done for good.
+            lost: whether the process that ran it was lost, of which the message may be the cause.
+        """
+        kind = "settled" if settled else "lost" if lost else "released"
+        self._given_back.add(**{kind: (token,)})
         self._drop([token])
         if self.closed:
             # Its connection was lost meanwhile: the next one's channel passes it on.
@@ -83,11 +90,11 @@ class ExchangingChannel(stock.Channel):
         self._drop(held)
         if not held:
             return
-        self._released += held
+        self._given_back.add(released=held)
         try:
             self._exchange(take=False)
         except self.connection_errors:
-            self._released.clear()
+            self._given_back.withdraw(held)
             logger.warning("%d deliveries wait for their leases to lapse", len(held))
 
     def close(self) -> None:
@@ -95,7 +102,7 @@ class ExchangingChannel(stock.Channel):
         self._closing = True
         if not self.closed:
             try:
-                if self._settled:
+                if self._given_back:
                     self._exchange(take=False)
                 if self._qos is not None:
                     self._qos.restore_unacked_once()
@@ -110,8 +117,7 @@ class ExchangingChannel(stock.Channel):
         keeper = self._keeper
         if keeper is None:
             return
-        settled, self._settled = self._settled, []
-        keeper.leave(settled)
+        keeper.leave(self._given_back.take_settled())
 
     # The exchange
 
@@ -123,18 +129,15 @@ class ExchangingChannel(stock.Channel):
     def _exchange(self, *, take: bool = True) -> bool:
         self._exchange_is_due = False
         keeper = self._keeper
-        settled, self._settled = self._settled, []
-        released, self._released = self._released, []
+        given = self._given_back.take()
         if keeper is not None:
-            settled += keeper.take_left()
+            given["settled"] += keeper.take_left()
         free, intake = self._appetite() if take and not self._closing else (0, 0)
         began = lease_time()
         try:
-            found = self._schedule.exchange(
-                settled=settled, released=released, free=free, intake=intake
-            )
+            found = self._schedule.exchange(**given, free=free, intake=intake)
         except BaseException:
-            self._settled[:0], self._released[:0] = settled, released
+            self._given_back.add(**given)
             raise
         # What was given back may have made another message ready.
         self._has_more = found.more or not take
@@ -221,3 +224,42 @@ class ExchangingChannel(stock.Channel):
             ScheduleRules(**self.schedule_rules),
             [(queue, self._keys_of(queue)) for queue in self._laned],
         )
+
+
+class _GivenBack:
+    """What a channel is to give back with its next exchange. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens = self._none()
+
+    def add(self, **tokens: Iterable[str]) -> None:
+        """Add tokens by kind: ``settled``, ``released``, ``lost``."""
+        with self._lock:
+            for kind, more in tokens.items():
+                self._tokens[kind] += more
+
+    def take(self) -> dict[str, list[str]]:
+        """All of them, by kind; each token is taken once."""
+        with self._lock:
+            taken, self._tokens = self._tokens, self._none()
+        return taken
+
+    def take_settled(self) -> list[str]:
+        """What is done for good."""
+        with self._lock:
+            taken, self._tokens["settled"] = self._tokens["settled"], []
+        return taken
+
+    def withdraw(self, tokens: Iterable[str]) -> None:
+        """Release these no longer."""
+        unwanted = frozenset(tokens)
+        with self._lock:
+            self._tokens["released"] = [t for t in self._tokens["released"] if t not in unwanted]
+
+    def __bool__(self) -> bool:
+        return any(self._tokens.values())
+
+    @staticmethod
+    def _none() -> dict[str, list[str]]:
+        return {"settled": [], "released": [], "lost": []}

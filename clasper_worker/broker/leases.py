@@ -2,18 +2,21 @@
 
 A thread of its own prolongs them: it must go on while the consumer's thread is busy, in a soft
 shutdown or with a blocking command, and while the event loop is. It also looks for the leases of
-dead workers. A worker that was frozen, or cut off from Redis, learns here that another has taken
-over, and stops its turns; until it knows, `LeaseKeeper.is_fresh` tells it not to post.
+dead workers, and talks to the broker's Redis alone: whatever else follows from what it finds is
+done by other threads. A worker that was frozen, or cut off from Redis, learns here that another has
+taken over, and stops its turns; until it knows, `LeaseKeeper.is_fresh` tells it not to post.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from redis.exceptions import RedisError
 
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 _TOKEN = re.compile(r"#\d+\Z")
 _REFRESHES = 5  # in the time of a lease
 _FRESH = 0.8  # of the lease's time: younger than this a lease is surely held
+_AT_ONCE = 500  # tokens in one call: Redis serves nobody else meanwhile
 
 
 def is_lease_token(delivery_tag: str) -> bool:
@@ -44,25 +48,40 @@ def lease_time() -> float:
 
 _keepers: list[LeaseKeeper] = []
 
+# A child has no thread of its parent's: it must not take the parent's keeper for one of its own,
+# which would tell it that all that it runs is lost.
+os.register_at_fork(after_in_child=_keepers.clear)
+
 
 def keeper_of_process() -> LeaseKeeper | None:
     """The keeper that runs in this process, if one does: a worker's main process has one."""
     return _keepers[-1] if _keepers else None
 
 
+class Reporter(Protocol):
+    """Takes what is to be reported, at once, and reports it on a thread of its own."""
+
+    def dead_letters(self, buried: Iterable[Burial]) -> None:
+        """Messages that became dead letters, perhaps the same ones again."""
+        ...
+
+    def interrupts(self, jobs: Sequence[str]) -> None:
+        """Ids of jobs that a newer turn of their session interrupts, whoever runs them."""
+        ...
+
+
 class LeaseKeeper:
     """Prolongs the leases that this process holds. All methods may be called from any thread.
+
+    What it is given to call must not block: the leases of living workers would run out.
 
     Args:
         schedule: a scheduler over a connection of the keeper's own.
         lease_seconds: how long a lease lasts.
         on_lost: called, on the keeper's thread, with tokens that another worker has taken over.
-        on_interrupt: called with ids of jobs that a newer turn of their session interrupts,
-            whoever runs them.
         on_cancelled: called with ids of jobs that this process runs and that are to be stopped,
             again and again until they have: what others broadcast may not have got here.
-        on_buried: called with messages that became dead letters, perhaps more than once; returns
-            those whose callers know now.
+        reporter: is told of dead letters and interrupts.
     """
 
     def __init__(
@@ -71,21 +90,18 @@ class LeaseKeeper:
         lease_seconds: float,
         *,
         on_lost: Callable[[tuple[str, ...]], object],
-        on_interrupt: Callable[[tuple[str, ...]], object],
         on_cancelled: Callable[[tuple[str, ...]], object],
-        on_buried: Callable[[tuple[Burial, ...]], Iterable[Burial]],
+        reporter: Reporter,
     ) -> None:
         self._schedule = schedule
         self._period = lease_seconds / _REFRESHES
         self._fresh_for = lease_seconds * _FRESH
         self._on_lost = on_lost
-        self._on_interrupt = on_interrupt
         self._on_cancelled = on_cancelled
-        self._on_buried = on_buried
+        self._reporter = reporter
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
         self._left: list[str] = []
         self._lock = threading.Lock()
-        self._telling = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -153,68 +169,68 @@ class LeaseKeeper:
         return left
 
     def report(self, found: Exchanged) -> None:
-        """Pass on what an exchange found beside deliveries.
-
-        A failure is logged: what it found lies in Redis as well, and the keeper comes upon it.
-        """
-        try:
-            if found.interrupts:
-                self._on_interrupt(found.interrupts)
-            if found.buried:
-                self._tell(found.buried)
-        except Exception as exc:  # noqa: BLE001 - of Redis, of kombu, or a fault of ours
-            logger.warning("what an exchange found was not passed on: %s", type(exc).__name__)
-
-    def _tell(self, buried: tuple[Burial, ...]) -> None:
-        # One thread at a time: a burial that an exchange found comes up in the next pass as well.
-        with self._telling:
-            told = tuple(one for one in self._on_buried(buried) if one.job_id)
-            if told:
-                self._schedule.told(told)
+        """Have reported what an exchange found beside deliveries."""
+        if found.interrupts:
+            self._reporter.interrupts(found.interrupts)
+        if found.buried:
+            self._reporter.dead_letters(found.buried)
 
     def _run(self) -> None:
         wait = 0.0
         while not self._stopping.wait(wait):
             wait = self._period
             try:
+                self._refresh(self._oldest_first())
                 self._settle_left()
-                self._refresh(list(self._held))
                 _, buried = self._schedule.reap()
                 if buried:
-                    self._tell(buried)
+                    self._reporter.dead_letters(buried)
             except (RedisError, OSError) as exc:
                 logger.warning("leases were not prolonged: %s", type(exc).__name__)
                 wait = min(1.0, self._period)
             except Exception:
                 logger.exception("keeping leases failed")
 
+    def _oldest_first(self) -> list[str]:
+        with self._lock:
+            held = dict(self._held)
+        return sorted(held, key=held.__getitem__)
+
     def _settle_left(self) -> None:
         left = self.take_left()
-        if not left:
-            return
-        try:
-            found = self._schedule.exchange(settled=left, free=0, intake=0)
-        except BaseException:
-            self.leave(left)
-            raise
-        self.report(found)
+        while left:
+            now, later = left[:_AT_ONCE], left[_AT_ONCE:]
+            try:
+                found = self._schedule.exchange(settled=now, free=0, intake=0)
+            except BaseException:
+                self.leave(left)
+                raise
+            self.report(found)
+            left = later
 
-    def _refresh(self, tokens: list[str]) -> None:
-        if not tokens:
-            return
+    def _refresh(self, tokens: Sequence[str]) -> None:
+        for chunk in _chunks(tokens):
+            self._refresh_chunk(chunk)
+
+    def _refresh_chunk(self, tokens: Sequence[str]) -> None:
         began = lease_time()
         found = self._schedule.renew(tokens)
         with self._lock:
             for token in tokens:
                 if token in self._held:
-                    self._held[token] = began
+                    self._held[token] = max(began, self._held[token])
             # What was given back meanwhile is not lost, but done.
             lost = tuple(token for token in found.lost if self._held.pop(token, None) is not None)
-        if found.cancelled:
-            try:
-                self._on_cancelled(found.cancelled)
-            except Exception:  # it is said again with the next renewal, which must come
-                logger.exception("stopping cancelled jobs failed")
         if lost:
             logger.warning("%d leases were lost to another worker", len(lost))
-            self._on_lost(lost)
+        for names, stop in ((found.cancelled, self._on_cancelled), (lost, self._on_lost)):
+            if names:
+                try:
+                    stop(names)
+                except Exception:  # the other leases are to be prolonged all the same
+                    logger.exception("stopping what another worker has, or is cancelled, failed")
+
+
+def _chunks(tokens: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(tokens), _AT_ONCE):
+        yield tokens[start : start + _AT_ONCE]

@@ -37,7 +37,9 @@ class LeaseQoS(stock.QoS):
             return
         message = self._delivered.get(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
-        if requeue:
+        if requeue and getattr(message, "lost_its_process", False):
+            self.channel.give_back(delivery_tag, settled=False, lost=True)
+        elif requeue:
             self.channel.give_back(delivery_tag, settled=False)
         else:
             reason = getattr(message, "dead_letter_reason", "the worker rejected it")
@@ -68,4 +70,13 @@ def _is_stopping() -> bool:
 
 
 def _running_tokens() -> set[str]:
-    return {request.message.delivery_tag for request in list(worker_state.active_requests)}
+    return {request.message.delivery_tag for request in active_requests()}
+
+
+def active_requests() -> list[Any]:
+    """What the worker runs now. From any thread, whichever threads begin and end requests."""
+    while True:
+        try:
+            return list(worker_state.active_requests)
+        except RuntimeError:  # another thread, of the threads pool say, has begun one meanwhile
+            continue

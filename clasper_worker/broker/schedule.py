@@ -10,7 +10,6 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Literal
 
 import redis
@@ -51,6 +50,9 @@ class Schedule:
     ) -> None:
         self.client: Any = client  # redis-py types each answer as bytes or text
         self._rules = rules.as_json(queues)
+        # Made here, not when first needed: until Python 3.12 a cached property has one lock for all
+        # objects, and a process that forks while another thread holds it leaves it locked for ever.
+        self._script: Any = self.client.register_script(script_text())
         self._name = uuid.uuid4().hex  # of the worker that takes messages through this
 
     def exchange(
@@ -58,6 +60,7 @@ class Schedule:
         *,
         settled: Iterable[str] = (),
         released: Iterable[str] = (),
+        lost: Iterable[str] = (),
         free: int,
         intake: int = 200,
     ) -> Exchanged:
@@ -66,6 +69,8 @@ class Schedule:
         Args:
             settled: tokens of messages that are done for good.
             released: tokens of messages that another worker is to run, first of their session.
+            lost: the same, of which the process that ran them was lost: as a lapsed lease, it is
+                blamed on the message, which becomes a dead letter after several.
             free: how many messages to take at most.
             intake: how many messages to move from the queues into lanes at most.
         """
@@ -74,6 +79,7 @@ class Schedule:
             worker=self._name,
             settled=list(settled),
             released=list(released),
+            lost=list(lost),
             free=free,
             intake=intake,
         )
@@ -189,10 +195,6 @@ class Schedule:
 
     def _call(self, *raw: bytes, **ask: Any) -> Any:
         return self._script(args=[json.dumps(ask), self._rules, *raw])
-
-    @cached_property
-    def _script(self) -> Any:
-        return self.client.register_script(script_text())
 
 
 def open_schedule(settings: Settings) -> Schedule | None:

@@ -11,10 +11,13 @@ from celery import bootsteps
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from kombu.asynchronous import Hub
+from kombu.utils.imports import symbol_by_name
 from vine import promise
 
-from clasper_worker.broker.burials import Burials, store_burial
+from clasper_worker.broker.dead_letter_thread import DeadLetterThread
+from clasper_worker.broker.dead_letters import store_dead_letter
 from clasper_worker.broker.leases import LeaseKeeper
+from clasper_worker.broker.qos import active_requests
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.broker.transport import Transport
@@ -23,6 +26,12 @@ from clasper_worker.concurrency.consumer import BatchingConsumer
 logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 5.0  # that Redis may take for the keeper, though not longer than half a lease
+_CLOSE_SECONDS = 2.0  # for reports at the end; what was not reported is found again
+
+REPORTER_SETTING = "clasper_dead_letter_reporter"
+"""Celery's setting that names who reports dead letters: ``module:name`` of a factory, which is
+given the scheduler and the app and makes an object with ``report`` (`dead_letter_thread.Report`).
+Where it is not set, they stay unreported."""
 
 
 class TurnConsumer(BatchingConsumer):
@@ -59,9 +68,9 @@ class TurnConsumer(BatchingConsumer):
         # Celery's own log line would quote the message.
         message.reject_log_error(logger, self.connection_errors)
         job_id = message.headers.get("id")
-        if job_id:  # another broker than Redis tells of no burial
+        if job_id:  # with another broker than Redis nobody else reports it
             try:
-                store_burial(self.app, job_id, message.dead_letter_reason)
+                store_dead_letter(self.app, job_id, message.dead_letter_reason)
             except Exception:
                 logger.exception("could not store the failure of %s", job_id)
         del body, exc
@@ -88,7 +97,8 @@ class KeepLeases(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self._keeper: LeaseKeeper | None = None
-        self._client: redis.Redis | None = None
+        self._reporter: DeadLetterThread | None = None
+        self._clients: list[redis.Redis] = []
 
     def start(self, consumer: Any) -> None:
         """Attach the keeper to the connection that was just made."""
@@ -110,31 +120,54 @@ class KeepLeases(bootsteps.StartStopStep):
         del consumer
         if self._keeper is not None:
             self._keeper.stop()
-        if self._client is not None:
-            self._client.close()
+        if self._reporter is not None:
+            self._reporter.close(_CLOSE_SECONDS)
+        for client in self._clients:
+            client.close()
 
     def _make(self, consumer: Any) -> LeaseKeeper:
         options = consumer.app.conf.broker_transport_options
         rules = ScheduleRules(**options.get("schedule_rules", {}))
-        channel = consumer.connection.default_channel
         patience = min(_ANSWER_SECONDS, rules.lease_seconds / 2)
-        self._client = redis.Redis(connection_pool=channel.separate_pool(socket_timeout=patience))
-        stopper = _Stopper(consumer)
+        schedule, reported = (self._open(consumer, rules, patience) for _ in range(2))
+        self._reporter = reporter = _reporter(consumer.app, reported)
+        reporter.start()
+        stopper = _Stopper(consumer, reporter)
         return LeaseKeeper(
-            Schedule(self._client, rules),
+            schedule,
             rules.lease_seconds,
             on_lost=stopper.stop,
-            on_interrupt=lambda jobs: consumer.app.control.revoke(list(jobs), terminate=True),
             on_cancelled=stopper.revoke,
-            on_buried=Burials(Schedule(self._client, rules), consumer.app).report,
+            reporter=reporter,
         )
+
+    def _open(self, consumer: Any, rules: ScheduleRules, patience: float) -> Schedule:
+        # Connections of its own: no thread waits for one that another uses.
+        channel = consumer.connection.default_channel
+        client = redis.Redis(connection_pool=channel.separate_pool(socket_timeout=patience))
+        self._clients.append(client)
+        return Schedule(client, rules)
+
+
+def _reporter(app: Any, schedule: Schedule) -> DeadLetterThread:
+    name = app.conf.get(REPORTER_SETTING)
+    return DeadLetterThread(
+        symbol_by_name(name)(schedule, app).report if name else lambda _: (),
+        schedule.told,
+        lambda jobs: app.control.revoke(list(jobs), terminate=True),
+    )
 
 
 class _Stopper:
-    """Stops turns that another worker has, or that are cancelled, on the consumer's thread."""
+    """Stops turns that another worker has, or that are cancelled, on the consumer's thread.
 
-    def __init__(self, consumer: Any) -> None:
+    Where the consumer turns no hub there is no way into its thread. Then they are stopped on the
+    thread of reports, since it takes the result backend: never on the keeper's.
+    """
+
+    def __init__(self, consumer: Any, reporter: DeadLetterThread) -> None:
         self._consumer = consumer
+        self._reporter = reporter
 
     def stop(self, tokens: tuple[str, ...]) -> None:
         """Stop what another worker has taken over."""
@@ -147,7 +180,7 @@ class _Stopper:
     def _soon(self, do: Callable[[tuple[str, ...]], None], names: tuple[str, ...]) -> None:
         hub: Hub | None = self._consumer.hub
         if hub is None:
-            do(names)
+            self._reporter.call(do, names)
         else:
             hub.call_soon(promise(do, (names,)))
 
@@ -162,7 +195,7 @@ class _Stopper:
 
     def _stop(self, tokens: tuple[str, ...]) -> None:
         lost = set(tokens)
-        for request in list(worker_state.active_requests):
+        for request in active_requests():
             if request.message.delivery_tag in lost:
                 logger.warning("stopping %s: another worker has taken it over", request.id)
                 request.cancel(self._consumer.pool, emit_retry=False)

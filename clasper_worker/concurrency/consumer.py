@@ -6,9 +6,11 @@ task costs a publication of its own. Plugged in by Celery's setting ``worker_con
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from vine import promise
 
 
 class BatchingConsumer(Consumer):
@@ -25,11 +27,17 @@ class BatchingConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flush_timer: Any = None
+        self._thread = threading.get_ident()
         super().__init__(*args, **kwargs)
 
     def on_send_event_buffered(self) -> None:
-        """Send what is buffered soon, unless that is to be done already."""
+        """Send what is buffered soon, unless that is to be done already. From any thread."""
         if self.hub is None:
+            return
+        if threading.get_ident() != self._thread:
+            # Of Celery's threads pool, say: the hub's timers are the consumer's thread's alone.
+            if self._flush_timer is None:
+                self.hub.call_soon(promise(self.on_send_event_buffered))
             return
         self.event_dispatcher.buffer_limit = self.event_batch  # each connection has a new one
         # Celery cancels timers when it loses the broker.

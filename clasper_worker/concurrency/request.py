@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import WorkerLostError
 from celery.platforms import signals
 from celery.worker.request import Request
 
@@ -39,6 +41,25 @@ class CoroutineRequest(Request):
             job.stop(job)
             super().cancel(pool, signal, emit_retry=emit_retry)
 
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """As Celery's; the message of a task that lost its process says so when it is given back.
+
+        That is under prefork: a child was killed, or ended, while it ran the task.
+        """
+        if is_process_lost(exc_info):
+            self.message.lost_its_process = True
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
     def _job(self) -> Job | None:
         result = self._apply_result() if self._apply_result is not None else None
         return result if isinstance(result, Job) else None
+
+
+def is_process_lost(exc_info: Any) -> bool:
+    """Whether what a pool reports as a task's failure is that its process is gone."""
+    error = exc_info.exception
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    return isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class LoopLocal(Generic[T]):
         self._values: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[T]] = (
             WeakKeyDictionary()
         )
+        _loop_locals.add(self)
 
     async def get(self) -> T:
         """The running loop's value.
@@ -93,6 +95,10 @@ class LoopLocal(Generic[T]):
             making = self._values[loop] = loop.create_task(self._make(loop))
         return await asyncio.shield(making)
 
+    def forget(self) -> None:
+        """Drop the values of all loops without closing them: they are another process's."""
+        self._values = WeakKeyDictionary()
+
     async def _make(self, loop: asyncio.AbstractEventLoop) -> T:
         try:
             value = await self._factory()
@@ -106,3 +112,16 @@ class LoopLocal(Generic[T]):
         self._values.pop(loop, None)
         if self._close is not None:
             await self._close(value)
+
+
+_loop_locals: WeakSet[LoopLocal[Any]] = WeakSet()
+
+
+def _forget_all() -> None:
+    """In a forked child: its parent's loops do not run here, and their connections are shared."""
+    _close_hooks.clear()
+    for one in list(_loop_locals):
+        one.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -10,7 +10,6 @@ clients is unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from celery import states
@@ -66,6 +65,8 @@ class StateWrite(NamedTuple):
 
 class AtomicRedisBackend(RedisBackend):
     """Stores results as ``RedisBackend`` does, but reads and writes in one step."""
+
+    _registered: Script | None = None
 
     @property
     def is_atomic(self) -> bool:
@@ -146,10 +147,13 @@ class AtomicRedisBackend(RedisBackend):
     def _write_one(self, key: bytes | str, value: str, expires: int, since: str) -> None:
         self._script(keys=[key], args=[value, expires, since])
 
-    @cached_property
+    @property
     def _script(self) -> Script:
-        script: Script = self.client.register_script(_STORE)
-        return script
+        # Not a cached property: until Python 3.12 that has one lock for all objects, and a child
+        # that is forked while a thread of its parent's holds it could store nothing ever.
+        if self._registered is None:
+            self._registered = self.client.register_script(_STORE)
+        return self._registered
 
 
 class AtomicSentinelBackend(AtomicRedisBackend, SentinelBackend):

@@ -25,6 +25,7 @@ class ClasperTask(CoroutineTask):
     abstract = True
     Request = "clasper_worker.task_request:RedactedRequest"
     throws = (ClasperError,)
+    reject_on_worker_lost = True  # a child of prefork was killed: the task runs again
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any

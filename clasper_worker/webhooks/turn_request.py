@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER
 from clasper_worker.broker.schedule import Schedule, open_schedule
+from clasper_worker.errors import WorkerLostError
 from clasper_worker.settings import get_settings
 from clasper_worker.task_request import RedactedRequest
 from clasper_worker.webhooks.job_end import end_of_cancelled, end_of_expired, report_end
@@ -37,6 +38,10 @@ class TurnRequest(RedactedRequest):
     A turn that is stopped ends for all whose messages were collected into it. One that has not
     run, being cancelled or expired, leaves the others to run without it.
     """
+
+    def on_lost_for_good(self, error: WorkerLostError) -> None:
+        """Report it before the turn is acknowledged."""
+        report_end(self._app, self.id, self._kwargs, Failure.of(error))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """At the hard limit, report it before the turn is acknowledged."""

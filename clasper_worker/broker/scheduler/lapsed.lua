@@ -36,6 +36,25 @@ local function most_blamed(lapsed)
   return most
 end
 
+local function blame(tag, about)
+  -- Its process was lost while it ran: it runs again, unless that has happened too often.
+  if tonumber(about[8]) + 1 >= how.attempts then
+    local reason = 'lost its worker (' .. how.attempts .. ' times)'
+    bury_followers(about[4], about[6], reason)
+    bury_running(tag, about, reason)
+  else
+    call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
+    let_go(tag, about[3])
+    make_ready(tag, about[2], about[3], true)
+  end
+end
+
+local function lose(token)
+  -- A worker lives, but the process of it that ran this delivery, and nothing else, does not.
+  local tag, about = held(token)
+  if tag then blame(tag, about) end
+end
+
 local function reap(limit)
   if call('SCARD', P .. 'running') > call('ZCARD', P .. 'leases') then
     for _, tag in ipairs(call('SMEMBERS', P .. 'running')) do  -- leases were lost with a flush
@@ -44,24 +63,18 @@ local function reap(limit)
   end
   if not is_steady() then return 0 end
   local lapsed = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
-  local blame = most_blamed(lapsed)
+  local most = most_blamed(lapsed)
   for _, tag in ipairs(lapsed) do
     local about = field(tag, 'n', 'q', 't', 's', 'j', 'u', 'g', 'l', 'raw', 'w')
     local lapses = tonumber(about[8])
     if not about[1] then
       call('SREM', P .. 'running', tag)
       call('ZREM', P .. 'leases', tag)
-    elseif about[10] and lapses < blame[about[10]] then
+    elseif about[10] and lapses < most[about[10]] then
       let_go(tag, about[3])
       make_ready(tag, about[2], about[3], true)
-    elseif lapses + 1 >= how.attempts then
-      local reason = 'lost its worker (' .. how.attempts .. ' times)'
-      bury_followers(about[4], about[6], reason)
-      bury_running(tag, about, reason)
     else
-      call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
-      let_go(tag, about[3])
-      make_ready(tag, about[2], about[3], true)
+      blame(tag, about)
     end
   end
   call('ZREMRANGEBYSCORE', P .. 'cancelled', '-inf', now)

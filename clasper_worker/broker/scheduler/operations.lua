@@ -3,6 +3,7 @@
 if ask.op == 'exchange' then
   for _, token in ipairs(ask.settled) do settle(token) end
   for _, token in ipairs(ask.released) do release(token) end
+  for _, token in ipairs(ask.lost or {}) do lose(token) end
   local more = intake(ask.intake)
   if ask.free > 0 then more = select(ask.free) or more end
   return { deliveries, interrupts, buried, more and 1 or 0 }

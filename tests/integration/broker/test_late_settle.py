@@ -14,6 +14,7 @@ from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from tests.unit.broker.reports import Reports
 from tests.unit.broker.turns import Broker
 from tests.waiting import until
 
@@ -44,9 +45,8 @@ def keeper(client: redis.Redis) -> Iterator[LeaseKeeper]:
         Schedule(client, ScheduleRules(lease_seconds=LEASE)),
         LEASE,
         on_lost=pytest.fail,
-        on_interrupt=pytest.fail,
         on_cancelled=pytest.fail,
-        on_buried=pytest.fail,
+        reporter=Reports(),
     )
     made.start()
     yield made

@@ -35,6 +35,7 @@ app.conf.update(
 )
 install(app)
 app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
+app.conf.clasper_dead_letter_reporter = "clasper_worker.broker.burials:Burials"
 app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from clasper_worker.broker.answers import Burial, Exchanged, Renewal
-from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
+from clasper_worker.broker.leases import (
+    LeaseKeeper,
+    is_lease_token,
+    keeper_of_process,
+    lease_time,
+)
+from tests.unit.broker.reports import Reports
 from tests.waiting import until
 
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
@@ -29,7 +36,6 @@ class ScriptedSchedule:
         self.reaped = 0
         self.lost: set[str] = set()
         self.cancelled: tuple[str, ...] = ()
-        self.noted: list[Burial] = []
         self.errors: list[Exception] = []
         self.burials: list[Burial] = []
         self.meanwhile: Callable[[], object] = lambda: None
@@ -41,9 +47,6 @@ class ScriptedSchedule:
             raise self.errors.pop(0)
         self.meanwhile()
         return Renewal(tuple(token for token in asked if token in self.lost), self.cancelled)
-
-    def told(self, burials: Iterable[Burial]) -> None:
-        self.noted.extend(burials)
 
     def reap(self) -> tuple[int, tuple[Burial, ...]]:
         self.reaped += 1
@@ -62,13 +65,8 @@ class Told:
 
     def __init__(self) -> None:
         self.lost: list[tuple[str, ...]] = []
-        self.interrupts: list[tuple[str, ...]] = []
         self.cancelled: list[tuple[str, ...]] = []
-        self.buried: list[Burial] = []
-
-    def bury(self, burials: tuple[Burial, ...]) -> tuple[Burial, ...]:
-        self.buried.extend(burials)
-        return burials
+        self.reports = Reports()
 
 
 @pytest.fixture
@@ -90,9 +88,8 @@ def make(schedule: ScriptedSchedule, told: Told) -> Iterator[Callable[[float], L
             schedule,  # type: ignore[arg-type]
             lease_seconds,
             on_lost=told.lost.append,
-            on_interrupt=told.interrupts.append,
             on_cancelled=told.cancelled.append,
-            on_buried=told.bury,
+            reporter=told.reports,
         )
         made.append(keeper)
         return keeper
@@ -103,20 +100,6 @@ def make(schedule: ScriptedSchedule, told: Told) -> Iterator[Callable[[float], L
 
 
 Make = Callable[[float], LeaseKeeper]
-
-
-def keeper_that_calls(
-    told: Callable[[Any], Any], schedule: ScriptedSchedule, lease_seconds: float
-) -> LeaseKeeper:
-    """One that tells everything to the same function."""
-    return LeaseKeeper(
-        schedule,  # type: ignore[arg-type]
-        lease_seconds,
-        on_lost=told,
-        on_interrupt=told,
-        on_cancelled=told,
-        on_buried=told,
-    )
 
 
 def test_what_is_held_is_prolonged_again_and_again(make: Make, schedule: ScriptedSchedule) -> None:
@@ -145,7 +128,7 @@ def test_a_keeper_without_leases_looks_for_those_of_dead_workers(
     make(SOON).start()
     until(lambda: schedule.reaped > 2)
     assert schedule.refreshed == []
-    assert told.buried == [burial]
+    assert told.reports.letters == [burial]
 
 
 def test_a_lost_lease_is_reported_once(make: Make, schedule: ScriptedSchedule, told: Told) -> None:
@@ -199,10 +182,18 @@ def test_an_error_does_not_end_the_keeping(
 def test_an_error_of_who_is_told_does_not_end_the_keeping(
     schedule: ScriptedSchedule, told_of: str
 ) -> None:
-    def fail(_: object) -> Iterable[Burial]:
+    def fail(_: object) -> None:
         raise ValueError("a fault of ours")
 
-    keeper = keeper_that_calls(fail, schedule, SOON)
+    reporter = Reports()
+    reporter.dead_letters = fail  # type: ignore[method-assign]
+    keeper = LeaseKeeper(
+        schedule,  # type: ignore[arg-type]
+        SOON,
+        on_lost=fail,
+        on_cancelled=fail,
+        reporter=reporter,
+    )
     if told_of == "lost":
         schedule.lost = {"a#1"}
     elif told_of == "cancelled":
@@ -287,21 +278,10 @@ def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
 def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
     burial = Burial("letter", "job", "not a message of Celery")
     make(LONG).report(Exchanged((), ("a", "b"), (burial,), more=False))
-    assert told.interrupts == [("a", "b")]
-    assert told.buried == [burial]
+    assert told.reports.jobs == [("a", "b")]
+    assert told.reports.letters == [burial]
     make(LONG).report(Exchanged((), (), (), more=False))
-    assert len(told.interrupts) == len(told.buried) == 1
-
-
-def test_what_cannot_be_passed_on_does_not_keep_an_exchange_from_its_deliveries(
-    schedule: ScriptedSchedule,
-) -> None:
-    def fail(_: object) -> Iterable[Burial]:
-        raise RedisConnectionError("gone")
-
-    keeper = keeper_that_calls(fail, schedule, LONG)
-    keeper.report(Exchanged((), ("a",), (Burial("letter", "job", "a reason"),), more=False))
-    assert schedule.noted == []
+    assert len(told.reports.jobs) == len(told.reports.letters) == 1
 
 
 def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
@@ -313,16 +293,6 @@ def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
     keeper.start()
     until(lambda: told.cancelled.count(("a",)) > 1)
     assert keeper.holds("a#1")
-
-
-def test_a_dead_letter_is_noted_as_told_once_its_caller_knows(
-    make: Make, schedule: ScriptedSchedule
-) -> None:
-    burial = Burial("letter", "job", "lost its worker (3 times)")
-    schedule.burials = [burial]
-    make(SOON).start()
-    until(lambda: schedule.noted)
-    assert schedule.noted == [burial]
 
 
 def test_starting_twice_starts_one_thread_and_stopping_ends_it(make: Make) -> None:
@@ -349,29 +319,68 @@ def test_a_lease_token_is_told_from_other_delivery_tags(tag: str, is_token: bool
     assert not is_lease_token(1)  # type: ignore[arg-type]  # as other transports have
 
 
-def test_what_one_thread_tells_of_another_does_not_tell_of_meanwhile(
-    schedule: ScriptedSchedule,
+def test_many_leases_are_prolonged_in_calls_of_500_and_the_oldest_first(
+    make: Make, schedule: ScriptedSchedule
 ) -> None:
-    burial = Burial("letter", "job", "a reason")
-    telling, going_on, at_once, most = threading.Event(), threading.Event(), [0], [0]
+    keeper = make(LONG)
+    now = lease_time()
+    for number in range(2000):
+        keeper.hold([f"t{number}#1"], since=now - number / 1000)
+    keeper.start()
+    until(lambda: schedule.reaped)
+    assert [len(tokens) for tokens in schedule.refreshed] == [500] * 4
+    oldest_first = [f"t{number}#1" for number in reversed(range(2000))]
+    assert [token for tokens in schedule.refreshed for token in tokens] == oldest_first
 
-    def bury(burials: tuple[Burial, ...]) -> tuple[Burial, ...]:
-        at_once[0] += 1
-        most[0] = max(most[0], at_once[0])
-        telling.set()
-        going_on.wait(_SECONDS)
-        at_once[0] -= 1
-        return burials
 
-    keeper = keeper_that_calls(bury, schedule, LONG)
-    found = Exchanged((), (), (burial,), more=False)
-    threads = [threading.Thread(target=keeper.report, args=(found,)) for _ in range(2)]
-    threads[0].start()
-    assert telling.wait(_SECONDS)
-    threads[1].start()
-    threads[1].join(0.2)
-    assert schedule.noted == []
-    going_on.set()
-    for thread in threads:
-        thread.join(_SECONDS)
-    assert (most[0], len(schedule.noted)) == (1, 2)
+def test_a_call_that_fails_leaves_what_was_prolonged_before_it_fresh(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    keeper = make(10.0)
+    old = lease_time() - 9.0
+    keeper.hold([f"t{number}#1" for number in range(1000)], since=old)
+
+    def fail_next() -> None:
+        if len(schedule.refreshed) == 1:
+            schedule.errors = [RedisConnectionError("gone")]
+
+    schedule.meanwhile = fail_next
+    keeper.start()
+    until(lambda: len(schedule.refreshed) >= 4)  # again, those that were not prolonged first
+    prolonged, failed, *again = schedule.refreshed[:4]
+    assert set(prolonged) | set(failed) == {f"t{number}#1" for number in range(1000)}
+    assert set(again[0]) == set(failed)
+    until(lambda: all(keeper.is_fresh(token) for token in (*prolonged, *failed)))
+
+
+def test_much_that_a_closed_channel_left_is_settled_in_calls_of_500(
+    make: Make, schedule: ScriptedSchedule
+) -> None:
+    keeper = make(SOON)
+    tokens = [f"t{number}#1" for number in range(1200)]
+    keeper.leave(tokens)
+    schedule.errors = [RedisConnectionError("gone")]
+    keeper.start()
+    until(lambda: len(schedule.settled) == 4)
+    assert [len(settled) for settled in schedule.settled] == [500, 500, 500, 200]
+    assert [token for settled in schedule.settled[1:] for token in settled] == tokens
+
+
+def test_an_older_answer_does_not_age_a_lease(make: Make, schedule: ScriptedSchedule) -> None:
+    keeper = make(10.0)
+    keeper.hold(["a#1"], since=lease_time() - 9.0)
+    schedule.meanwhile = lambda: keeper.hold(["a#1"], since=lease_time() + 5.0)
+    assert keeper.confirm("a#1")
+    assert keeper._held["a#1"] > lease_time() + 4.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_no_keeper(make: Make) -> None:
+    keeper = make(LONG)
+    keeper.start()
+    assert keeper_of_process() is keeper
+    child = os.fork()
+    if not child:
+        os._exit(0 if keeper_of_process() is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert keeper_of_process() is keeper

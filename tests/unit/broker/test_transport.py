@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +14,13 @@ import redis
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
+from clasper_worker.broker.dead_letter_thread import DeadLetterThread
 from clasper_worker.broker.leases import LeaseKeeper
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
 from clasper_worker.local_stack.redis_server import RedisBinary, RunningRedis, start_redis
+from tests.unit.broker.reports import Reports
 from tests.unit.broker.turns import QUEUES, Broker, message
 
 DEADLINE = 20.0
@@ -181,9 +184,8 @@ def test_what_is_settled_after_its_connection_closed_is_settled_by_the_next(
         Schedule(redis_client, ScheduleRules(**RULES)),
         600.0,
         on_lost=pytest.fail,
-        on_interrupt=pytest.fail,
         on_cancelled=pytest.fail,
-        on_buried=pytest.fail,
+        reporter=Reports(),
     )
     first = start()
     first.connection.transport.attach(keeper)
@@ -202,16 +204,20 @@ def test_what_is_settled_after_its_connection_closed_is_settled_by_the_next(
 def test_messages_come_though_an_interruption_cannot_be_passed_on(
     real_broker: Broker, redis_client: redis.Redis, start: StartWorker
 ) -> None:
+    asked = threading.Event()
+
     def fail(_: object) -> tuple[()]:
+        asked.set()
         raise redis.ConnectionError("gone")
 
+    reporter = DeadLetterThread(fail, fail, fail)
+    reporter.start()
     keeper = LeaseKeeper(
         Schedule(redis_client, ScheduleRules(**RULES)),
         600.0,
         on_lost=pytest.fail,
-        on_interrupt=fail,
         on_cancelled=pytest.fail,
-        on_buried=fail,
+        reporter=reporter,
     )
     real_broker.send("running")
     first = start()
@@ -222,6 +228,8 @@ def test_messages_come_though_an_interruption_cannot_be_passed_on(
     second.connection.transport.attach(keeper)
     second.drain(lambda: second.messages)
     assert second.jobs == ["other"]
+    assert asked.wait(DEADLINE)
+    reporter.close(DEADLINE)
 
 
 def test_a_consumer_without_acknowledgement_takes_from_the_list_itself(
