@@ -21,10 +21,11 @@ class Limits:
     hard: float | None = None
 
     def overridden(self, soft: float | None, hard: float | None) -> Limits:
-        """These limits, except where others are given."""
+        """These limits, except where others are given; a soft one only before the hard one."""
         if soft is None and hard is None:
             return self
-        return Limits(soft or self.soft, hard or self.hard)
+        soft, hard = soft or self.soft, hard or self.hard
+        return Limits(None if soft and hard and soft >= hard else soft, hard)
 
 
 @dataclass(frozen=True, slots=True)

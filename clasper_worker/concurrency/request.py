@@ -20,6 +20,15 @@ class CoroutineRequest(Request):
     outcome is already being stored is left alone, and reports that.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        hard = self.time_limits[0] or self.task.time_limit
+        soft = self.time_limits[1] or self.task.soft_time_limit
+        if hard and soft and soft > hard:
+            # Celery's prefork pool looks at the hard limit only once the soft one has passed; there
+            # both pass together then. The asyncio pool knows the hard one alone.
+            self.time_limits = (hard, hard)
+
     def terminate(self, pool: Any, signal: str | int | None = None) -> None:
         """Stop the task and announce it as revoked, unless it has an outcome."""
         job = self._job()
