@@ -10,6 +10,7 @@ from celery import Celery, states
 
 from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.dead_letters import DeadLetters
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.errors import DeadLetterError
 from clasper_worker.jobs.given_up import leave_alone
@@ -64,7 +65,8 @@ class Burials:
         error = store_burial(self._app, job_id, burial.reason)
         if message is None or message.task != "clasper.send":
             return True
-        leave_alone(message.kwargs or {}, get_settings())
+        mark = message.headers.get(NOTIFICATION_HEADER)
+        leave_alone(mark, message.kwargs or {}, get_settings())
         return report_end(self._app, job_id, message.kwargs, Failure.of(error))
 
 

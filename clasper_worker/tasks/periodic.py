@@ -11,6 +11,7 @@ import structlog
 from celery.exceptions import Ignore
 
 from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.route import refuse_misrouted
 from clasper_worker.celery import app
 from clasper_worker.errors import LaneFullError, LeaseLostError, SessionBusyError
 from clasper_worker.jobs.agents import Agent
@@ -32,6 +33,7 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         turn = identify_turn(agent.user_id, None, self.request.id)
         structlog.contextvars.bind_contextvars(**turn_log_context(turn, agent.user_id))
         delivery = TurnDelivery.of(self.request)
+        refuse_misrouted(delivery.route, kwargs, is_turn=False)
         try:
             delivery.check_verdict()
         except (SessionBusyError, LaneFullError):
