@@ -25,9 +25,11 @@
     │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
     │  ├─ LeaseLostError              another run has taken the turn over; this one posts nothing
+    │  ├─ TurnCancelledError          it was cancelled; this run posts nothing
     │  ├─ SessionBusyError            its session was busy, and it asked to be rejected then
     │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
     │  ├─ DeadLetterError             it was buried: its message, or its worker each time
+    │  ├─ MessageRefusedError         its message is none that can be run, on another broker
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ WebhookError               whoever is to receive a webhook
     │  ├─ WebhookRefusedError         we will not send it there: an address that is not public
@@ -205,6 +207,12 @@ class LeaseLostError(TurnError):
     code = "lease_lost"
 
 
+class TurnCancelledError(TurnError):
+    """It was cancelled while it was queued or ran: this run posts nothing more."""
+
+    code = "cancelled"
+
+
 class SessionBusyError(TurnError):
     """The session was busy, and the request said ``busy: reject``."""
 
@@ -223,6 +231,12 @@ class DeadLetterError(TurnError):
     """The message was put with the dead letters instead of being run (again)."""
 
     code = "dead_letter"
+
+
+class MessageRefusedError(TurnError):
+    """The message cannot be run, and the broker, which is not Redis, keeps no dead letters."""
+
+    code = "message_refused"
 
 
 class UnexpectedError(TurnError):

@@ -27,21 +27,26 @@ BLANK: tuple[tuple[int, int], ...] = (
     (0x2800, 0x2800),
     (0x3000, 0x3000),
     (0x3164, 0x3164),
-    (0xFE00, 0xFE0F),
     (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0),
     (0xFFF0, 0xFFFB),
     (0x13430, 0x1343F),
     (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A),
-    (0xE0000, 0xE0FFF),
+    (0xE0000, 0xE00FF),
+    (0xE01F0, 0xE0FFF),
 )
 """Code points that show nothing, as ranges in order: Unicode's white space, what it lets fonts
-ignore (zero-width characters, marks of direction, variation selectors, tags), and blank letters."""
+ignore (zero-width characters, marks of direction, tags), and blank letters. A variation selector is
+none of them: it belongs to the character before it, as in many an emoji."""
 
 _CLASS = "".join(f"{chr(first)}-{chr(last)}" for first, last in BLANK)
 _LEADING = re.compile(f"[{_CLASS}]*")
-_HIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f]|(?! )[{_CLASS}]")
+_SELECTOR = "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+# A selector after a letter or digit shows nothing, but for the digits that are emoji.
+_HIDDEN = re.compile(
+    f"[\x00-\x1f\x7f-\x9f]|(?! )[{_CLASS}]|(?<=\\w){_SELECTOR}(?!\u20e3)|^{_SELECTOR}"
+)
 
 
 def clean_identifier(text: str) -> str:
@@ -61,10 +66,10 @@ def check_user_id(user_id: str) -> str:
     Raises:
         ValueError: it holds a character that does not show, or is not in Unicode's form NFC.
     """
-    hidden = _HIDDEN.search(user_id)
-    if hidden is not None:
-        shown = f"U+{ord(hidden.group()):04X}"
-        kind = "control" if unicodedata.category(hidden.group()) == "Cc" else "invisible"
+    found = _HIDDEN.search(user_id)
+    if found is not None:
+        shown = f"U+{ord(found.group()):04X}"
+        kind = "control" if unicodedata.category(found.group()) == "Cc" else "invisible"
         raise ValueError(f"must not contain {kind} characters ({shown})")
     if not unicodedata.is_normalized("NFC", user_id):
         raise ValueError("must be in Unicode's composed form, NFC")

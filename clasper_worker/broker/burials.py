@@ -6,13 +6,15 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from celery import Celery, states
+from celery import Celery
+from celery.app.task import Context
 
 from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.dead_letters import DeadLetters
 from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import Schedule
-from clasper_worker.errors import DeadLetterError
+from clasper_worker.broker.task_message import TaskMessage
+from clasper_worker.errors import ClasperError, DeadLetterError
 from clasper_worker.jobs.given_up import leave_alone
 from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.job_end import report_end
@@ -62,7 +64,11 @@ class Burials:
         job_id = burial.job_id or (message.job_id if message is not None else "")
         if not job_id:
             return True  # nobody asked for it by any name
-        error = store_burial(self._app, job_id, burial.reason)
+        error = DeadLetterError(
+            f"The job is a dead letter: {burial.reason}. See `clasper dead-letters`",
+            {"job_id": job_id},
+        )
+        store_failure(self._app, job_id, error, message)
         if message is None or message.task != "clasper.send":
             return True
         mark = message.headers.get(NOTIFICATION_HEADER)
@@ -70,10 +76,12 @@ class Burials:
         return report_end(self._app, job_id, message.kwargs, Failure.of(error))
 
 
-def store_burial(app: Any, job_id: str, reason: str) -> DeadLetterError:
-    """Store of a job that it was buried; returns its failure."""
-    error = DeadLetterError(
-        f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
-    )
-    app.backend.store_result(job_id, error, states.FAILURE)
-    return error
+def store_failure(app: Any, job_id: str, error: ClasperError, message: TaskMessage | None) -> None:
+    """Store that a job failed without having run, and see to what Celery is to do then.
+
+    That is, its errbacks are sent, and the chord or chain that it is part of fails.
+    """
+    request = None
+    if message is not None:
+        request = Context({**message.headers, **message.follow_ups, "id": job_id})
+    app.backend.mark_as_failure(job_id, error, request=request)

@@ -18,10 +18,12 @@ from clasper_worker.errors import (
     InvalidRequestError,
     LeaseLostError,
     StateUnavailableError,
+    TurnCancelledError,
 )
 from clasper_worker.jobs.notification import notification_of, refuse_malformed
 from clasper_worker.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
+from clasper_worker.tasks.cancelled import fence_of
 from clasper_worker.tasks.resources import DOOM, GROUPS, JOBS, OUTBOX, RUNTIME
 from clasper_worker.turn.collected import CollectedTurns, ReportEnd
 from clasper_worker.turn.identity import identify_turn
@@ -62,6 +64,8 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
             result = await _run_turn(self.request.id, delivery, group, args, kwargs, report)
     except LeaseLostError:
         raise Ignore("another worker has the turn") from None
+    except TurnCancelledError:
+        raise  # `ClasperTask` ends it as revoked
     except ClasperError as exc:
         await report(self.request.id, kwargs, exc)
         async with _or_again():
@@ -104,7 +108,8 @@ async def _run_turn(
     structlog.contextvars.bind_contextvars(**turn_log_context(turn, request.user_id))
     runtime = await RUNTIME.get()
     request = await group.join(request, turn, runtime.turns.ledger, limits, report)
-    turns = replace(runtime.turns, lease=delivery.lease())
+    lease = await fence_of(delivery, "clasper.send", job_id, kwargs)
+    turns = replace(runtime.turns, lease=lease)
     result = await run_within_limits(request, turn, turns)
     log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
     if settings.clasper_log_content:
