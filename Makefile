@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
+.PHONY: help install demo test test-all bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 install: $(STAMP) ## Make .venv with everything for development in it
 
@@ -23,8 +23,13 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## Watch real agent turns go through the real parts
 	@$(BIN)/python examples/demo.py
 
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP) ## Run the tests
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not needs_services"
+
+test-all: $(STAMP) ## Run the tests, with those that need RabbitMQ, where it is
+	@$(PYTEST) -rs
 
 bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 11 minutes)
 	@$(BIN)/python benchmarks/run.py $(BENCH)

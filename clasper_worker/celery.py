@@ -79,6 +79,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         # Each its own exchange and routing key: bound to one they would share, all four queues
         # would get a copy of a message that names them.
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+        "task_routes": ("clasper_worker.broker.follow_ups.route_follow_up",),
         # A killed worker's turns come back instead of being lost: acknowledge when done.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,

@@ -121,13 +121,21 @@ class ClasperClient:
         *,
         job_id: str | None = None,
         queue: str = TURN_QUEUE,
+        headers: Mapping[str, Any] | None = None,
     ) -> EnqueuedTurn:
         """Enqueue a request that was checked already; its fields are sent as they were given.
+
+        Args:
+            checked: the request as `parse_send_request` returned it.
+            request: its fields.
+            job_id: the Celery task's id; a new one when omitted.
+            queue: one of `clasper_worker.queues.QUEUES`.
+            headers: of the message; workers trust them, so nothing of a caller's belongs in them.
 
         Raises:
             StateUnavailableError: the broker cannot be reached.
         """
-        job_id = self.submit("clasper.send", request, job_id=job_id, queue=queue)
+        job_id = self.submit("clasper.send", request, job_id=job_id, queue=queue, headers=headers)
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
         return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 
@@ -139,6 +147,7 @@ class ClasperClient:
         job_id: str | None = None,
         queue: str = TURN_QUEUE,
         keeps_result: bool = True,
+        headers: Mapping[str, Any] | None = None,
     ) -> str:
         """Enqueue a task; its request is sent as it was given.
 
@@ -149,6 +158,7 @@ class ClasperClient:
             queue: one of `clasper_worker.queues.QUEUES`; that of the tasks that a person waits
                 for when omitted.
             keeps_result: whether anybody may ask for its result.
+            headers: of the message, beside those that are made here.
 
         Returns:
             The Celery task's id.
@@ -166,7 +176,7 @@ class ClasperClient:
                 task_id=job_id,
                 argsrepr="()",
                 kwargsrepr=redacted(request),
-                headers=route_header(task, request),
+                headers={**(headers or {}), **route_header(task, request)},
             )
         except (OperationalError, OSError) as exc:
             raise StateUnavailableError(

@@ -25,10 +25,12 @@
     │  ├─ TurnConflictError           the turn's key was used with another request
     │  ├─ TurnTimeoutError            CLASPER_TURN_SOFT_LIMIT_SEC passed
     │  ├─ LeaseLostError              another run has taken the turn over; this one posts nothing
+    │  ├─ TurnCancelledError          it was cancelled; this run posts nothing
     │  ├─ SessionBusyError            its session was busy, and it asked to be rejected then
     │  ├─ LaneFullError               too many turns of its session wait (CLASPER_LANE_DEPTH)
     │  ├─ DeadLetterError             it was buried: its message, or its worker each time
     │  ├─ WorkerLostError             its process was killed each time, and no dead letter is kept
+    │  ├─ MessageRefusedError         its message is none that can be run, on another broker
     │  └─ UnexpectedError             a fault of ours; its text is kept out of results
     ├─ WebhookError               whoever is to receive a webhook
     │  ├─ WebhookRefusedError         we will not send it there: an address that is not public
@@ -206,6 +208,12 @@ class LeaseLostError(TurnError):
     code = "lease_lost"
 
 
+class TurnCancelledError(TurnError):
+    """It was cancelled while it was queued or ran: this run posts nothing more."""
+
+    code = "cancelled"
+
+
 class SessionBusyError(TurnError):
     """The session was busy, and the request said ``busy: reject``."""
 
@@ -230,6 +238,12 @@ class WorkerLostError(TurnError):
     """The process that ran the task was killed each time, under a broker without dead letters."""
 
     code = "worker_lost"
+
+
+class MessageRefusedError(TurnError):
+    """The message cannot be run, and the broker, which is not Redis, keeps no dead letters."""
+
+    code = "message_refused"
 
 
 class UnexpectedError(TurnError):

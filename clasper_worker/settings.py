@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     clasper_lane_depth: Annotated[int, Field(ge=0, le=100_000)] = 100
     clasper_tenant_concurrency: Annotated[int, Field(ge=1)] = 50
     clasper_max_deliveries: Annotated[int, Field(ge=1, le=100)] = 5
+    clasper_callback_queue: Annotated[str, Field(min_length=1, max_length=200)] = "celery"
     clasper_busy_policy: Literal["enqueue", "reject", "interrupt", "collect"] = "enqueue"
 
     # The workspace

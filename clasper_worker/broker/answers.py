@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-Verdict = Literal["", "busy", "lane_full", "cancelled"]
+Verdict = Literal["", "busy", "lane_full", "misrouted", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)

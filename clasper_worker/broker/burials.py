@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from celery import Celery
 
 from clasper_worker.broker.answers import Burial
-from clasper_worker.broker.dead_letters import DeadLetters, store_dead_letter
+from clasper_worker.broker.dead_letters import DeadLetters, dead_letter_error, store_failure
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.jobs.given_up import leave_alone
 from clasper_worker.settings import get_settings
@@ -59,8 +60,10 @@ class Burials:
         job_id = burial.job_id or (message.job_id if message is not None else "")
         if not job_id:
             return True  # nobody asked for it by any name
-        error = store_dead_letter(self._app, job_id, burial.reason)
+        error = dead_letter_error(job_id, burial.reason)
+        store_failure(self._app, job_id, error, message)
         if message is None or message.task != "clasper.send":
             return True
-        leave_alone(message.kwargs or {}, get_settings())
+        mark = message.headers.get(NOTIFICATION_HEADER)
+        leave_alone(mark, message.kwargs or {}, get_settings())
         return report_end(self._app, job_id, message.kwargs, Failure.of(error))

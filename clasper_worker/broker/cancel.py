@@ -8,12 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from celery import Celery, states
 
+from clasper_worker.broker.cancellations import Cancellations
 from clasper_worker.broker.queued import take_from_queues
-from clasper_worker.broker.schedule import Schedule, Withdrawal, redis_answers
+from clasper_worker.broker.schedule import Schedule, Withdrawal, open_schedule, redis_answers
+from clasper_worker.queues import QUEUES
+from clasper_worker.settings import Settings
 
 Found = Literal["waiting", "running", "ended", "unknown"]
 
@@ -47,14 +50,28 @@ class Canceller:
     Args:
         app: a Celery app on the workers' broker and result backend.
         schedule: the broker's scheduler; None where the broker is not Redis. There the workers
-            alone are asked, which know of the jobs that they hold.
+            are asked, which know of the jobs that they hold, and `cancellations` holds for those
+            that are still to come.
         queues: names of queues that jobs may lie in.
+        cancellations: what is cancelled, where the broker is not Redis.
     """
 
-    def __init__(self, app: Celery, schedule: Schedule | None, queues: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        schedule: Schedule | None,
+        queues: Collection[str],
+        cancellations: Cancellations | None = None,
+    ) -> None:
         self._app = app
         self._schedule = schedule
         self._queues = queues
+        self._cancellations = cancellations
+
+    @classmethod
+    def from_settings(cls, app: Celery, settings: Settings) -> Self:
+        """For the broker that the settings name, whatever it is."""
+        return cls(app, open_schedule(settings), QUEUES, Cancellations.open(settings))
 
     def cancel_turn(self, turn_id: str, *, wait: float) -> tuple[CancelledJob, ...]:
         """Stop a turn and every job that asks for it.
@@ -69,17 +86,14 @@ class Canceller:
         Raises:
             StateUnavailableError: the broker or the result backend does not answer.
         """
-        schedule = self._schedule
-        if schedule is None:
-            return self._cancel([turn_id], wait)
         with redis_answers():
-            jobs = schedule.jobs_of(turn_id)
+            jobs = self._jobs_of(turn_id)
         ends = self._cancel([turn_id, *sorted(jobs - {turn_id})], wait)
         # A turn's id need not be a job's.
         told = tuple(end for end in ends if end.found != "unknown") or ends
         if any(end.state in {states.SUCCESS, states.FAILURE} for end in told):
             with redis_answers():
-                schedule.recall([turn_id])  # whoever asks for the turn again gets its result
+                self._recall([turn_id])  # whoever asks for the turn again gets its result
         return told
 
     def cancel_job(self, job_id: str, *, wait: float) -> CancelledJob:
@@ -103,6 +117,17 @@ class Canceller:
         """Close the connections to the broker's scheduler."""
         if self._schedule is not None:
             self._schedule.close()
+        if self._cancellations is not None:
+            self._cancellations.close()
+
+    def _jobs_of(self, turn_id: str) -> frozenset[str]:
+        known = self._schedule or self._cancellations
+        return known.jobs_of(turn_id) if known is not None else frozenset()
+
+    def _recall(self, names: Collection[str]) -> None:
+        known = self._schedule or self._cancellations
+        if known is not None:
+            known.recall(names)
 
     def _cancel(self, ids: list[str], wait: float) -> tuple[CancelledJob, ...]:
         with redis_answers():
@@ -125,7 +150,11 @@ class Canceller:
         """What each job was."""
         schedule = self._schedule
         if schedule is None:
-            return {job: self._by_state(job) for job in ids}
+            if self._cancellations is not None:
+                self._cancellations.remember(ids)
+            states_found = {job: self._by_state(job) for job in ids}
+            self._recall([job for job, word in states_found.items() if word == "ended"])
+            return states_found
         words = schedule.withdraw_all(ids, remember=True)
         unknown = [job for job, word in words.items() if word == "unknown"]
         ended = {job for job in unknown if self._has_ended(job)}

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import Schedule, redis_answers
 from clasper_worker.broker.task_message import read_task_message
 
 
 def collected_requests(raws: Iterable[bytes]) -> list[dict[str, Any]]:
-    """What the collected messages ask for: each ``{"job_id", "request"}``, in order of arrival."""
+    """What the collected messages ask for: each ``{"job_id", "request", …}``, in order of arrival.
+
+    Where one answers a notification, that is named under ``notification``.
+    """
     return [_request(raw) for raw in raws]
 
 
@@ -46,4 +50,7 @@ def _request(raw: bytes) -> dict[str, Any]:
     message = read_task_message(raw)
     if message is None or message.kwargs is None:
         raise ValueError("a collected message cannot be read")
-    return {"job_id": message.job_id, "request": message.kwargs}
+    asked: dict[str, Any] = {"job_id": message.job_id, "request": message.kwargs}
+    if NOTIFICATION_HEADER in message.headers:
+        asked["notification"] = message.headers[NOTIFICATION_HEADER]
+    return asked

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery, states
+from celery.app.task import Context
 
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
 from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
-from clasper_worker.errors import DeadLetterError
+from clasper_worker.errors import ClasperError, DeadLetterError
 
 _AT_ONCE = 500
 
@@ -129,13 +130,22 @@ class DeadLetters:
             return any(pipe.execute())
 
 
-def store_dead_letter(app: Any, job_id: str, reason: str) -> DeadLetterError:
-    """Store of a job that it is a dead letter; returns its failure. Blocks."""
-    error = DeadLetterError(
+def dead_letter_error(job_id: str, reason: str) -> DeadLetterError:
+    """The failure of a job whose message became a dead letter."""
+    return DeadLetterError(
         f"The job is a dead letter: {reason}. See `clasper dead-letters`", {"job_id": job_id}
     )
-    app.backend.store_result(job_id, error, states.FAILURE)
-    return error
+
+
+def store_failure(app: Any, job_id: str, error: ClasperError, message: TaskMessage | None) -> None:
+    """Store that a job failed without having run, and see to what Celery is to do then.
+
+    That is, its errbacks are sent, and the chord or chain that it is part of fails.
+    """
+    request = None
+    if message is not None:
+        request = Context({**message.headers, **message.follow_ups, "id": job_id})
+    app.backend.mark_as_failure(job_id, error, request=request)
 
 
 def _letter(letter_id: str, fields: Mapping[bytes, bytes]) -> DeadLetter:

@@ -13,9 +13,12 @@ from typing import Any
 from celery.app.task import Context
 from redis.exceptions import RedisError
 
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.leases import LeaseKeeper, keeper_of_process
+from clasper_worker.broker.route import ROUTE_HEADER
 from clasper_worker.broker.schedule import Schedule, open_schedule
 from clasper_worker.errors import (
+    InvalidRequestError,
     LaneFullError,
     LeaseLostError,
     SessionBusyError,
@@ -39,12 +42,17 @@ class TurnDelivery:
     Attributes:
         token: the lease's; None where the message did not come through the scheduler.
         verdict: why the turn must not run, else empty.
-        collected: the requests that are to be run with it, each ``{"job_id", "request"}``.
+        collected: the requests that are to be run with it, each ``{"job_id", "request"}``, and
+            ``notification`` where it has a mark.
+        route: what its header says of whose turn it is; None where it says nothing.
+        mark: which notification it answers, as `jobs.notification` has it; None: it has none.
     """
 
     token: str | None = None
     verdict: str = ""
     collected: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
+    route: Any = field(default=None, repr=False)
+    mark: Any = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
@@ -53,15 +61,30 @@ class TurnDelivery:
             request.get(LEASE_HEADER),
             request.get(VERDICT_HEADER) or "",
             request.get(COLLECTED_HEADER) or [],
+            request.get(ROUTE_HEADER),
+            request.get(NOTIFICATION_HEADER),
         )
+
+    def mark_of(self, job_id: str) -> Any:
+        """The mark of this job, or of one of those that were collected into it."""
+        for job in self.collected:
+            if job["job_id"] == job_id:
+                return job.get("notification")
+        return self.mark
 
     def check_verdict(self) -> None:
         """Raise if the scheduler decided that the turn must not run.
 
         Raises:
+            InvalidRequestError: its header names another session than its body.
             SessionBusyError: its session is busy, and the policy is to be rejected then.
             LaneFullError: too many turns of its session wait.
         """
+        if self.verdict == "misrouted":
+            raise InvalidRequestError(
+                "The message's header clasper_route says something else than its arguments: send"
+                " the same, or no such header"
+            )
         if self.verdict == "busy":
             raise SessionBusyError(
                 "Another turn of this session runs or waits, and the busy policy is reject:"

@@ -14,6 +14,7 @@ from clasper_worker.errors import (
     LaneFullError,
     LeaseLostError,
     SessionBusyError,
+    TurnCancelledError,
     TurnConflictError,
     TurnTimeoutError,
 )
@@ -25,6 +26,7 @@ OUTCOMES = (
     TurnConflictError,
     TurnTimeoutError,
     LeaseLostError,
+    TurnCancelledError,
 )
 
 log = structlog.get_logger(__name__)

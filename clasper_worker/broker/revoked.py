@@ -19,9 +19,11 @@ from celery.worker.consumer.events import Events
 from redis.exceptions import RedisError
 
 from clasper_worker.broker.cancel import store_revoked
+from clasper_worker.broker.cancellations import Cancellations
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.broker.transport import Transport
+from clasper_worker.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +79,18 @@ class WithdrawRevoked(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._timer: Any = None
         self._jobs = RevokedJobs()
+        self._cancellations: Cancellations | None = None
+        self._noted: set[str] = set()
 
     def start(self, consumer: Any) -> None:
         """Begin, anew after each lost connection."""
         if not isinstance(consumer.connection.transport, Transport):
-            return  # another broker has no lanes
+            self._cancellations = self._cancellations or Cancellations.open(get_settings())
+            if self._cancellations is not None:
+                self._timer = consumer.timer.call_repeatedly(
+                    _PERIOD_SECONDS, self._note, (self._cancellations,)
+                )
+            return  # another broker has no lanes, and forgets with its last worker
         rules = consumer.app.conf.broker_transport_options.get("schedule_rules", {})
         schedule = Schedule(
             redis.Redis(connection_pool=consumer.connection.default_channel.pool),
@@ -97,6 +106,16 @@ class WithdrawRevoked(bootsteps.StartStopStep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _note(self, cancellations: Cancellations) -> None:
+        revoked = set(worker_state.revoked.as_dict())
+        try:
+            if revoked - self._noted:
+                cancellations.remember(revoked - self._noted)
+        except (RedisError, OSError) as exc:
+            logger.warning("revoked jobs were not noted: %s", type(exc).__name__)
+        else:
+            self._noted = revoked
 
     def _look(self, consumer: Any, schedule: Schedule) -> None:
         try:

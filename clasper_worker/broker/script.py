@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib.resources import files
 
+from clasper_worker.identifiers import BLANK
+
 # Each uses functions of those before it: to Redis, and to Lua, they are one text.
 _PARTS = (
     "base",
@@ -25,4 +27,6 @@ _PARTS = (
 def script_text() -> str:
     """The whole script."""
     folder = files("clasper_worker.broker").joinpath("scheduler")
-    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in _PARTS)
+    blank = ", ".join(str(point) for bounds in BLANK for point in bounds)
+    parts = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in _PARTS)
+    return "\n".join((f"local BLANK = {{ {blank} }}", *parts))

@@ -1,4 +1,4 @@
-"""A Celery task message as it lies in Redis, read for people and for searches."""
+"""A Celery task message as it lies in Redis, of either protocol, read for workers and searches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 
 from kombu.compression import decompress
 
+from clasper_worker.broker.route import Route
 from clasper_worker.turn.identity import turn_id_for
+
+# Of a message of protocol 1, what protocol 2 has in its headers, and in the body's last part.
+_HEADERS = ("task", "id", "eta", "expires", "retries", "timelimit", "root_id", "parent_id")
+_FOLLOW_UPS = ("callbacks", "errbacks", "chord", "chain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,39 +26,43 @@ class TaskMessage:
         job_id: the Celery task's id.
         task: the task's name.
         kwargs: the task's keyword arguments; None where the body cannot be read.
+        headers: the message's.
+        follow_ups: what Celery is to do at the task's end: callbacks, errbacks, chord, chain.
     """
 
     job_id: str
     task: str
     kwargs: Mapping[str, Any] | None = field(repr=False)
+    headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    follow_ups: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def turn_id(self) -> str:
         """The turn that the message asks for; of another task, its own id."""
-        kwargs = self.kwargs or {}
-        user, key = _text(kwargs.get("user_id")), _text(kwargs.get("idempotency_key"))
-        if self.task != "clasper.send" or not user or not key:
+        route = Route.of(self.kwargs)
+        if self.task != "clasper.send" or not route.user_id or not route.idempotency_key:
             return self.job_id
-        return turn_id_for(user, key, self.job_id)
+        return turn_id_for(route.user_id, route.idempotency_key, self.job_id)
 
 
 def read_task_message(raw: bytes) -> TaskMessage | None:
     """Read a message as kombu's Redis transport stores it; None where it is not one of Celery's."""
     try:
-        message = json.loads(raw)
+        message = modern(json.loads(raw))
         headers = message["headers"]
         job_id, task = headers["id"], headers.get("task")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return None
     if not isinstance(job_id, str) or not job_id:
         return None
-    return TaskMessage(job_id, str(task or ""), _kwargs(message))
+    kwargs, follow_ups = _arguments(message)
+    return TaskMessage(job_id, str(task or ""), kwargs, headers, follow_ups)
 
 
 def without_expiry(raw: bytes) -> str:
     """The message with no moment after which workers drop it; empty where it has none as it is."""
     try:
-        message = json.loads(raw)
+        message = modern(json.loads(raw))
         expires = message["headers"].get("expires")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return ""
@@ -63,7 +72,44 @@ def without_expiry(raw: bytes) -> str:
     return json.dumps(message)
 
 
-def _kwargs(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def modern(message: dict[str, Any]) -> dict[str, Any]:
+    """The message in protocol 2: one of protocol 1 is turned into that, any other is as it was.
+
+    Old Celery sends protocol 1, and so do clients in Go, JavaScript and PHP. Its body is an object
+    with the task's name, id and arguments, and its headers are empty or missing.
+
+    Raises:
+        AttributeError, KeyError, RecursionError, TypeError, ValueError: it is of neither.
+    """
+    headers = message.get("headers") or {}
+    if headers.get("id"):
+        return message
+    properties = message["properties"]
+    text = message["body"]
+    if properties.get("body_encoding") == "base64":
+        text = base64.b64decode(text)
+    body = json.loads(text)
+    embedded = {name: body.get(name) for name in _FOLLOW_UPS}
+    arguments = json.dumps([body.get("args") or [], body.get("kwargs") or {}, embedded])
+    return {
+        **message,
+        "body": base64.b64encode(arguments.encode()).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {
+            **headers,
+            **{name: body.get(name) for name in _HEADERS},
+            "lang": "py",
+            "id": body["id"],
+            "retries": body.get("retries") or 0,
+            "group": body.get("group", body.get("taskset")),
+        },
+        "properties": {**properties, "body_encoding": "base64"},
+    }
+
+
+def _arguments(message: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
+    """The task's keyword arguments, and what is to follow it."""
     try:
         body = message["body"]
         if message["properties"].get("body_encoding") == "base64":
@@ -71,11 +117,8 @@ def _kwargs(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
         compression = message["headers"].get("compression")
         if compression:
             body = decompress(body, compression)
-        _, kwargs, *_ = json.loads(body)
+        _, kwargs, *rest = json.loads(body)
     except Exception:  # noqa: BLE001 - every compression has errors of its own
-        return None
-    return kwargs if isinstance(kwargs, Mapping) else None
-
-
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+        return None, {}
+    follow_ups = rest[0] if rest and isinstance(rest[0], Mapping) else {}
+    return kwargs if isinstance(kwargs, Mapping) else None, follow_ups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -11,17 +11,21 @@ from celery import bootsteps
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from kombu.asynchronous import Hub
+from kombu.exceptions import ContentDisallowed
 from kombu.utils.imports import symbol_by_name
 from vine import promise
 
 from clasper_worker.broker.dead_letter_thread import DeadLetterThread
-from clasper_worker.broker.dead_letters import store_dead_letter
-from clasper_worker.broker.leases import LeaseKeeper
+from clasper_worker.broker.dead_letters import store_failure
+from clasper_worker.broker.follow_ups import no_such_task
+from clasper_worker.broker.leases import LeaseKeeper, is_lease_token
 from clasper_worker.broker.qos import active_requests
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.broker.task_message import TaskMessage
 from clasper_worker.broker.transport import Transport
 from clasper_worker.concurrency.consumer import BatchingConsumer
+from clasper_worker.errors import MessageRefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -58,35 +62,60 @@ class TurnConsumer(BatchingConsumer):
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message without a task's name."""
-        message.dead_letter_reason = "not a task message: its headers name no task"
-        super().on_unknown_message(body, message)
+        del body
+        self._refuse(message, "not a task message: its headers name no task")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a message of a task that this worker does not have; its caller gets a failure."""
-        message.dead_letter_reason = f"no such task: {message.headers.get('task')}"
-        logger.error("%s (%s)", message.dead_letter_reason, message.headers.get("id"))
-        # Celery's own log line would quote the message.
-        message.reject_log_error(logger, self.connection_errors)
-        job_id = message.headers.get("id")
-        if job_id:  # with another broker than Redis nobody else reports it
-            try:
-                store_dead_letter(self.app, job_id, message.dead_letter_reason)
-            except Exception:
-                logger.exception("could not store the failure of %s", job_id)
-        del body, exc
+        del exc
+        name = message.headers.get("task")
+        if not name and isinstance(body, Mapping):  # protocol 1
+            name = body.get("task")
+        self._refuse(message, no_such_task(name))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a task message that Celery cannot make a request of."""
-        message.dead_letter_reason = f"not a valid task message: {type(exc).__name__}"
-        logger.error("%s (%s)", message.dead_letter_reason, message.headers.get("id"))
-        message.reject_log_error(logger, self.connection_errors)
         del body
+        self._refuse(message, _reason(message, exc, "not a valid task message"))
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded."""
-        message.dead_letter_reason = f"its body cannot be decoded: {type(exc).__name__}"
-        logger.error("%s", message.dead_letter_reason)
+        self._refuse(message, _reason(message, exc, "its body cannot be decoded"))
+
+    def _refuse(self, message: Any, reason: str) -> None:
+        """Bury a message, or on another broker than Redis, reject it and tell its caller.
+
+        Celery's own log line would quote it.
+        """
+        job_id = message.headers.get("id") or message.properties.get("correlation_id")
+        message.dead_letter_reason = reason
+        logger.error("%s (%s)", reason, job_id)
         message.reject_log_error(logger, self.connection_errors)
+        if not job_id or is_lease_token(message.delivery_tag):
+            return
+        error = MessageRefusedError(f"The job was refused: {reason}", {"job_id": job_id})
+        try:
+            store_failure(self.app, job_id, error, _read(message, job_id))
+        except Exception as exc:  # noqa: BLE001 - the next message is to be seen to
+            failed = type(exc).__name__
+            logger.error("could not store the failure of %s: %s", job_id, failed)  # noqa: TRY400
+
+
+def _reason(message: Any, exc: Exception, what: str) -> str:
+    if isinstance(exc, ContentDisallowed):
+        kind = str(message.content_type)[:100]
+        return f"{what}: of content type {kind}; send JSON (task_serializer='json')"
+    return f"{what}: {type(exc).__name__}"
+
+
+def _read(message: Any, job_id: str) -> TaskMessage | None:
+    """The message with what is to follow it, as far as it can be read."""
+    try:
+        body = message.payload
+        follow_ups = body if isinstance(body, Mapping) else body[2]
+        return TaskMessage(job_id, "", None, message.headers, dict(follow_ups))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it
+        return None
 
 
 class KeepLeases(bootsteps.StartStopStep):

@@ -9,9 +9,7 @@ from collections.abc import Iterable
 import click
 
 from clasper_worker.broker.cancel import CancelledJob, Canceller
-from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
-from clasper_worker.queues import QUEUES
 from clasper_worker.settings import get_settings
 
 _WORDS = {
@@ -43,7 +41,7 @@ def command(*, turn_id: str, wait: float, as_json: bool) -> None:
     """
     settings = get_settings()
     client = ClasperClient.from_settings(settings)
-    canceller = Canceller(client.app, open_schedule(settings), QUEUES)
+    canceller = Canceller.from_settings(client.app, settings)
     try:
         jobs = canceller.cancel_turn(turn_id, wait=wait)
     finally:

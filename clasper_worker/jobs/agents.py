@@ -14,6 +14,7 @@ import structlog
 import yaml
 
 from clasper_worker.errors import BackendError, BackendUnavailableError, ConfigurationError
+from clasper_worker.identifiers import check_user_id, clean_identifier
 from clasper_worker.local_time import ActiveHours, check_timezone
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.roles import validate_role
@@ -60,11 +61,13 @@ class Agent:
             ValueError: says which field is wrong.
         """
         user = fields.get("user_id")
-        if not isinstance(user, str) or not user.strip():
+        user = clean_identifier(user) if isinstance(user, str) else ""
+        if not user:
             raise ValueError("user_id: must be a plain, non-empty text")
-        role = str(fields.get("agent_role") or DEFAULT_ROLE)
+        role = clean_identifier(str(fields.get("agent_role") or "")) or DEFAULT_ROLE
         zone, hours = fields.get("timezone") or None, fields.get("active_hours") or None
         for name, value, check in (
+            ("user_id", user, check_user_id),
             ("agent_role", role, validate_role),
             ("timezone", zone, check_timezone),
             ("active_hours", hours, ActiveHours.parse),
@@ -75,7 +78,7 @@ class Agent:
                 check(str(value))
             except ValueError as exc:
                 raise ValueError(f"{name}: {exc}") from None
-        agent = cls(user.strip(), role, zone and str(zone), hours and str(hours))
+        agent = cls(user, role, zone and str(zone), hours and str(hours))
         return replace(agent, place=int(agent.name[:12], 16) / 16**12)
 
 

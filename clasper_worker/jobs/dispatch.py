@@ -247,8 +247,7 @@ class Dispatcher:
         self, turns: Sequence[NotificationTurn], malformed: Sequence[Malformed]
     ) -> None:
         # Enqueued first and noted then: dying in between does no harm, and loses nothing.
-        requests = [item.request for item in turns] + [item.request for item in malformed]
-        await self._queue.put([_turn(request) for request in requests])
+        await self._queue.put([_turn(item) for item in (*turns, *malformed)])
         notes = [item.key.note for item in turns]
         await self._slots.write(notes, "enqueued", UNDER_WAY_SECONDS, only_new=True)
         await self._slots.write([item.note for item in malformed], "failed", GIVEN_UP_SECONDS)
@@ -258,8 +257,8 @@ class Dispatcher:
             )
 
 
-def _turn(request: Any) -> Job:
-    return Job("clasper.send", request, DISPATCH_QUEUE)
+def _turn(item: NotificationTurn | Malformed) -> Job:
+    return Job("clasper.send", item.request, DISPATCH_QUEUE, mark=item.mark)
 
 
 def _wider(listed: Sequence[Any], users: int, each: int) -> tuple[int, int]:

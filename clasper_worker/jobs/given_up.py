@@ -20,20 +20,21 @@ _ANSWER_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def leave_alone(arguments: Mapping[str, Any], settings: Settings) -> None:
+def leave_alone(mark: object, arguments: Mapping[str, Any], settings: Settings) -> None:
     """Keep polls from enqueuing again the notification that a buried turn was to answer.
 
     It is most often one that kills its workers, and would kill as many again. Blocks. Does nothing
     where the turn answers no notification.
 
     Args:
+        mark: what names the notification, of the turn's message; None where it has none.
         arguments: the turn's.
         settings: for where the notes are.
 
     Raises:
         RedisError: the note could not be left.
     """
-    key = notification_of(arguments)
+    key = notification_of(mark, arguments)
     if key is None:
         return
     seconds = left_alone_for(is_transient=DeadLetterError.transient)

@@ -1,4 +1,9 @@
-"""A notification as the backend gives it to a dispatcher, and the turn that it becomes."""
+"""A notification as the backend gives it to a dispatcher, and the turn that it becomes.
+
+Which one a turn answers is its *mark*. It comes beside the request, never in it, since a worker
+acknowledges what it names under the internal token: in the message's header `NOTIFICATION_HEADER`
+(`broker.headers`), and to the shim in an HTTP header that it takes with that token alone.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +16,22 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clasper_worker.errors import InvalidRequestError
+from clasper_worker.identifiers import clean_identifier
 from clasper_worker.turn.request import RequestLimits, parse_send_request
 
 DEFAULT_TITLE = "Notifications"
 """The task for notifications that name none, where no default is configured."""
 
+MARK_HEADER = "X-Clasper-Notification"
+"""The HTTP header in which the shim takes a mark, as JSON, from who has the internal token."""
+INTERNAL_REFUSED = "internal_token_refused"
+"""The code of the shim's answer to who has not."""
+
 _TITLE_CHARS = 256
 _KEY_CHARS = 200
 _REASON_CHARS = 1000
 
-_MALFORMED = "malformed_notification"  # in a request's metadata: which one, and why
-_MARK = "dispatch"  # in a request's metadata: which notification the turn answers
+_MALFORMED = "malformed"  # in a mark: why the notification is no turn
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -71,6 +81,11 @@ class NotificationTurn:
     session: str
     request: Mapping[str, Any]
 
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """What names the notification beside the request."""
+        return {"notification_id": self.key.notification_id}
+
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
@@ -80,14 +95,24 @@ class Malformed:
         note: the name of the note that it was seen to.
         notification_id: as far as it has one.
         reason: why; none of the delivery's own text.
-        request: a send request that fails with the reason as soon as it is run, whatever the
-            delivery says, and so becomes a dead letter. Its message is the delivery.
+        request: a send request that, with `mark`, fails with the reason as soon as it is run,
+            whatever the delivery says, and so becomes a dead letter. Its message is the delivery.
     """
 
     note: str
     notification_id: str
     reason: str
     request: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """What says beside the request that it is none, and why."""
+        return {
+            _MALFORMED: {
+                "id": self.notification_id or "without an id",
+                "reason": self.reason[:_REASON_CHARS],
+            }
+        }
 
 
 def read_delivery(
@@ -117,15 +142,13 @@ def read_delivery(
     return NotificationTurn(key, checked.session, request)
 
 
-def notification_of(arguments: Mapping[str, Any]) -> NotificationKey | None:
-    """The notification that a turn of these arguments answers; None where it answers none."""
-    metadata = arguments.get("metadata")
-    mark = metadata.get(_MARK) if isinstance(metadata, Mapping) else None
+def notification_of(mark: object, arguments: Mapping[str, Any]) -> NotificationKey | None:
+    """The notification that a turn of this mark and these arguments answers; None: it has none."""
     named = mark.get("notification_id") if isinstance(mark, Mapping) else None
     user = arguments.get("user_id")
     if not isinstance(named, str) or not named or not isinstance(user, str):
         return None
-    return NotificationKey(user.strip(), named)
+    return NotificationKey(clean_identifier(user), named)
 
 
 def _request(delivery: _Delivery, default_title: str) -> dict[str, Any]:
@@ -143,20 +166,19 @@ def _request(delivery: _Delivery, default_title: str) -> dict[str, Any]:
         **{name: value for name, value in optional.items() if value is not None},
         "idempotency_key": "notification:"
         + (named if len(named) <= _KEY_CHARS and named.isprintable() else _digest([named])),
-        "metadata": {"busy": "enqueue", _MARK: {"notification_id": named}},
+        "metadata": {"busy": "enqueue"},
     }
 
 
-def refuse_malformed(arguments: Mapping[str, Any]) -> None:
+def refuse_malformed(mark: object) -> None:
     """Fail what `read_delivery` found to be no turn.
 
     Raises:
         InvalidRequestError: tells what is wrong with the notification.
     """
-    metadata = arguments.get("metadata")
-    mark = metadata.get(_MALFORMED) if isinstance(metadata, Mapping) else None
-    if isinstance(mark, Mapping):
-        named, reason = (str(mark.get(name))[:_REASON_CHARS] for name in ("id", "reason"))
+    why = mark.get(_MALFORMED) if isinstance(mark, Mapping) else None
+    if isinstance(why, Mapping):
+        named, reason = (str(why.get(name))[:_REASON_CHARS] for name in ("id", "reason"))
         raise InvalidRequestError(
             f"Malformed notification {named}: {reason}", {"notification_id": named}
         )
@@ -168,7 +190,6 @@ def _malformed(raw: Any, note: str, reason: str, limits: RequestLimits) -> Malfo
     request = {
         "user_id": user or "unknown",
         "message": json.dumps(raw)[: limits.message_chars],
-        "metadata": {_MALFORMED: {"id": named or "without an id", "reason": reason}},
     }
     return Malformed(note, named, reason, request)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.client import ClasperClient
 from clasper_worker.concurrency.threads import ThreadCrew
 
@@ -20,6 +21,7 @@ class Job:
         queue: where to.
         job_id: its id; a new one where None.
         keeps_result: whether anybody may ask for its result.
+        mark: which notification it answers, or why it answers none (`jobs.notification`).
     """
 
     task: str
@@ -27,6 +29,7 @@ class Job:
     queue: str
     job_id: str | None = None
     keeps_result: bool = True
+    mark: Mapping[str, Any] | None = None
 
 
 class JobQueue(Protocol):
@@ -70,4 +73,5 @@ class CeleryQueue:
                 job_id=job.job_id,
                 queue=job.queue,
                 keeps_result=job.keeps_result,
+                headers={NOTIFICATION_HEADER: job.mark} if job.mark else {},
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -14,7 +15,12 @@ import structlog
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
 from clasper_worker.jobs import metrics
 from clasper_worker.jobs.acknowledge import left_alone_for
-from clasper_worker.jobs.notification import NotificationKey, notification_of
+from clasper_worker.jobs.notification import (
+    INTERNAL_REFUSED,
+    MARK_HEADER,
+    NotificationKey,
+    notification_of,
+)
 from clasper_worker.jobs.queue import Job
 from clasper_worker.jobs.slots import Notes
 from clasper_worker.settings import Settings
@@ -54,6 +60,8 @@ class ShimQueue:
             )
         keys = settings.daemon_api_keys
         headers = {"X-Agent-Daemon-Key": keys[0]} if keys else {}
+        if settings.internal_api_token is not None:
+            headers["X-Internal-Token"] = settings.internal_api_token.get_secret_value()
         return cls(
             httpx2.AsyncClient(
                 base_url=settings.agent_daemon_url, headers=headers, timeout=_SECONDS
@@ -114,8 +122,11 @@ class ShimQueue:
         await self._client.aclose()
 
     async def _post(self, job: Job) -> None:
-        key = notification_of(job.arguments)
-        answer = await self._call("POST", "/api/agents/send", json=dict(job.arguments))
+        key = notification_of(job.mark, job.arguments)
+        headers = {MARK_HEADER: json.dumps(job.mark)} if job.mark else {}
+        answer = await self._call(
+            "POST", "/api/agents/send", json=dict(job.arguments), headers=headers
+        )
         status, body = answer.status_code, _object(answer)
         if status < 300:
             job_id = body.get("job_id")
@@ -124,8 +135,8 @@ class ShimQueue:
             return
         if status in _KEY_REFUSED:
             raise ConfigurationError(
-                f"The shim answered {status}: check AGENT_DAEMON_API_KEY",
-                {"variable": "AGENT_DAEMON_API_KEY", "status": status},
+                f"The shim answered {status}: {body.get('error') or 'check AGENT_DAEMON_API_KEY'}",
+                {"variable": _refused_variable(body), "status": status},
             )
         if not 400 <= status < 500 or status in _LATER:
             raise StateUnavailableError(f"The shim answered {status}", {"status": status})
@@ -143,6 +154,11 @@ class ShimQueue:
             raise StateUnavailableError(
                 f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
             ) from exc
+
+
+def _refused_variable(body: Mapping[str, Any]) -> str:
+    refused = body.get("code") == INTERNAL_REFUSED
+    return "INTERNAL_API_TOKEN" if refused else "AGENT_DAEMON_API_KEY"
 
 
 def _session(arguments: Mapping[str, Any]) -> str:

@@ -10,10 +10,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.client import TURN_QUEUE
 from clasper_worker.jobs.dispatch import DISPATCH_QUEUE
-from clasper_worker.jobs.notification import notification_of
 from clasper_worker.shim.body import json_object
+from clasper_worker.shim.mark import mark_of
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome, failure_status
 from clasper_worker.shim.services import ShimServices
@@ -62,11 +63,15 @@ def send_routes(services: ShimServices) -> APIRouter:
         prefer: Annotated[str | None, Header(description="`wait=SECONDS` (RFC 7240)")] = None,
     ) -> Response:
         seconds = _wait_seconds(wait, prefer)
+        mark = mark_of(request, services.settings)
         body = await json_object(request, services.limits.request_chars)
         checked = parse_send_request(body, services.limits)
         # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
-        queue = TURN_QUEUE if notification_of(body) is None else DISPATCH_QUEUE
-        turn = await asyncio.to_thread(services.client.enqueue, checked, body, queue=queue)
+        queue = TURN_QUEUE if mark is None else DISPATCH_QUEUE
+        headers = {} if mark is None else {NOTIFICATION_HEADER: mark}
+        turn = await asyncio.to_thread(
+            services.client.enqueue, checked, body, queue=queue, headers=headers
+        )
         await services.register.add(turn.job_id, turn.turn_id)
         if seconds > 0:
             outcome = await services.results.wait(turn.job_id, seconds)

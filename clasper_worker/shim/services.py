@@ -7,9 +7,7 @@ from typing import Self
 
 from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
-from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
-from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
@@ -42,7 +40,7 @@ class ShimServices:
             JobResults(client.app, settings.result_backend_url),
             JobRegister(state, ttl_seconds=settings.clasper_result_ttl_sec),
             RequestLimits.from_settings(settings),
-            Canceller(client.app, open_schedule(settings), QUEUES),
+            Canceller.from_settings(client.app, settings),
             ShimWorkspaces(settings),
             BootRecord(state),
         )

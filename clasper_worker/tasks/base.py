@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,13 @@ import structlog
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.concurrency.task import CoroutineTask
-from clasper_worker.errors import ClasperError, UnexpectedError
+from clasper_worker.errors import ClasperError, TurnCancelledError, UnexpectedError
 from clasper_worker.redaction import redacted
+from clasper_worker.settings import get_settings
+from clasper_worker.tasks.cancelled import end_revoked, fence_of
 from clasper_worker.turn.identity import TurnIdentity
 
 log = structlog.get_logger(__name__)
@@ -26,6 +30,24 @@ class ClasperTask(CoroutineTask):
     Request = "clasper_worker.task_request:RedactedRequest"
     throws = (ClasperError,)
     reject_on_worker_lost = True  # a child of prefork was killed: the task runs again
+
+    def coroutine(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """The body; where the broker knows nothing of it, not begun of a job that is cancelled."""
+        if get_settings().celery_broker_url.startswith(SCHEDULED):
+            return super().coroutine(*args, **kwargs)
+        return self._unless_cancelled(args, kwargs)
+
+    async def _unless_cancelled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        request = self.request
+        if request.called_directly:
+            return await super().coroutine(*args, **kwargs)
+        try:
+            fence = await fence_of(TurnDelivery.of(request), self.name, request.id, kwargs)
+            await fence.confirm()
+            return await super().coroutine(*args, **kwargs)
+        except TurnCancelledError:
+            await end_revoked(self.app, self.name, request, kwargs)
+        raise Ignore("it was cancelled")
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
@@ -56,6 +78,8 @@ async def typed_errors(what: str) -> AsyncIterator[None]:
     expected, unexpected = f"{what}.failed", f"{what}.unexpected_error"
     try:
         yield
+    except TurnCancelledError:
+        raise
     except ClasperError as exc:
         log.warning(expected, error=exc.code, reason=str(exc))
         raise exc.with_traceback(None) from None

@@ -11,6 +11,7 @@ import structlog
 from celery.exceptions import Ignore
 
 from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.route import refuse_misrouted
 from clasper_worker.celery import app
 from clasper_worker.errors import LaneFullError, LeaseLostError, SessionBusyError
 from clasper_worker.jobs.agents import Agent
@@ -19,6 +20,7 @@ from clasper_worker.jobs.standup import StandupRules, run_standup
 from clasper_worker.local_time import parse_time_of_day
 from clasper_worker.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
+from clasper_worker.tasks.cancelled import fence_of
 from clasper_worker.tasks.resources import JOBS, RUNTIME
 from clasper_worker.turn.identity import identify_turn
 from clasper_worker.turn.request_problems import invalid_request
@@ -32,6 +34,7 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         turn = identify_turn(agent.user_id, None, self.request.id)
         structlog.contextvars.bind_contextvars(**turn_log_context(turn, agent.user_id))
         delivery = TurnDelivery.of(self.request)
+        refuse_misrouted(delivery.route, kwargs, is_turn=False)
         try:
             delivery.check_verdict()
         except (SessionBusyError, LaneFullError):
@@ -40,7 +43,8 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         note = f"heartbeat:{turn.turn_id}"
         if "slot" in kwargs and await slots.read([note]) != [None]:
             return skipped("repeated").as_json()
-        deps = replace((await RUNTIME.get()).turns, lease=delivery.lease())
+        lease = await fence_of(delivery, self.name, self.request.id, kwargs)
+        deps = replace((await RUNTIME.get()).turns, lease=lease)
         rules = HeartbeatRules.from_settings(get_settings())
         try:
             report = await run_heartbeat(

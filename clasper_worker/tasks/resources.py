@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clasper_worker.broker.cancellations import CancelledRuns
 from clasper_worker.broker.collected import Groups
 from clasper_worker.broker.doom import Doom
 from clasper_worker.broker.schedule import open_schedule
@@ -34,6 +35,15 @@ async def _open_groups() -> Groups:
     return Groups(open_schedule(get_settings()))
 
 
+async def _open_cancelled() -> CancelledRuns | None:
+    return CancelledRuns.open(get_settings())
+
+
+async def _close_cancelled(runs: CancelledRuns | None) -> None:
+    if runs is not None:
+        await runs.close()
+
+
 async def _open_jobs() -> Jobs:
     return Jobs.open(get_settings())
 
@@ -43,4 +53,5 @@ COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
 OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
 DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
+CANCELLED: LoopLocal[CancelledRuns | None] = LoopLocal(_open_cancelled, close=_close_cancelled)
 JOBS: LoopLocal[Jobs] = LoopLocal(_open_jobs, close=Jobs.close)

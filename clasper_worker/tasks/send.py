@@ -11,18 +11,21 @@ import structlog
 from celery.exceptions import Ignore, Reject
 
 from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.route import refuse_misrouted
 from clasper_worker.celery import app
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
     LeaseLostError,
     StateUnavailableError,
+    TurnCancelledError,
 )
 from clasper_worker.jobs.notification import notification_of, refuse_malformed
 from clasper_worker.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
+from clasper_worker.tasks.cancelled import fence_of
 from clasper_worker.tasks.resources import DOOM, GROUPS, JOBS, OUTBOX, RUNTIME
-from clasper_worker.turn.collected import CollectedTurns
+from clasper_worker.turn.collected import CollectedTurns, ReportEnd
 from clasper_worker.turn.identity import identify_turn
 from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, parse_send_request
@@ -49,21 +52,28 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     async def part(job_ids: tuple[str, ...]) -> None:
         await groups.part(delivery.token, job_ids)
 
+    async def report(
+        job_id: str, arguments: dict[str, Any], end: TurnResult | ClasperError
+    ) -> None:
+        await _report_end(job_id, arguments, end, mark=delivery.mark_of(job_id))
+
     group = CollectedTurns(delivery.collected, app.backend, part=part)
     try:
         async with doom.of_failures(delivery.token), typed_errors("turn"):
             delivery.check_verdict()
-            result = await _run_turn(self.request.id, delivery, group, args, kwargs)
+            result = await _run_turn(self.request.id, delivery, group, args, kwargs, report)
     except LeaseLostError:
         raise Ignore("another worker has the turn") from None
+    except TurnCancelledError:
+        raise  # `ClasperTask` ends it as revoked
     except ClasperError as exc:
-        await _report_end(self.request.id, kwargs, exc)
+        await report(self.request.id, kwargs, exc)
         async with _or_again():
-            await group.fail(exc, _report_end)
+            await group.fail(exc, report)
         raise
-    await _report_end(self.request.id, kwargs, result)
+    await report(self.request.id, kwargs, result)
     async with _or_again():
-        await group.succeed(result, _report_end)
+        await group.succeed(result, report)
     return result
 
 
@@ -73,6 +83,7 @@ async def _run_turn(
     group: CollectedTurns,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    report: ReportEnd,
 ) -> TurnResult:
     if args:
         raise invalid_request(
@@ -84,10 +95,11 @@ async def _run_turn(
                 }
             ]
         )
-    refuse_malformed(kwargs)
+    refuse_malformed(delivery.mark)
     settings = get_settings()
     limits = RequestLimits.from_settings(settings)
     try:
+        refuse_misrouted(delivery.route, kwargs)
         request = parse_send_request(kwargs, limits)
     except InvalidRequestError:
         await group.stand_apart()
@@ -95,8 +107,9 @@ async def _run_turn(
     turn = identify_turn(request.user_id, request.idempotency_key, job_id)
     structlog.contextvars.bind_contextvars(**turn_log_context(turn, request.user_id))
     runtime = await RUNTIME.get()
-    request = await group.join(request, turn, runtime.turns.ledger, limits, _report_end)
-    turns = replace(runtime.turns, lease=delivery.lease())
+    request = await group.join(request, turn, runtime.turns.ledger, limits, report)
+    lease = await fence_of(delivery, "clasper.send", job_id, kwargs)
+    turns = replace(runtime.turns, lease=lease)
     result = await run_within_limits(request, turn, turns)
     log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
     if settings.clasper_log_content:
@@ -117,7 +130,9 @@ async def _or_again() -> AsyncIterator[None]:
         raise Reject(str(exc), requeue=True) from None
 
 
-async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError) -> None:
+async def _report_end(
+    job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError, *, mark: object
+) -> None:
     """See to what the turn's end asks for, before the turn is acknowledged.
 
     That is the webhook, if it has one, and the acknowledgement of the notification that it answers.
@@ -127,7 +142,7 @@ async def _report_end(job_id: str, kwargs: dict[str, Any], end: TurnResult | Cla
         Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
             next run posts nothing again, and tries to enqueue it again.
     """
-    notification = notification_of(kwargs)
+    notification = notification_of(mark, kwargs)
     if notification is not None:
         try:
             acknowledgements = (await JOBS.get()).acknowledgements

@@ -186,6 +186,7 @@ class CollectedTurns:
         is_new, turns = gathering.decided is None, gathering.turns
         try:
             other = parse_send_request(arguments, gathering.limits)
+            _refuse_another_session(other, gathering.request)
             if is_new and _thread(other) != _thread(gathering.request):
                 return False
             asked = identify_turn(other.user_id, other.idempotency_key, job_id)
@@ -246,6 +247,15 @@ async def _journal(
     if known is not None:
         return None
     return await TurnJournal.open(gathering.ledger, ledger_key(other, asked), digest)
+
+
+def _refuse_another_session(other: SendRequest, first: SendRequest) -> None:
+    """A message whose header said that it is of this session may be another's after all."""
+    if (other.user_id, other.session) != (first.user_id, first.session):
+        raise InvalidRequestError(
+            "The message's header clasper_route names another session than its arguments: send the"
+            " same, or no such header"
+        )
 
 
 def _thread(request: SendRequest) -> tuple[str | None, str | None]:

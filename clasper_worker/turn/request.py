@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from clasper_worker.identifiers import check_user_id, clean_identifier
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
 from clasper_worker.turn.request_parts import HistoryMessage, RequestPart, SendMetadata, Webhook
@@ -59,7 +60,12 @@ def _stripped(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
+def _cleaned(value: Any) -> Any:
+    return clean_identifier(value) if isinstance(value, str) else value
+
+
 Name = Annotated[str, BeforeValidator(_stripped), Field(min_length=1, max_length=256)]
+Identifier = Annotated[str, BeforeValidator(_cleaned), Field(min_length=1, max_length=256)]
 
 
 class SendRequest(RequestPart):
@@ -69,20 +75,27 @@ class SendRequest(RequestPart):
     `role`. ``repr`` shows who and which, never what was said.
     """
 
-    user_id: Annotated[Name, Field(description="The tenant's user: scopes every read and write.")]
+    user_id: Annotated[
+        Identifier,
+        Field(description="The tenant's user: scopes every read and write."),
+    ]
     message: Annotated[str, Field(repr=False, description="What the person says to the agent.")]
     session_key: Annotated[
-        str | None, Field(default=None, description="`user:{userId}:{role}`; or give agent_role.")
+        str | None,
+        BeforeValidator(_cleaned),
+        Field(default=None, description="`user:{userId}:{role}`; or give agent_role."),
     ]
     agent_role: Annotated[
-        str | None, Field(default=None, description="The agent's role; `default` when omitted.")
+        str | None,
+        BeforeValidator(_cleaned),
+        Field(default=None, description="The agent's role; `default` when omitted."),
     ]
     messages: Annotated[
         tuple[HistoryMessage, ...] | None,
         Field(default=None, repr=False, description="The conversation so far, oldest first."),
     ]
     task_id: Annotated[
-        Name | None, Field(default=None, description="The Mission Control task to post to.")
+        Identifier | None, Field(default=None, description="The Mission Control task to post to.")
     ]
     task_title: Annotated[
         Name | None,
@@ -91,17 +104,22 @@ class SendRequest(RequestPart):
     task_description: Annotated[str | None, Field(default=None, repr=False)]
     task_metadata: Annotated[dict[str, Any] | None, Field(default=None, repr=False)]
     idempotency_key: Annotated[
-        Name | None,
+        Identifier | None,
         Field(default=None, description="The same user and key is the same turn, run once."),
     ]
     stream: bool = False
     webhook: Webhook | None = None
     metadata: SendMetadata = SendMetadata()
 
-    @field_validator("user_id", "idempotency_key", "task_id")
+    @field_validator("idempotency_key", "task_id")
     @classmethod
     def _plain_identifier(cls, value: str | None) -> str | None:
         return value if value is None else _no_controls(value)
+
+    @field_validator("user_id")
+    @classmethod
+    def _user_as_seen(cls, value: str) -> str:
+        return check_user_id(value)
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -201,7 +219,7 @@ def split_session_key(session_key: str) -> tuple[str, str]:
     user_id, separator, role = rest.rpartition(":")
     if prefix != "user" or not separator or not user_id:
         raise ValueError("must have the form user:{userId}:{role}")
-    _no_controls(user_id)
+    check_user_id(user_id)
     return user_id, validate_role(role)
 
 

@@ -102,6 +102,7 @@ def main(
         rows = find_rows(names)
     except KeyError as exc:
         raise click.BadParameter(f"no row {exc.args[0]!r}; see --list") from None
+    rows = _playable(rows, console)
     redis = find_redis()
     if redis is None:
         raise click.ClickException("There is no Redis server here: install redis-server.")
@@ -116,6 +117,14 @@ def main(
     if document:
         put_into(document, markdown(results, about))
     sys.exit(len(results) < len(rows) or any(result.broken for result in results))
+
+
+def _playable(rows: tuple[Row, ...], console: Console) -> tuple[Row, ...]:
+    """The rows for which everything is installed; the others are named."""
+    for row in rows:
+        if row.missing:
+            console.print(f"{row.name}: skipped, {row.missing} is not installed", highlight=False)
+    return tuple(row for row in rows if not row.missing)
 
 
 def _play(

@@ -22,12 +22,12 @@ class Callers:
 
     Attributes:
         app: sends.
-        client: a plain connection to the broker's Redis.
+        client: a plain connection to the Redis of results, which is mostly the broker's.
         sent: all turns, in order.
     """
 
-    def __init__(self, url: str) -> None:
-        self.app = Celery("chaos", broker=url, set_as_current=False)
+    def __init__(self, url: str, broker: str) -> None:
+        self.app = Celery("chaos", broker=broker, set_as_current=False)
         self.client: Redis = Redis.from_url(url, socket_timeout=60)
         self.sent: list[SentTurn] = []
         self._reader = Celery("chaos-reader", backend=url, set_as_current=False)
@@ -40,6 +40,10 @@ class Callers:
         turn = SentTurn(token, request["user_id"], (self.enqueue(request),), tool, at)
         self.sent.append(turn)
         return turn
+
+    def reconnect(self) -> None:
+        """Connect to the broker anew: this app sends, and so hears nothing of a lost connection."""
+        self.app.pool.force_close_all()
 
     def enqueue(self, request: dict[str, Any], task_id: str | None = None) -> str:
         """Enqueue a send request; returns the Celery task's id. From any thread."""

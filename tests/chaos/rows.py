@@ -11,6 +11,7 @@ from tests.chaos import (
     floods,
     notifications,
     outages,
+    rabbitmq_faults,
     redis_faults,
     takeovers,
     worker_faults,
@@ -18,6 +19,7 @@ from tests.chaos import (
 from tests.chaos.options import Options
 from tests.chaos.outages import Outage
 from tests.chaos.scene import Scene
+from tests.rabbitmq import find_rabbitmq
 
 
 def _unlimited(options: Options) -> None:
@@ -45,6 +47,7 @@ class Row:
         allowed: promises that do not hold here (`results.RowResult.broken`).
         limit: in seconds, for recoveries.
         alone: whether it takes all of the machine, and runs beside no other.
+        with_rabbitmq: whether the broker is a RabbitMQ, which has to be installed.
     """
 
     name: str
@@ -55,6 +58,12 @@ class Row:
     allowed: tuple[str, ...] = ()
     limit: Callable[[Options], float | None] = _unlimited
     alone: bool = False
+    with_rabbitmq: bool = False
+
+    @property
+    def missing(self) -> str | None:
+        """What would have to be installed to play it; None: nothing."""
+        return "rabbitmq-server" if self.with_rabbitmq and find_rabbitmq() is None else None
 
     def slow_seconds(self, options: Options) -> float:
         """What slow turns take."""
@@ -122,6 +131,12 @@ ROWS = (
         "notifications; workers killed, half of the acknowledgements fail",
         notifications.acknowledge,
         latency=1.0,
+    ),
+    Row(
+        "rabbitmq",
+        "RabbitMQ: kill -9 a worker, close its connections, restart it",
+        rabbitmq_faults.disturb_rabbitmq,
+        with_rabbitmq=True,
     ),
     Row(
         "random-kills",

@@ -18,7 +18,15 @@ def run_row(row: Row, options: Options, nursery: Nursery, folder: Path) -> RowRe
     seed = options.seed ^ zlib.crc32(row.name.encode())
     folder.mkdir(parents=True)
     slow = row.slow_seconds(options)
-    with open_scene(options, seed, nursery, folder, latency=row.latency, slow=slow) as scene:
+    with open_scene(
+        options,
+        seed,
+        nursery,
+        folder,
+        latency=row.latency,
+        slow=slow,
+        with_rabbitmq=row.with_rabbitmq,
+    ) as scene:
         row.play(scene)
         scene.settle()
         record = scene.record(row.name)

@@ -20,6 +20,7 @@ from tests.chaos.records import Ack, Disturbance, ModelCall, Post, RowRecord, Se
 from tests.chaos.script import token_of
 from tests.chaos.server_process import ROOT, ServerProcess
 from tests.chaos.workers import Nursery, Process, wait_until
+from tests.rabbitmq import RabbitMQ, start_rabbitmq
 
 _SECRET = "a-secret-of-the-fault-matrix-and-of-nothing-else"
 _READY_SECONDS = 60.0
@@ -31,7 +32,9 @@ class Scene:
 
     Attributes:
         options: of the run.
-        redis: the broker.
+        redis: the broker, or beside RabbitMQ, for results and our state.
+        rabbitmq: the broker, in a row that asks for it.
+        broker_url: of the broker.
         model: the recording model.
         backend: the recording backend.
         callers: send turns and get results.
@@ -52,13 +55,16 @@ class Scene:
         backend: ServerProcess,
         nursery: Nursery,
         folder: Path,
+        rabbitmq: RabbitMQ | None = None,
     ) -> None:
         self.options = options
         self.random = random.Random(seed)
         self.redis = redis
+        self.rabbitmq = rabbitmq
+        self.broker_url = rabbitmq.url if rabbitmq else redis.url
         self.model = model
         self.backend = backend
-        self.callers = Callers(redis.url)
+        self.callers = Callers(redis.url, self.broker_url)
         self.disturbances: list[Disturbance] = []
         self.notes: list[str] = []
         self.ticks: list[Tick] = []
@@ -221,7 +227,9 @@ class Scene:
             **kept,
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "CELERY_BROKER_URL": self.redis.url,
+            "CELERY_BROKER_URL": self.broker_url,
+            "CELERY_RESULT_BACKEND": self.redis.url,
+            "CLASPER_REDIS_URL": self.redis.url,
             "BACKEND_URL": self.backend.url_for(name),
             "OPENAI_BASE_URL": f"{self.model.url_for(name)}/v1",
             "OPENAI_API_KEY": "none",
@@ -244,6 +252,7 @@ def open_scene(
     *,
     latency: float = 0.1,
     slow: float = 0.0,
+    with_rabbitmq: bool = False,
 ) -> Iterator[Scene]:
     """Start Redis (append-only file on) and the servers; stop everything at the end."""
     environment = {
@@ -259,6 +268,9 @@ def open_scene(
             stack.enter_context(ServerProcess(name, environment, folder / f"{name}.log"))
             for name in ("recording_model", "recording_backend")
         ]
-        scene = Scene(options, seed, redis, servers[0], servers[1], nursery, folder)
+        rabbitmq = None
+        if with_rabbitmq:
+            rabbitmq = stack.enter_context(start_rabbitmq(folder / "rabbitmq"))
+        scene = Scene(options, seed, redis, servers[0], servers[1], nursery, folder, rabbitmq)
         stack.callback(scene.close)
         yield scene

@@ -5,10 +5,14 @@ local function is_cancelled(job, turn)
   return turn ~= job and call('ZSCORE', P .. 'cancelled', turn)
 end
 
+local NOT_CELERYS = 'not a message of Celery'
+local NOT_JSON = NOT_CELERYS .. " with a JSON body: send it with task_serializer = 'json'"
+
 local function admit(raw, queue)
-  local message = read(raw)
+  local message, unreadable = read(raw)
   if not message then
-    bury(redis.sha1hex(raw .. now), raw, queue, '', '', 'not a message of Celery', 0)
+    local reason = unreadable and NOT_JSON or NOT_CELERYS
+    bury(redis.sha1hex(raw .. now), raw, queue, unreadable, '', reason, 0)
     return
   end
   local job, tag = message.headers.id, message.properties.delivery_tag
@@ -32,10 +36,16 @@ local function admit(raw, queue)
       local follows = running[3] == turn and not yields
       if place - 1 > how.depth and not gives_way and not follows then verdict = 'lane_full' end
       if policy == 'reject' and not gives_way and not follows then verdict = 'busy' end
+      local stops = verdict == '' and ((policy == 'interrupt' and not follows) or gives_way)
+      if stops then
+        local agrees = is_as_said(message)
+        if agrees == false then verdict = 'misrouted' end
+        stops = agrees
+      end
       if verdict ~= '' then
         call('RPOP', key)
         lane = ''
-      elseif (policy == 'interrupt' and not follows) or gives_way then
+      elseif stops then
         local interrupted = running[1]
         if interrupted then
           interrupts[#interrupts + 1] = interrupted

@@ -10,6 +10,7 @@ from celery import Celery
 
 from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.burials import Burials
+from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.jobs.dispatch import GIVEN_UP_SECONDS
 from clasper_worker.jobs.metrics import counted
@@ -59,8 +60,14 @@ def webhooks(site: Site) -> list[dict[str, Any]]:
     return found
 
 
-def bury(site: Site, job: str, **fields: Any) -> tuple[Burial, ...]:
-    site.send(job, **fields)
+MARK = {NOTIFICATION_HEADER: {"notification_id": "n1"}}
+
+
+def bury(
+    site: Site, job: str, headers: dict[str, Any] | None = None, **fields: Any
+) -> tuple[Burial, ...]:
+    fields = {"user_id": "u1", "agent_role": "r", "message": "Hello", **fields}
+    site.redis.lpush("clasper", message(job=job, headers=headers, **fields))
     return site.schedule.bury(site.take_one().token, "a reason")
 
 
@@ -91,7 +98,7 @@ def test_a_notification_whose_turn_was_buried_is_left_alone_for_a_day(
     note = NotificationKey("u1", "n1").note
     site.redis.set(f"clasper:jobs:{note}", "enqueued", ex=3600)
     before = counted("notification", "failed")
-    buried = bury(site, "a", metadata={"dispatch": {"notification_id": "n1"}})
+    buried = bury(site, "a", MARK)
     assert burials.report(buried) == list(buried)
     assert site.redis.get(f"clasper:jobs:{note}") == b"failed"
     assert site.redis.ttl(f"clasper:jobs:{note}") > GIVEN_UP_SECONDS / 2
@@ -103,7 +110,7 @@ def test_a_notification_of_which_no_note_can_be_left_is_not_said_to_be_known(
 ) -> None:
     monkeypatch.setenv("CLASPER_REDIS_URL", "redis://127.0.0.1:1")
     get_settings.cache_clear()
-    buried = bury(site, "a", metadata={"dispatch": {"notification_id": "n1"}})
+    buried = bury(site, "a", MARK)
     assert burials.report(buried) == []
 
 

@@ -10,6 +10,7 @@ from tests.chaos.options import Options
 from tests.chaos.rows import find_rows
 from tests.chaos.run import run_row
 from tests.chaos.workers import Nursery
+from tests.rabbitmq import find_rabbitmq
 
 pytestmark = [
     pytest.mark.integration,
@@ -29,9 +30,16 @@ FORMS = {
 }
 
 
+@pytest.mark.needs_services
+@pytest.mark.skipif(find_rabbitmq() is None, reason="no RabbitMQ here: install rabbitmq-server")
+def test_no_promise_is_broken_on_rabbitmq(nursery: Nursery, tmp_path: Path) -> None:
+    test_no_promise_is_broken_by("rabbitmq", nursery, tmp_path)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_no_promise_is_broken_by(name: str, nursery: Nursery, tmp_path: Path) -> None:
     (row,) = find_rows((name,))
-    result = run_row(row, FORMS[name], nursery, tmp_path / name)
+    form = FORMS.get(name, SHORT)
+    result = run_row(row, form, nursery, tmp_path / name)
     assert result.broken == (), "\n".join(result.evidence)
-    assert result.completed == result.turns >= FORMS[name].turns
+    assert result.completed == result.turns >= form.turns

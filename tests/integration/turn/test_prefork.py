@@ -185,6 +185,4 @@ def test_a_turn_that_kills_its_child_each_time_becomes_a_dead_letter_and_is_repo
         assert type(turn.result).__name__ == "DeadLetterError"
         answered(processes, user, [send(processes, queue, user, "Say it")])
         until(lambda: receiver.payloads, "its webhook", processes.logs[queue])
-    assert [(one["job_id"], one["code"]) for one in receiver.payloads] == [
-        (turn.id, "dead_letter")
-    ]
+    assert [(one["job_id"], one["code"]) for one in receiver.payloads] == [(turn.id, "dead_letter")]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
-import string
 from typing import Any
 
 import pytest
@@ -12,15 +12,17 @@ from celery import Celery
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clasper_worker.broker.route import route_header
+from clasper_worker.broker.route import Route, route_header
 from clasper_worker.client import ClasperClient
+from clasper_worker.identifiers import BLANK, clean_identifier
 from clasper_worker.turn.identity import turn_id_for
 from tests.unit.broker.turns import Broker, message
 
-# Text that JSON can carry; stripped as the request model does it.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
-    lambda text: text.strip() == text.strip(string.whitespace) != ""
+BLANKS = [chr(point) for bounds in BLANK for point in bounds]
+ANY_TEXT = st.text(
+    st.sampled_from(BLANKS) | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40
 )
+TEXT = ANY_TEXT.filter(lambda text: clean_identifier(text) != "")
 each_on_one_server = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -47,8 +49,8 @@ def test_the_turn_is_the_one_that_the_worker_will_name(
 ) -> None:
     kwargs = {"user_id": user, "message": padding, "idempotency_key": key}
     found = read(broker, message(job="a-job", **kwargs))
-    assert found["u"] == turn_id_for(user.strip(), key.strip(), "a-job")
-    assert found["t"] == user.strip()
+    assert found["u"] == turn_id_for(clean_identifier(user), clean_identifier(key), "a-job")
+    assert found["t"] == clean_identifier(user)
 
 
 @given(user=TEXT, text=st.text(st.characters(exclude_categories=["Cs"])))
@@ -56,7 +58,7 @@ def test_the_turn_is_the_one_that_the_worker_will_name(
 def test_any_body_is_decoded_as_python_does_it(broker: Broker, user: str, text: str) -> None:
     # Not escaped: the bytes of every character, at every place of a group of Base64.
     body = json.dumps([[text], {"message": text, "user_id": user}, {}], ensure_ascii=False)
-    assert read(broker, message(body=body))["t"] == user.strip()
+    assert read(broker, message(body=body))["t"] == clean_identifier(user)
 
 
 @given(size=st.integers(0, 2000))
@@ -131,6 +133,40 @@ def test_the_route_that_our_client_sends_says_what_the_body_says(
         broker, message(task, job="a", tag="t", headers=route_header(task, request), **request)
     )
     assert by_route == by_body
+
+
+def expected(route: Route, job: str) -> dict[str, str]:
+    """What the scheduler keeps of a turn of this route."""
+    if not route.user_id:
+        return {"t": "", "s": "", "u": job, "b": ""}
+    size = len(route.user_id.encode())
+    lane = f"{size}:{route.user_id}{route.session_key}"
+    key = route.idempotency_key or None
+    return {
+        "t": route.user_id,
+        "s": hashlib.sha1(lane.encode()).hexdigest(),
+        "u": turn_id_for(route.user_id, key, job),
+        "b": route.busy,
+    }
+
+
+FIELDS = ("user_id", "session_key", "agent_role", "idempotency_key")
+
+
+@given(fields=st.dictionaries(st.sampled_from(FIELDS), ANY_TEXT), user=TEXT)
+@example(fields={}, user="\u2003u1\u200b")
+@example(fields={"agent_role": "writer\u3000", "idempotency_key": "\ufeffk\u00a0"}, user="u\u2028")
+@example(fields={"session_key": "user:u1:writer\u2060"}, user="u1\U000e0001")
+@each_on_one_server
+def test_python_and_the_script_read_the_same_user_session_and_turn_of_any_text(
+    broker: Broker, fields: dict[str, str], user: str
+) -> None:
+    request = {"user_id": user, **fields}
+    body = json.dumps([[], request, {}], ensure_ascii=False)
+    found = read(broker, message(job="a-job", body=body))
+    assert {name: found[name] for name in ("t", "s", "u", "b")} == expected(
+        Route.of(request), "a-job"
+    )
 
 
 def test_half_a_surrogate_pair_in_a_request_does_not_spoil_its_message(broker: Broker) -> None:

@@ -76,7 +76,7 @@ class Site:
     @property
     def enqueued(self) -> list[str]:
         """The notifications that were enqueued, in order."""
-        keys = [notification_of(job.arguments) for job in self.queue.jobs]
+        keys = [notification_of(job.mark, job.arguments) for job in self.queue.jobs]
         return [key.notification_id for key in keys if key]
 
 

@@ -50,10 +50,22 @@ def test_the_same_notification_is_the_same_turn_whatever_else_is_listed_of_it() 
 
 
 def test_the_turn_names_its_notification() -> None:
-    assert notification_of(request()) == NotificationKey("u1", "n1")
-    assert notification_of({"user_id": "u1", "metadata": {"dispatch": True}}) is None
-    assert notification_of({"user_id": "u1"}) is None
-    assert notification_of({"user_id": "u1", "metadata": None}) is None
+    turn = read()
+    assert isinstance(turn, NotificationTurn)
+    assert notification_of(turn.mark, turn.request) == NotificationKey("u1", "n1")
+    padded = {"user_id": "\u2003u1\u200b"}
+    assert notification_of({"notification_id": "n1"}, padded) == NotificationKey("u1", "n1")
+    for mark in (None, True, {}, {"notification_id": 1}, {"notification_id": ""}, []):
+        assert notification_of(mark, {"user_id": "u1"}) is None
+    assert notification_of({"notification_id": "n1"}, {"user_id": 1}) is None
+
+
+def test_nothing_in_the_request_itself_names_the_notification() -> None:
+    turn, bad = read(), read(content="")
+    assert isinstance(turn, NotificationTurn)
+    assert isinstance(bad, Malformed)
+    assert turn.request["metadata"] == {"busy": "enqueue"}
+    assert "metadata" not in bad.request
 
 
 def test_without_a_session_key_the_role_says_which_session() -> None:
@@ -80,7 +92,7 @@ def test_what_cannot_be_a_turn_is_malformed_and_fails_with_the_reason(
     assert isinstance(found, Malformed)
     (field,) = fields
     with pytest.raises(InvalidRequestError, match=f"{field}|message: has") as err:
-        refuse_malformed(found.request)
+        refuse_malformed(found.mark)
     assert found.reason in str(err.value)
     assert "xxx" not in str(err.value)
 
@@ -93,9 +105,9 @@ def test_one_without_an_id_is_never_answered_although_all_that_a_turn_needs_is_t
     )
     assert isinstance(found, Malformed)
     with pytest.raises(InvalidRequestError, match="notification_id"):
-        refuse_malformed(found.request)
-    refuse_malformed(request())
-    refuse_malformed({"user_id": "u1"})
+        refuse_malformed(found.mark)
+    for mark in (None, {}, {"notification_id": "n1"}, {"malformed": True}):
+        refuse_malformed(mark)
 
 
 @given(
@@ -113,4 +125,4 @@ def test_whatever_is_listed_is_a_turn_or_malformed(raw: Any) -> None:
         assert found.note.startswith("notification:")
         parse_send_request(found.request)  # so that it gets to where it fails
         with pytest.raises(InvalidRequestError):
-            refuse_malformed(found.request)
+            refuse_malformed(found.mark)

@@ -21,9 +21,9 @@ Answering = Callable[[httpx2.Request], httpx2.Response]
 
 
 def job(user: str, number: int = 1) -> Job:
-    mark = {"dispatch": {"notification_id": f"{user}-{number}"}}
-    request = {"user_id": user, "message": f"{number}", "metadata": mark}
-    return Job("clasper.send", request, DISPATCH_QUEUE)
+    mark = {"notification_id": f"{user}-{number}"}
+    request = {"user_id": user, "message": f"{number}"}
+    return Job("clasper.send", request, DISPATCH_QUEUE, mark=mark)
 
 
 class Shim:
@@ -37,7 +37,7 @@ class Shim:
         self.queue = ShimQueue(httpx2.AsyncClient(base_url="http://shim", transport=transport))
 
     def take(self, request: httpx2.Request) -> httpx2.Response:
-        named = json.loads(request.content)["metadata"]["dispatch"]["notification_id"]
+        named = json.loads(request.headers["X-Clasper-Notification"])["notification_id"]
         self.taken.append(named)
         return httpx2.Response(202, json={"status": "queued", "job_id": named})
 
@@ -67,7 +67,7 @@ async def test_what_the_shim_refuses_for_its_content_holds_up_nothing(
     shim: Shim, status: int
 ) -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
-        bad = b"u1-1" in request.content
+        bad = "u1-1" in request.headers["X-Clasper-Notification"]
         return httpx2.Response(status, json={"error": "no"}) if bad else shim.take(request)
 
     shim.answer = answer
@@ -85,6 +85,14 @@ async def test_what_is_no_fault_of_the_request_is_an_error(
     shim.answer = lambda _: httpx2.Response(status, json={"error": "x", "code": "x"})
     with pytest.raises(error):
         await shim.queue.put([job("u1")])
+
+
+async def test_a_refused_internal_token_names_its_own_variable(shim: Shim) -> None:
+    body = {"error": "needs X-Internal-Token", "code": "internal_token_refused"}
+    shim.answer = lambda _: httpx2.Response(403, json=body)
+    with pytest.raises(ConfigurationError, match="X-Internal-Token") as err:
+        await shim.queue.put([job("u1")])
+    assert err.value.details["variable"] == "INTERNAL_API_TOKEN"
 
 
 async def test_a_shim_that_is_not_there_names_the_variable(shim: Shim) -> None:

@@ -1,5 +1,6 @@
 """The shim's routes, over an in-memory broker and a fake Redis."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -280,14 +281,66 @@ def test_the_client_checks_before_it_sends(settings_of: Callable[..., Settings])
 
 
 async def test_a_turn_of_a_dispatcher_does_not_stand_before_those_that_people_wait_for(
-    client: httpx2.AsyncClient,
+    make_client: Callable[..., httpx2.AsyncClient],
 ) -> None:
-    mark = {"dispatch": {"notification_id": "n1"}}
+    for queue, headers in (("clasper.dispatch", INTERNAL), ("clasper", {})):
+        async with make_client(internal_api_token="internal") as client:
+            answer, message = await sent(client, queue, headers)
+        assert message.headers["id"] == answer.json()["job_id"]
+
+
+INTERNAL = {"X-Internal-Token": "internal", "X-Clasper-Notification": '{"notification_id": "n1"}'}
+
+
+async def sent(
+    client: httpx2.AsyncClient, queue: str, headers: dict[str, str], **fields: Any
+) -> tuple[httpx2.Response, Any]:
+    """The shim's answer to a turn, and the message on the queue."""
     with Connection("memory://") as connection:
         channel = connection.channel()
-        for queue, metadata in (("clasper.dispatch", mark), ("clasper", {})):
-            channel.queue_purge(queue)
-            body = {**REQUEST, "metadata": metadata}
-            answer = await client.post("/api/agents/send", json=body)
-            message = channel.basic_get(queue, no_ack=True)
-            assert message.headers["id"] == answer.json()["job_id"]
+        channel.queue_purge(queue)
+        body = {**REQUEST, **fields}
+        answer = await client.post("/api/agents/send", json=body, headers=headers)
+        return answer, channel.basic_get(queue, no_ack=True)
+
+
+async def test_what_a_turn_answers_is_a_header_of_its_message(
+    make_client: Callable[..., httpx2.AsyncClient],
+) -> None:
+    async with make_client(internal_api_token="internal") as client:
+        _, message = await sent(client, "clasper.dispatch", INTERNAL)
+    assert message.headers["clasper_notification"] == {"notification_id": "n1"}
+
+
+@pytest.mark.parametrize("token", [None, "internal"])
+@pytest.mark.parametrize("given", [{}, {"X-Internal-Token": "other"}, {"X-Internal-Token": ""}])
+async def test_who_has_not_the_internal_token_cannot_say_what_a_turn_answers(
+    make_client: Callable[..., httpx2.AsyncClient], token: str | None, given: dict[str, str]
+) -> None:
+    mark = {"X-Clasper-Notification": '{"notification_id": "n1"}'}
+    async with make_client(internal_api_token=token) as client:
+        answer, message = await sent(client, "clasper.dispatch", {**mark, **given})
+    assert (answer.status_code, message) == (403, None)
+    assert answer.json()["code"] == "internal_token_refused"
+    assert "INTERNAL_API_TOKEN" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("mark", ["", "n1", "[]", "{", "[" * 5000, '{"a": "' + "x" * 9000 + '"}'])
+async def test_a_mark_that_is_no_object_is_refused(
+    make_client: Callable[..., httpx2.AsyncClient], mark: str
+) -> None:
+    async with make_client(internal_api_token="internal") as client:
+        headers = {**INTERNAL, "X-Clasper-Notification": mark}
+        answer, _ = await sent(client, "clasper.dispatch", headers)
+    assert answer.status_code == 400
+
+
+async def test_the_body_says_nothing_of_what_a_turn_answers(client: httpx2.AsyncClient) -> None:
+    marks = {"dispatch": {"notification_id": "n1"}, "malformed_notification": {"id": "x"}}
+    answer, message = await sent(client, "clasper", INTERNAL_TOKEN_ALONE, metadata=marks)
+    assert answer.status_code == 202
+    assert "clasper_notification" not in message.headers
+    assert json.loads(message.body)[1]["metadata"] == marks
+
+
+INTERNAL_TOKEN_ALONE = {"X-Internal-Token": "internal"}

@@ -1,0 +1,47 @@
+"""The end of a job that was cancelled, where Celery's worker cannot know of that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from celery.app.task import Context
+
+from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.broker.task_message import TaskMessage
+from clasper_worker.tasks.resources import CANCELLED
+from clasper_worker.turn.lease import Lease
+from clasper_worker.webhooks.job_end import end_of_cancelled, report_end
+
+log = structlog.get_logger(__name__)
+
+
+async def fence_of(delivery: TurnDelivery, task: str, job_id: str, kwargs: Any) -> Lease:
+    """What a run makes sure by, before it acts, that it still may.
+
+    Args:
+        delivery: of its message.
+        task: the task's name.
+        job_id: the Celery task's id.
+        kwargs: its arguments.
+    """
+    runs = await CANCELLED.get()
+    if delivery.token is not None or runs is None:
+        return delivery.lease()
+    return runs.of(job_id, TaskMessage(job_id, task, kwargs).turn_id)
+
+
+async def end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any]) -> None:
+    """Store and announce that the job is revoked, as Celery's worker does of those it knows."""
+    await asyncio.to_thread(_end_revoked, app, task, request, kwargs)
+
+
+def _end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any]) -> None:
+    log.info("job.cancelled", job_id=request.id)
+    if task == "clasper.send":
+        report_end(app, request.id, kwargs, end_of_cancelled("revoked"))
+    app.backend.mark_as_revoked(request.id, "revoked", request=request, store_result=True)
+    with app.events.default_dispatcher() as events:
+        events.send("task-revoked", uuid=request.id, terminated=False, signum=None, expired=False)

@@ -1,0 +1,47 @@
+"""The stack on a RabbitMQ of its own, with a Redis for results and our state."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from celery import Celery
+
+from clasper_worker.broker.cancel import Canceller
+from clasper_worker.settings import Settings
+from tests.chaos.workers import Nursery
+from tests.integration.turn.conftest import Processes, run_processes
+from tests.rabbitmq import RabbitMQ, find_rabbitmq, start_rabbitmq
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    if find_rabbitmq() is None:
+        pytest.skip("no RabbitMQ here: install rabbitmq-server")
+    with start_rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def processes(
+    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, rabbitmq: RabbitMQ
+) -> Iterator[Processes]:
+    for found in run_processes(tmp_path_factory.mktemp("processes"), nursery):
+        redis_url = found.environment["CELERY_BROKER_URL"]
+        environment = {
+            **found.environment,
+            "CELERY_BROKER_URL": rabbitmq.url,
+            "CELERY_RESULT_BACKEND": redis_url,
+            "CLASPER_REDIS_URL": redis_url,
+        }
+        app = Celery("my_backend", broker=rabbitmq.url, backend=redis_url, set_as_current=False)
+        yield replace(found, app=app, environment=environment)
+        app.close()
+
+
+@pytest.fixture
+def canceller(processes: Processes) -> Iterator[Canceller]:
+    names = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "CLASPER_REDIS_URL")
+    given = {name.lower(): processes.environment[name] for name in names}
+    made = Canceller.from_settings(processes.app, Settings(_env_file=None, **given))
+    yield made
+    made.close()
