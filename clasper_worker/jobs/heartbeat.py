@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -54,7 +53,8 @@ _TASKS_SHOWN = 20
 _NOTIFICATIONS_READ = 500
 _NOTIFICATIONS_SHOWN = 20
 _VIEW_CHARS = 6_000
-_FRAME = re.compile(r"^[\s*_`\"'>#]+|[\s*_`\"']+$")
+_SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
+_MARKUP = f"{_SPACES}*_`\"'"
 
 _RULE = (
     f"If nothing needs attention, reply with exactly: {HEARTBEAT_OK}\n"
@@ -170,7 +170,7 @@ def is_quiet(reply: str) -> bool:
 
     That is `HEARTBEAT_OK` at its beginning or end, in any markup, and little else.
     """
-    text = _FRAME.sub("", reply)
+    text = reply.lstrip(f"{_MARKUP}>#").rstrip(_MARKUP)
     if not (text.startswith(HEARTBEAT_OK) or text.rstrip(".!").endswith(HEARTBEAT_OK)):
         return False
     return len(text) - len(HEARTBEAT_OK) <= _SHORT_CHARS

@@ -30,6 +30,7 @@ THREE_TO_FIVE: tuple[int, ...] = (3, 4, 5)
 """Parts of three, four and five characters: find more, and cost three times as much."""
 
 _MAX_WORD_CHARS = 64  # of a longer one (a key, an address) the beginning is enough
+_PIECE_CHARS = 128  # that are brought into a normal form at once
 _QUERY_END_CHARS = 2_000  # of a long message its two ends: what is wanted stands there
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
@@ -115,8 +116,22 @@ def _ends(query: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [word[:_MAX_WORD_CHARS] for word in words]
+    return [word[:_MAX_WORD_CHARS] for word in _WORD.findall(_normalised(text).casefold())]
+
+
+def _normalised(text: str) -> str:
+    """The text in the form NFKC, made in short pieces.
+
+    What sorts the combining marks behind a letter takes time by the square of their number.
+    """
+    if text.isascii():
+        return text
+    pieces = (
+        word[start : start + _PIECE_CHARS]
+        for word in text.split()
+        for start in range(0, len(word), _PIECE_CHARS)
+    )
+    return " ".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
 
 
 @lru_cache(maxsize=16_384)

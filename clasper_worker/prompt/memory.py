@@ -16,7 +16,7 @@ from clasper_worker.prompt.snapshot import MEMORY_FILE, WorkspaceSnapshot, note_
 CHUNK_CHARS = 1_000
 """Characters of one piece, its headings not counted."""
 
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
+_DEEPEST_HEADING = 6
 _CODE_FENCE = re.compile(r"\s{0,3}(```|~~~)")
 
 
@@ -79,16 +79,24 @@ def _sections(text: str) -> Iterator[tuple[int, tuple[str, ...], list[str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if _CODE_FENCE.match(line):
             in_code = not in_code
-        match = None if in_code else _HEADING.match(line)
-        if match is None:
+        heading = None if in_code else _heading(line)
+        if heading is None:
             lines.append(line)
             continue
         yield first, tuple(title for _, title in headings), lines
-        level = len(match.group(1))
-        headings = [item for item in headings if item[0] < level]
-        headings.append((level, match.group(2)))
+        headings = [item for item in headings if item[0] < heading[0]]
+        headings.append(heading)
         first, lines = number + 1, []
     yield first, tuple(title for _, title in headings), lines
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    """The level and title of a heading such as ``## Title ##``; None for any other line."""
+    level = len(line) - len(line.lstrip("#"))
+    title = line[level:]
+    if not 1 <= level <= _DEEPEST_HEADING or not title[:1].isspace():
+        return None
+    return level, title.strip().rstrip("#").rstrip()
 
 
 def _pieces(lines: list[str]) -> Iterator[tuple[int, str]]:
@@ -112,10 +120,13 @@ def _piece(lines: list[str], start: int, end: int) -> Iterator[tuple[int, str]]:
         start += 1
     text = "\n".join(lines[start:end]).rstrip()
     # A single line that is too long is cut between its words, or where it must be.
-    while len(text) > CHUNK_CHARS:
-        cut = text.rfind(" ", 1, CHUNK_CHARS + 1)
-        cut = cut if cut > 0 else CHUNK_CHARS
-        yield start, text[:cut].rstrip()
-        text = text[cut:].lstrip()
-    if text:
-        yield start, text
+    told = 0
+    while len(text) - told > CHUNK_CHARS:
+        cut = text.rfind(" ", told + 1, told + CHUNK_CHARS + 1)
+        cut = cut if cut > 0 else told + CHUNK_CHARS
+        yield start, text[told:cut].rstrip()
+        told = cut
+        while told < len(text) and text[told].isspace():
+            told += 1
+    if told < len(text):
+        yield start, text[told:]

@@ -29,16 +29,21 @@ _UNSAFE = re.compile(
     "]"
 )
 _LINE_ENDS = re.compile("\r\n?|\x85|\u2028|\u2029")
+_ASCII_CONTROLS = dict.fromkeys((*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F))
 
 
 def _look_alike(tag: str) -> str:
     # Letters may be held apart by spaces or joiners and still read as the tag.
-    return r"[\s\u200c\u200d]*".join(map(re.escape, tag))
+    return _APART.join(map(re.escape, tag))
 
+
+# Possessive: what was skipped once is never tried again in another way, so that a bracket costs no
+# more than the text up to the first character that is no part of a marker.
+_APART = r"[\s\u200c\u200d]*+"
 
 # An opening or closing marker, or anything that a reader might take for one.
 _MARKER = re.compile(
-    r"[<\uff1c\ufe64\u2039\u3008\u2329\u27e8](?=[\s\u200c\u200d]*[/\uff0f\u2044\u2215]?[\s\u200c\u200d]*"
+    rf"[<\uff1c\ufe64\u2039\u3008\u2329\u27e8](?={_APART}[/\uff0f\u2044\u2215]?+{_APART}"
     rf"(?:{_look_alike(DATA_TAG)}|{_look_alike(TURN_CONTEXT_TAG)})(?![\w-]))",
     re.IGNORECASE,
 )
@@ -52,6 +57,8 @@ def strip_unsafe(text: str) -> str:
 
     What a person can read stays as it is, in every script. Stripping twice changes nothing more.
     """
+    if text.isascii():  # by a table, which takes a tenth of the time
+        return text.translate(_ASCII_CONTROLS).replace("\r\n", "\n").replace("\r", "\n")
     return _LINE_ENDS.sub("\n", _UNSAFE.sub("", text))
 
 

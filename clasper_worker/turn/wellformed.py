@@ -6,6 +6,11 @@ import math
 from typing import Any
 
 MAX_DEPTH = 32
+_FIELD_CHARS = 200
+
+# Where a value stands: the place of what it is in, and its name there. A text of each would repeat
+# the names above it, which may be long, for every value below them.
+_Path = tuple[Any, Any] | None
 
 
 def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
@@ -17,7 +22,7 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
     """
     total = 0
     problems: list[dict[str, str]] = []
-    left: list[tuple[str, Any, int]] = [("", data, 0)]
+    left: list[tuple[_Path, Any, int]] = [(None, data, 0)]
     while left:
         path, value, depth = left.pop()
         if isinstance(value, str):
@@ -39,7 +44,7 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             for name, item in pairs:
                 total += len(name) if isinstance(name, str) else 0
-                left.append((f"{path}.{name}" if path else str(name), item, depth + 1))
+                left.append(((path, name), item, depth + 1))
     return total, problems
 
 
@@ -51,7 +56,11 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _problem(path: str, problem: str, fix: str) -> dict[str, str]:
-    # A path may itself be anything: keep it short, and printable.
-    field = path.encode("ascii", "backslashreplace").decode()[:200] or "(request)"
+def _problem(path: _Path, problem: str, fix: str) -> dict[str, str]:
+    names: list[str] = []
+    while path is not None:
+        path, name = path
+        # A name may itself be anything: keep it short, and printable.
+        names.append(str(name)[:_FIELD_CHARS].encode("ascii", "backslashreplace").decode())
+    field = ".".join(reversed(names))[:_FIELD_CHARS] or "(request)"
     return {"field": field, "problem": problem, "fix": fix}

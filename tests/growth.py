@@ -1,0 +1,39 @@
+"""How the time of a function grows with the size of its input, measured so that load does not tell.
+
+Time, not steps: `re` counts none. A linear function takes eight times as long for eight times the
+text, a quadratic one sixty-four times; the line between them is drawn at twenty-four. Sizes rise
+until the time can be told from noise, so that what grows fast, exponentially even, is found early.
+"""
+
+from collections.abc import Callable
+from time import thread_time
+
+TIMES = 8
+ALLOWED = 24.0
+_ENOUGH_SECONDS = 0.004
+_SIZES = (2, 3, 16, 128, 2048)
+_TRIES = 4
+
+
+def growth(run: Callable[[str], object], make: Callable[[int], str]) -> float:
+    """By what the time grows where the text does by `TIMES`; 0 where it is too short to tell."""
+    for size in _SIZES:
+        text = make(size * TIMES)
+        if _seconds(run, text) >= _ENOUGH_SECONDS:
+            return min(_ratio(run, make(size), text) for _ in range(_TRIES))
+    return 0.0
+
+
+def is_linear(run: Callable[[str], object], make: Callable[[int], str]) -> bool:
+    """Whether the time grows about as the text does."""
+    return growth(run, make) < ALLOWED
+
+
+def _ratio(run: Callable[[str], object], small: str, large: str) -> float:
+    return _seconds(run, large) / max(_seconds(run, small), 1e-7)
+
+
+def _seconds(run: Callable[[str], object], text: str) -> float:
+    began = thread_time()
+    run(text)
+    return thread_time() - began
