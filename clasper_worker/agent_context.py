@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 
+from clasper_worker.http_redirects import is_loopback
 from clasper_worker.prompt.embedding import Embedder, VectorStore
 from clasper_worker.prompt.local_embeddings import LocalEmbedder
 from clasper_worker.prompt.openai_embeddings import DEFAULT_MODEL, OpenAIEmbedder
@@ -96,4 +97,11 @@ def _smart_context(settings: Settings, llm: AsyncOpenAI) -> SmartContext:
 
 
 def _blocking_client(llm: AsyncOpenAI) -> OpenAI:
-    return OpenAI(api_key=llm.api_key, base_url=llm.base_url, timeout=_BACKGROUND_TIMEOUT_SECONDS)
+    # Redirects are not followed: people's text and the key go where they are meant to go alone.
+    http = DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(llm.base_url.host))
+    return OpenAI(
+        api_key=llm.api_key,
+        base_url=llm.base_url,
+        timeout=_BACKGROUND_TIMEOUT_SECONDS,
+        http_client=http,
+    )

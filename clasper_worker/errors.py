@@ -12,7 +12,8 @@
     │  ├─ BackendConflictError        409: the idempotency key was used by another request
     │  ├─ BackendNotFoundError        404
     │  ├─ BackendRejectedError        any other 4xx
-    │  └─ BackendProtocolError        an answer that is not the contract's
+    │  ├─ BackendProtocolError        an answer that is not the contract's
+    │  └─ BackendMovedError           a redirect that is not followed: BACKEND_URL is wrong
     ├─ ModelError                 the language model
     │  ├─ ModelUnavailableError       no answer, 5xx or 429 after retries (transient)
     │  ├─ ModelAuthError              401/403: the provider refused the key
@@ -133,6 +134,12 @@ class BackendProtocolError(BackendError):
     """An answer whose body is not what the contract says."""
 
     code = "backend_protocol"
+
+
+class BackendMovedError(BackendError):
+    """A redirect to another origin, or one that would change the method: it is not followed."""
+
+    code = "backend_moved"
 
 
 class ModelError(ClasperError):

@@ -13,14 +13,16 @@ Cookies are neither kept nor sent: one client serves many tenants.
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import yarl
 from openai import DefaultAioHttpClient
 
+from clasper_worker.http_redirects import MAX_REDIRECTS, followed, is_loopback
 from clasper_worker.http_transport import (
     KEEPALIVE_SECONDS,
     AiohttpTransport,
@@ -31,29 +33,85 @@ from clasper_worker.http_transport import (
 _CONNECT_TIMEOUT_SECONDS = 10.0
 
 
-def open_http_client(timeout_seconds: float, base_url: str = "") -> httpx2.AsyncClient:
+def open_http_client(
+    timeout_seconds: float, base_url: str = "", *, server: str | None = None
+) -> httpx2.AsyncClient:
     """Make the client for one server or provider; nothing is connected to yet.
 
     The number of connections is not capped: the pool's ``-c`` bounds what a worker does at once,
     and any lower cap would silently undo it. Where the environment names a proxy, it is the
-    ``openai`` package's own client on aiohttp, which knows how to use one.
+    ``openai`` package's own client on aiohttp, which knows how to use one; a server of this
+    machine is never asked through one, which would see our tokens and cannot reach it anyway.
 
     Args:
         timeout_seconds: how long the server may be silent.
         base_url: what relative addresses are relative to.
+        server: an address of the server, where that is not ``base_url``.
     """
     timeout = httpx2.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
-    if {"http", "https", "all"} & urllib.request.getproxies().keys():
+    has_proxy = bool({"http", "https", "all"} & urllib.request.getproxies().keys())
+    if has_proxy and not is_loopback(urlsplit(server or base_url).hostname):
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE_SECONDS)
-        return DefaultAioHttpClient(base_url=base_url, timeout=timeout, limits=limits)
+        return _ProxiedClient(base_url=base_url, timeout=timeout, limits=limits)
     return LeanClient(base_url=base_url, timeout=timeout)
+
+
+class _ProxiedClient(DefaultAioHttpClient):
+    """The ``openai`` package's client, with our rule for redirects."""
+
+    async def send(
+        self,
+        request: httpx2.Request,
+        *,
+        stream: bool = False,
+        auth: Any = httpx2.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
+    ) -> httpx2.Response:
+        """Send a request; see `httpx2.AsyncClient.send`."""
+        del follow_redirects  # ours to say
+
+        def once(request: httpx2.Request) -> Awaitable[httpx2.Response]:
+            return super(_ProxiedClient, self).send(
+                request, stream=stream, auth=auth, follow_redirects=False
+            )
+
+        return await _within_the_origin(once, request, await once(request))
+
+
+async def _within_the_origin(
+    send: Callable[[httpx2.Request], Awaitable[httpx2.Response]],
+    request: httpx2.Request,
+    response: httpx2.Response,
+) -> httpx2.Response:
+    """Send a request again to where its own origin has redirected it, and so on."""
+    left = MAX_REDIRECTS
+    while True:
+        target = followed(
+            request.method,
+            yarl.URL(str(request.url), encoded=True),
+            response.status_code,
+            response.headers.get("location"),
+        )
+        if target is None or not left:
+            return response
+        await response.aclose()
+        left -= 1
+        request = httpx2.Request(
+            request.method,
+            str(target),
+            headers=request.headers,
+            content=await request.aread(),
+            extensions=request.extensions,
+        )
+        response = await send(request)
 
 
 class LeanClient(httpx2.AsyncClient):
     """An `httpx2.AsyncClient` on aiohttp that does only what a plain request needs.
 
-    A request that needs more (a form, a streamed answer, a redirect, authentication by httpx2)
-    goes the ordinary way of the class it extends.
+    A request that needs more (a form, a streamed answer, authentication by httpx2) goes the
+    ordinary way of the class it extends. Redirects are followed within the origin alone: see
+    `clasper_worker.http_redirects`.
 
     Args:
         base_url: what relative addresses are relative to.
@@ -63,7 +121,7 @@ class LeanClient(httpx2.AsyncClient):
     def __init__(self, *, base_url: str = "", timeout: httpx2.Timeout) -> None:
         self._straight = AiohttpTransport()
         super().__init__(
-            base_url=base_url, timeout=timeout, transport=self._straight, follow_redirects=True
+            base_url=base_url, timeout=timeout, transport=self._straight, follow_redirects=False
         )
         self._usual = tuple(self.headers.raw)
         self._usual_timeout = timeout.as_dict()
@@ -79,7 +137,7 @@ class LeanClient(httpx2.AsyncClient):
         params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
     ) -> Answer:
-        """Make a request to ``base_url`` and read the answer; redirects are followed.
+        """Make a request to ``base_url`` and read the answer.
 
         Raises:
             httpx2.RequestError: no answer came, or not all of it.
@@ -143,13 +201,20 @@ class LeanClient(httpx2.AsyncClient):
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
         """Send a request; see `httpx2.AsyncClient.send`."""
-        if not stream and (auth is None or auth is httpx2.USE_CLIENT_DEFAULT):
-            response = await self._straight.exchange(request)
-            if not response.has_redirect_location:
-                return response
-        return await super().send(
-            request, stream=stream, auth=auth, follow_redirects=follow_redirects
-        )
+        del follow_redirects  # ours to say
+        is_plain = not stream and (auth is None or auth is httpx2.USE_CLIENT_DEFAULT)
+
+        def once(request: httpx2.Request) -> Awaitable[httpx2.Response]:
+            if is_plain:
+                return self._straight.exchange(request)
+            return super(LeanClient, self).send(
+                request, stream=stream, auth=auth, follow_redirects=False
+            )
+
+        response = await once(request)
+        if not response.has_redirect_location:
+            return response
+        return await _within_the_origin(once, request, response)
 
 
 def _merged(

@@ -10,9 +10,14 @@ from typing import Any
 import aiohttp
 import httpx2
 import yarl
+from aiohttp.http_exceptions import ContentEncodingError
 from multidict import CIMultiDict
 
 from clasper_worker import __version__
+from clasper_worker.http_redirects import MAX_REDIRECTS, followed
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Of one answer to our own calls, decompressed: more would hold the event loop while it is read."""
 
 # Idle connections are closed before servers that keep theirs for 5 seconds (uvicorn, Node) close
 # them under a request.
@@ -38,11 +43,19 @@ _TRANSLATIONS: tuple[tuple[type[Exception], type[httpx2.RequestError]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, read whole; ``headers`` are looked up in any case of letters."""
+    """An HTTP answer, read whole; ``headers`` are looked up in any case of letters.
+
+    ``url`` is the address that gave it.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    url: str = field(default="", repr=False)
+
+
+class AnswerTooLargeError(httpx2.RequestError):
+    """The answer has more than `MAX_ANSWER_BYTES`."""
 
 
 @lru_cache(maxsize=1024)
@@ -93,16 +106,32 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     ) -> Answer:
         """Send a request and read the whole answer, decompressed.
 
+        Redirects within the origin are followed, as `http_redirects` says; others are the answer.
+
         Raises:
+            AnswerTooLargeError: it has more bytes than we read.
+            httpx2.DecodingError: it is not compressed as its headers say.
             httpx2.RequestError: no answer came, or not all of it.
         """
-        try:
-            async with self._open_session().request(
-                method, url, headers=headers, data=content, timeout=timeout, auto_decompress=True
-            ) as answer:
-                return Answer(answer.status, answer.headers, await answer.read())
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc, None) from exc
+        left = MAX_REDIRECTS
+        while True:
+            try:
+                async with self._open_session().request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=content,
+                    timeout=timeout,
+                    auto_decompress=True,
+                    allow_redirects=False,
+                ) as answer:
+                    body = await _read_bounded(answer)
+            except (aiohttp.ClientError, OSError) as exc:
+                raise _translated(exc, None) from exc
+            target = followed(method, url, answer.status, answer.headers.get("Location"))
+            if target is None or not left:
+                return Answer(answer.status, answer.headers, body, str(url))
+            url, left = target, left - 1
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and begin to read the answer; see `httpx2.AsyncBaseTransport`.
@@ -179,6 +208,27 @@ class _Body(httpx2.AsyncByteStream):
         await self._answer.wait_for_close()
 
 
+async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body, as long as it is not too large."""
+    content = answer.content
+    parts: list[bytes] = []
+    size = answer.content_length or 0  # as announced, and compressed where it is
+    if content.is_eof():  # the usual case: it came along with the headers
+        parts.append(await answer.read())
+        size = len(parts[0])
+    elif size <= MAX_ANSWER_BYTES:
+        size = 0
+        async for chunk in content.iter_any():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                break
+    if size > MAX_ANSWER_BYTES:
+        answer.close()
+        raise AnswerTooLargeError("the answer is too large")
+    return b"".join(parts)
+
+
 def _extensions(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     reason = answer.reason
     return {"reason_phrase": reason.encode("ascii", "ignore")} if reason else {}
@@ -186,5 +236,7 @@ def _extensions(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 
 def _translated(exc: Exception, request: httpx2.Request | None) -> httpx2.RequestError:
     """The error by httpx2's names; without aiohttp's text, which quotes addresses."""
+    if isinstance(exc.__cause__, ContentEncodingError):
+        return httpx2.DecodingError("ContentEncodingError", request=request)
     kind = next(theirs for ours, theirs in _TRANSLATIONS if isinstance(exc, ours))
     return kind(type(exc).__name__, request=request)

@@ -176,10 +176,11 @@ def _models(
 
 def _openai_client(settings: Settings) -> AsyncOpenAI:
     key = settings.openai_api_key
-    http_client = open_http_client(settings.clasper_llm_timeout_sec)
+    base_url = settings.openai_base_url or "https://api.openai.com/v1"
+    http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
-        base_url=settings.openai_base_url or "https://api.openai.com/v1",
+        base_url=base_url,
         max_retries=0,  # ours, in the model: all turns wait together
         timeout=http_client.timeout,
         http_client=http_client,

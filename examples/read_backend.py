@@ -11,11 +11,21 @@ import sys
 import time
 from typing import Any
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
 
 BASE = os.environ["BACKEND_URL"].rstrip("/") + "/api/mission-control"
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Leaves redirects alone: urllib would send the token to wherever they lead."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the answer is an error then, and names the status."""
+
+
+_http = build_opener(_NoRedirects)
 
 
 def read_all(user_id: str, collection: str, **query: str) -> list[dict[str, Any]]:
@@ -26,7 +36,7 @@ def read_all(user_id: str, collection: str, **query: str) -> list[dict[str, Any]
     items: list[dict[str, Any]] = []
     while True:
         url = f"{BASE}/{collection}?{urlencode(query)}"
-        with urlopen(Request(url, headers={"X-Agent-Token": token}), timeout=10) as answer:
+        with _http.open(Request(url, headers={"X-Agent-Token": token}), timeout=10) as answer:
             page = json.load(answer)
         items += page["items"]
         if not page.get("next_cursor"):

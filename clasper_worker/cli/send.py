@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import httpx2
@@ -13,6 +14,8 @@ from redis.exceptions import RedisError
 
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
+from clasper_worker.http_redirects import is_loopback
+from clasper_worker.jobs.shim_queue import refuse_redirect
 from clasper_worker.settings import Settings, get_settings
 
 
@@ -126,7 +129,10 @@ def _send_http(settings: Settings, request: dict[str, Any], wait: float) -> dict
             json=request,
             headers=headers,
             timeout=wait + 10,
+            follow_redirects=False,
+            trust_env=not is_loopback(urlsplit(base).hostname),
         )
+        refuse_redirect(answer)
         body: dict[str, Any] = answer.json()
     except (httpx2.HTTPError, ValueError) as exc:
         raise StateUnavailableError(

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import structlog
 
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
+from clasper_worker.http_redirects import is_loopback, is_redirect, told
 from clasper_worker.jobs import metrics
 from clasper_worker.jobs.acknowledge import left_alone_for
 from clasper_worker.jobs.notification import (
@@ -64,7 +66,11 @@ class ShimQueue:
             headers["X-Internal-Token"] = settings.internal_api_token.get_secret_value()
         return cls(
             httpx2.AsyncClient(
-                base_url=settings.agent_daemon_url, headers=headers, timeout=_SECONDS
+                base_url=settings.agent_daemon_url,
+                headers=headers,
+                timeout=_SECONDS,
+                follow_redirects=False,
+                trust_env=not is_loopback(urlsplit(settings.agent_daemon_url).hostname),
             )
         )
 
@@ -149,11 +155,29 @@ class ShimQueue:
 
     async def _call(self, method: str, path: str, **how: Any) -> httpx2.Response:
         try:
-            return await self._client.request(method, path, **how)
+            answer = await self._client.request(method, path, follow_redirects=False, **how)
         except httpx2.HTTPError as exc:
             raise StateUnavailableError(
                 f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
             ) from exc
+        refuse_redirect(answer)
+        return answer
+
+
+def refuse_redirect(answer: httpx2.Response) -> None:
+    """Take an answer that leads elsewhere for what it is: not the shim's.
+
+    Raises:
+        ConfigurationError: it is a redirect; says where to.
+    """
+    if not is_redirect(answer.status_code):
+        return
+    method, url = answer.request.method, str(answer.request.url)
+    does = told(method, url, answer.status_code, answer.headers.get("location"))
+    raise ConfigurationError(
+        f"AGENT_DAEMON_URL {does}: set it to the shim's own address",
+        {"variable": "AGENT_DAEMON_URL", "status": answer.status_code},
+    )
 
 
 def _refused_variable(body: Mapping[str, Any]) -> str:

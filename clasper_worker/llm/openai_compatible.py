@@ -26,6 +26,7 @@ from clasper_worker.errors import (
     ModelRejectedError,
     ModelUnavailableError,
 )
+from clasper_worker.http_redirects import is_redirect, told
 from clasper_worker.llm.catalogue import ModelRef
 from clasper_worker.llm.messages import (
     ChatMessage,
@@ -48,6 +49,7 @@ from clasper_worker.resilience.calls import (
 from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.request import GateClosedError, Patience
 from clasper_worker.resilience.retry_after import retry_after
+from clasper_worker.whole_text import json_of, whole
 
 _WITH_FALLBACK_SECONDS = 2.0
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
@@ -127,7 +129,7 @@ class OpenAICompatibleModel:
             response = await self._client.post(
                 self._url, body=body, cast_to=httpx2.Response, options=_NO_KEY
             )
-            return json.loads(response.content)
+            return json_of(response.content)
 
         patience = patience_for(self._gate)
         if self._has_fallback:
@@ -220,7 +222,7 @@ def _token_counts(usage: Mapping[str, Any]) -> tuple[int, int, int]:
 
 def _well_formed(text: str) -> str:
     """The text without lone surrogates, which JSON can carry and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
+    return whole(text)
 
 
 def _arguments(function: Mapping[str, Any]) -> str:
@@ -267,6 +269,13 @@ def translate_error(exc: openai.OpenAIError, model: str) -> ModelError:
 def _status_error(exc: openai.APIStatusError, model: str) -> ModelError:
     status = exc.status_code
     details = {"model": model, "status": status, "provider_code": exc.code}
+    if is_redirect(status):
+        url, location = str(exc.request.url), exc.response.headers.get("location")
+        return ModelRejectedError(
+            f"The provider of {model!r} {told('POST', url, status, location)}: set OPENAI_BASE_URL"
+            " to the address where it answers itself",
+            {**details, "variable": "OPENAI_BASE_URL"},
+        )
     if status in {401, 403}:
         return ModelAuthError(
             f"The provider refused the key for {model!r} (HTTP {status}): check OPENAI_API_KEY",

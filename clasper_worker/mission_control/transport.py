@@ -20,13 +20,15 @@ from clasper_worker.errors import (
     BackendAuthError,
     BackendConflictError,
     BackendError,
+    BackendMovedError,
     BackendNotFoundError,
     BackendProtocolError,
     BackendRejectedError,
     BackendUnavailableError,
 )
 from clasper_worker.http_client import LeanClient
-from clasper_worker.http_transport import Answer
+from clasper_worker.http_redirects import is_redirect, told
+from clasper_worker.http_transport import MAX_ANSWER_BYTES, Answer, AnswerTooLargeError
 from clasper_worker.resilience.calls import (
     NO_ANSWER,
     NOTHING,
@@ -40,6 +42,7 @@ from clasper_worker.resilience.calls import (
 from clasper_worker.resilience.gate import HostGate
 from clasper_worker.resilience.request import GateClosedError
 from clasper_worker.resilience.retry_after import retry_after
+from clasper_worker.whole_text import json_of, whole
 
 Confirm = Callable[[], Awaitable[None]]
 """Makes sure that a request may still be made, and raises where it may not."""
@@ -126,7 +129,8 @@ class BackendTransport:
         """
         content = None
         if body is not None:
-            content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+            content = whole(text).encode()
 
         async def send() -> dict[str, Any]:
             sent_headers = dict(headers())
@@ -166,6 +170,13 @@ class BackendTransport:
             raise _Transient(_unavailable(endpoint, "could not be reached"), NO_ANSWER) from exc
         except httpx2.TimeoutException as exc:
             raise _Transient(_unavailable(endpoint, "did not answer in time"), NO_ANSWER) from exc
+        except AnswerTooLargeError as exc:
+            megabytes = MAX_ANSWER_BYTES // 2**20
+            raise protocol_error(
+                endpoint, f"its body has more than {megabytes} MiB; give pages of fewer items"
+            ) from exc
+        except httpx2.DecodingError as exc:
+            raise protocol_error(endpoint, "its body is not compressed as it says") from exc
         except (httpx2.RequestError, aiohttp.ClientError) as exc:
             # aiohttp carries the bytes, and a broken status line comes up as its own error.
             raise _Transient(
@@ -175,7 +186,9 @@ class BackendTransport:
             raise BackendError("BACKEND_URL is not a usable address", _where(endpoint)) from exc
         self._note_deprecation(endpoint, answer)
         if 200 <= answer.status < 300:
-            return _json_object(endpoint, answer.body)
+            return _json_object(endpoint, answer)
+        if is_redirect(answer.status):
+            raise _moved(endpoint, method, answer)
         raise _refusal(endpoint, answer, alone=alone)
 
     def _note_deprecation(self, endpoint: str, answer: Answer) -> None:
@@ -201,8 +214,10 @@ class _Fetch(Protocol):
 
 async def _by_httpx2(client: httpx2.AsyncClient, method: str, path: str, **rest: Any) -> Answer:
     """The same by any of httpx2's clients: behind a proxy, or in a test."""
-    response = await client.request(method, path, **rest)
-    return Answer(response.status_code, response.headers, response.content)
+    response = await client.request(method, path, follow_redirects=False, **rest)
+    if len(response.content) > MAX_ANSWER_BYTES:
+        raise AnswerTooLargeError("the answer is too large")
+    return Answer(response.status_code, response.headers, response.content, str(response.url))
 
 
 def _where(endpoint: str, status: int | None = None) -> dict[str, Any]:
@@ -216,16 +231,26 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
     )
 
 
-def _json_object(endpoint: str, body: bytes) -> dict[str, Any]:
-    if not body:
+def _json_object(endpoint: str, answer: Answer) -> dict[str, Any]:
+    if not answer.body:
         return {}
     try:
-        data = json.loads(body)
-    except ValueError as exc:
-        raise protocol_error(endpoint, "its body is not JSON") from exc
+        data = json_of(answer.body)
+    except (ValueError, RecursionError) as exc:
+        kind = answer.headers.get("content-type") or "none"
+        shown = kind.encode("ascii", "replace").decode()[:80]
+        raise protocol_error(endpoint, f"its body is not JSON (content type: {shown})") from exc
     if not isinstance(data, dict):
         raise protocol_error(endpoint, "its body is not a JSON object")
     return data
+
+
+def _moved(endpoint: str, method: str, answer: Answer) -> BackendMovedError:
+    does = told(method, answer.url, answer.status, answer.headers.get("location"))
+    return BackendMovedError(
+        f"The backend {does} ({endpoint}): set BACKEND_URL to the address where it answers itself",
+        {**_where(endpoint, answer.status), "variable": "BACKEND_URL"},
+    )
 
 
 def protocol_error(endpoint: str, problem: str) -> BackendProtocolError:
@@ -272,7 +297,7 @@ def _refusal(endpoint: str, answer: Answer, *, alone: bool) -> Exception:
 def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
     try:
-        code = json.loads(body)["code"]
-    except (ValueError, LookupError, TypeError):
+        code = json_of(body)["code"]
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return code[:64] if isinstance(code, str) else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 from openai import AsyncOpenAI, OpenAI
 
+from clasper_worker.http_redirects import is_redirect
 from clasper_worker.prompt.embedding import EmbeddingError, content_key, unit_rows
 
 if TYPE_CHECKING:
@@ -79,11 +80,16 @@ class OpenAIEmbedder:
         return {"model": self._model, "input": inputs, "encoding_format": "float"}
 
     def _translated(self, exc: openai.OpenAIError) -> EmbeddingError:
-        status = f", HTTP {exc.status_code}" if isinstance(exc, openai.APIStatusError) else ""
+        status = ""
+        if isinstance(exc, openai.APIStatusError):
+            status = f", HTTP {exc.status_code}"
+            if is_redirect(exc.status_code):
+                status += ": redirects are not followed, set OPENAI_BASE_URL"
         return EmbeddingError(
             f"The embedding model {self._model!r} (CLASPER_EMBEDDING_MODEL) could not be asked:"
             f" {type(exc).__name__}{status}",
-            lasting=isinstance(exc, _LASTING),
+            lasting=isinstance(exc, _LASTING)
+            or (isinstance(exc, openai.APIStatusError) and is_redirect(exc.status_code)),
         )
 
 

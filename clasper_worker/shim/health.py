@@ -8,6 +8,8 @@ import httpx2
 from fastapi import APIRouter
 
 from clasper_worker import __version__
+from clasper_worker.http_client import open_http_client
+from clasper_worker.http_redirects import is_redirect
 from clasper_worker.settings import Settings
 from clasper_worker.shim.services import ShimServices
 
@@ -35,8 +37,9 @@ async def _backend_answers(settings: Settings) -> bool:
         return False
     url = f"{settings.backend_url}/api/mission-control/capabilities"
     try:
-        async with httpx2.AsyncClient(timeout=3.0) as http:
+        async with open_http_client(3.0, settings.backend_url) as http:
             answer = await http.get(url)
     except httpx2.HTTPError:
         return False
-    return answer.status_code < 500  # 401 without a token: it is there
+    # 401 without a token: it is there. A redirect that is not followed fails every turn.
+    return answer.status_code < 500 and not is_redirect(answer.status_code)

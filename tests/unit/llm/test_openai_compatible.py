@@ -327,7 +327,7 @@ def test_token_counts_that_do_not_add_up_are_clamped() -> None:
 
 def test_half_a_surrogate_pair_in_a_reply_does_not_get_through() -> None:
     reply = parse_completion({"choices": [{"message": {"content": "a\ud800b"}}]}, REF)
-    assert reply.text == "a?b"
+    assert reply.text == "a\ufffdb"
 
 
 async def test_a_refused_connection_is_not_called_a_timeout() -> None:
