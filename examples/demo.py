@@ -312,7 +312,7 @@ def main() -> int:
     """Run the demo; the exit code."""
     started = time.monotonic()
     console.print(
-        "[bold]Clasper Worker[/bold]: starting Redis, a Celery worker, a backend, an offline model …"
+        "[bold]Clasper Worker[/bold]: starting Redis, a worker, a backend, an offline model …"
     )
     console.print(
         Text("  a world of its own: no .env, key or server of yours is used", style="dim")
