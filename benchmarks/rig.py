@@ -19,8 +19,8 @@ from processes import ROOT, BenchmarkError, Program, Server, Worker, cpu_seconds
 from turns import Faults, Turn, check_posts, make_turns
 
 from clasper_worker.concurrency.cpu import usable_cpus
+from clasper_worker.local_stack.bare_environment import bare_environment
 from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
-from clasper_worker.settings import Settings
 
 NO_HISTORY = -1
 _START_SECONDS = 60.0
@@ -78,11 +78,9 @@ class Rig:
         }
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """A worker's variables: the caller's, except for ours, which are all set here."""
-        ours = set(Settings.model_fields)
-        kept = {name: value for name, value in os.environ.items() if name.lower() not in ours}
+        """A worker's variables: of the caller's only what programs need; ours are all set here."""
         return {
-            **kept,
+            **bare_environment(os.environ),
             "PYTHONPATH": str(ROOT),
             "BACKEND_URL": self.backend.url,
             "INTERNAL_API_TOKEN": TOKEN,

@@ -22,7 +22,7 @@ from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.queues import QUEUES
 from clasper_worker.sentinel import SentinelMaster, is_sentinel, options_for_celery
-from clasper_worker.settings import Settings, get_settings
+from clasper_worker.settings import Settings, bare_value, get_settings
 from clasper_worker.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -143,7 +143,7 @@ class ClasperCelery(CheckedCelery):
 
     def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         # One Sentinel for kombu: see `broker.sentinel`, which knows all of them.
-        if isinstance(url, str) and is_sentinel(url):
+        if isinstance(url, str) and is_sentinel(bare_value(url)):
             url = url.partition(";")[0]
         return super()._connection(url, *args, **kwargs)
 
@@ -179,15 +179,13 @@ def _say_what_is_missing(sender: Any, **_: Any) -> None:
     """Tell the operator at the start, not only each caller, why turns are going to fail."""
     if sender.app is not app:
         return
-    from clasper_worker.doubtful_settings import (  # noqa: PLC0415 - a worker alone needs it
-        configured_names,
-        doubtful_settings,
-    )
+    from clasper_worker.broker.redis_doubts import warn_of_doubtful_redis  # noqa: PLC0415 - a worker's
+    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
     from clasper_worker.runtime import check_settings  # noqa: PLC0415 - likewise
 
     settings = get_settings()
-    for doubt in doubtful_settings(settings, configured_names()):
-        log.warning("settings.doubtful", **asdict(doubt))
+    warn_of_doubtful_settings(settings)
+    warn_of_doubtful_redis(settings)
     try:
         check_settings(settings)
     except ConfigurationError as exc:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.settings import Settings
+from clasper_worker.usable_urls import refuse_unusable_urls
 from clasper_worker.webhooks.schedule import RetrySchedule
 
 
@@ -110,12 +111,13 @@ def contradictions(settings: Settings) -> tuple[Contradiction, ...]:
 
 
 def refuse_contradictions(settings: Settings) -> None:
-    """Check that the configured times agree.
+    """Check that the configured times agree, and that turns can run over the URLs.
 
     Raises:
-        ConfigurationError: they do not; names the variables of each contradiction, their values
+        ConfigurationError: they do not, or cannot; names the variables of each contradiction, their values
             and the fix. ``details["contradictions"]`` lists the same.
     """
+    refuse_unusable_urls(settings)
     found = contradictions(settings)
     if not found:
         return

@@ -13,11 +13,13 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -29,7 +31,19 @@ from clasper_worker.local_time import ActiveHours, check_timezone, parse_time_of
 _WORKSPACE_NAME = re.compile(r"[\w.@:-]{1,256}")
 STACK_FILE = "stack.json"
 SENTINEL_SCHEME = "sentinel://"
-_REDIS = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
+_REDIS = ("redis://", "rediss://", SENTINEL_SCHEME)
+# Redis in ways that neither the scheduler nor Celery's result backend reaches it by.
+_NOT_OUR_REDIS = {
+    "unix": "a socket file is not supported",
+    "redis+socket": "a socket file is not supported",
+    "socket": "a socket file is not supported",
+    "rediscluster": "a Redis Cluster is not supported: its keys lie on several servers",
+    "redis+cluster": "a Redis Cluster is not supported: its keys lie on several servers",
+    "redis-cluster": "a Redis Cluster is not supported: its keys lie on several servers",
+    "redis+sentinel": "write sentinel://HOST:26379/0",
+}
+_UNSEEN = "\ufeff\u200b"
+_REDIS_FORMS = "redis://, rediss:// or sentinel://"
 DEFAULT_EMBEDDING_MODEL = "Xenova/all-MiniLM-L6-v2"
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
@@ -47,6 +61,22 @@ def with_certificate_check(url: str) -> str:
     return re.sub(
         r"(?<=ssl_cert_reqs=)CERT_(REQUIRED|OPTIONAL|NONE)\b", lambda found: found[1].lower(), url
     )
+
+
+def bare_value(text: str) -> str:
+    """A variable's value without what stands around it by accident.
+
+    White space and line breaks (a key read from a file), a byte order mark, and a pair of quotes,
+    which a shell takes away, but not Docker's ``--env-file``.
+    """
+    text = _without_space_around(text)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = _without_space_around(text[1:-1])
+    return text
+
+
+def _without_space_around(text: str) -> str:
+    return text.strip().strip(_UNSEEN).strip()
 
 
 def read_running_stack(state_dir: Path) -> dict[str, Any] | None:
@@ -89,7 +119,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",  # which has a byte order mark or none
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -196,21 +226,59 @@ class Settings(BaseSettings):
     @field_validator("backend_url", "openai_base_url", "agent_daemon_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return value.rstrip("/") if value else value
+        if value is None:
+            return None
+        _refuse_space_inside(value)
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("must start with http:// or https:// and name a host")
+        return value.rstrip("/")
+
+    @field_validator("openai_api_key", "internal_api_token", "agent_daemon_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(" " <= char <= "~" for char in value.get_secret_value()):
+            raise ValueError(
+                "has a line break or another character inside that no header can carry: copy it"
+                " again"
+            )
+        return value
 
     @field_validator("celery_broker_url")
     @classmethod
     def _known_transport(cls, value: str) -> str:
+        _refuse_space_inside(value)
         if value.startswith(_REDIS):
             return value
         from kombu.transport import TRANSPORT_ALIASES  # noqa: PLC0415 - few need to look
 
+        _refuse_other_redis(value)
         scheme = re.split(r"://|\+", value, maxsplit=1)[0]
         ready_made = "://" in value and re.search(r"[.:]", scheme)  # a transport by its class
         if scheme not in TRANSPORT_ALIASES and not ready_made:
             raise ValueError("must start with redis://, rediss://, sentinel:// or amqp://")
+        return value
+
+    @field_validator("celery_result_backend")
+    @classmethod
+    def _known_result_backend(cls, value: str | None) -> str | None:
+        if value is not None:
+            _refuse_space_inside(value)
+            _refuse_other_redis(value)
+        return value
+
+    @field_validator("clasper_redis_url")
+    @classmethod
+    def _a_redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            _refuse_space_inside(value)
+            _refuse_other_redis(value)
+            if not value.startswith(_REDIS):
+                raise ValueError(f"must start with {_REDIS_FORMS}: our own state is kept in Redis")
         return value
 
     @field_validator("celery_broker_url", "celery_result_backend", "clasper_redis_url")
@@ -269,6 +337,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put a running local stack between ``.env`` and the defaults."""
         del file_secret_settings
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                # Here, so that a variable with nothing but blanks in it is one that is not set.
+                named = {name: bare_value(value or "") for name, value in source.env_vars.items()}
+                source.env_vars = {name: value for name, value in named.items() if value}
         stack = _RunningStackSource(settings_cls)
         return init_settings, env_settings, dotenv_settings, stack
 
@@ -303,6 +376,17 @@ class Settings(BaseSettings):
         return tuple(key for key in keys if key)
 
 
+def _refuse_space_inside(url: str) -> None:
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("has a space, a line break or another unprintable character inside")
+
+
+def _refuse_other_redis(url: str) -> None:
+    scheme = url.partition("://")[0].lower()
+    if problem := _NOT_OUR_REDIS.get(scheme):
+        raise ValueError(f"{scheme}:// cannot be used: {problem}. Use {_REDIS_FORMS}")
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings, or say which variable is wrong.
 
@@ -322,6 +406,10 @@ def load_settings(**overrides: Any) -> Settings:
         text = "; ".join(f"{item['variable']}: {item['problem']}" for item in problems)
         raise ConfigurationError(
             f"Check these settings (environment or .env): {text}", {"problems": problems}
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            "The file .env is not UTF-8 text: save it as UTF-8", {"variable": ".env"}
         ) from None
 
 

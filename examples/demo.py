@@ -3,8 +3,11 @@
 It starts ``clasper up`` in a folder of its own (Redis, worker, backend, model, HTTP shim), sends
 three turns whose messages carry a random word, and then lets another process, which knows only
 the backend's address, read what lies there. Exit code 0 only if each reply was found in the
-backend, with its random word, and (with the offline model) that word was in what the model was
-sent.
+backend, with its random word, and that word was in what the model was sent.
+
+It is a world of its own: the backend, broker, keys, workspace and proxies that this machine's
+environment, a ``.env`` or a running ``clasper up`` name are neither read nor reached, and a model
+that answers by rules stands in for a real one.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -30,12 +33,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from clasper_worker.local_stack.bare_environment import bare_environment
 from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.settings import read_running_stack
 
 HERE = Path(__file__).parent
 REPO = HERE.parent
 START_SECONDS = 90.0
+# Ports that nothing else expects anybody on.
+UP = ("up", "--ephemeral", "--no-flower", "--port=0", "--broker-port=0", "--backend-port=0",
+      "--model-port=0")  # fmt: skip
+open_url = build_opener(ProxyHandler({})).open
 console = Console(width=min(Console().width, 110), highlight=False)
 
 
@@ -55,29 +63,30 @@ class Way:
 
 @dataclass(frozen=True)
 class Stack:
-    """The running stack: the variables its processes got, and its addresses."""
+    """The running stack: its folder, the variables its processes got, and its addresses."""
 
+    folder: Path
     environment: dict[str, str]
     urls: dict[str, str]
-
-    @property
-    def offline(self) -> bool:
-        """Whether the offline model answers."""
-        return self.environment.get("OPENAI_API_KEY") == "offline"
 
 
 @contextmanager
 def running_stack(folder: Path) -> Iterator[Stack]:
     """Start ``clasper up`` and stop it again."""
-    environment = {**os.environ, "CLASPER_STATE_DIR": str(folder / "state")}
+    environment = bare_environment(os.environ)
+    environment |= {
+        "HOME": str(folder),
+        "CLASPER_STATE_DIR": str(folder / "state"),
+        "CLASPER_WORKSPACE": str(REPO / "workspace"),
+    }
     log_path = folder / "up.log"
     with log_path.open("wb") as log:
         up = subprocess.Popen(
-            [sys.executable, "-m", "clasper_worker", "up", "--ephemeral", "--no-flower"],
+            [sys.executable, "-m", "clasper_worker", *UP],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
-            cwd=REPO,
+            cwd=folder,  # where no .env lies
         )
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -87,7 +96,7 @@ def running_stack(folder: Path) -> Iterator[Stack]:
                 raise DemoError("`clasper up` did not start; its log is above")
             time.sleep(0.1)
         environment |= state["environment"]
-        yield Stack(environment, state["urls"])
+        yield Stack(folder, environment, state["urls"])
     finally:
         up.send_signal(signal.SIGINT)
         try:
@@ -107,7 +116,7 @@ def run_json(stack: Stack, *command: str) -> Any:
         env=stack.environment,
         capture_output=True,
         text=True,
-        cwd=REPO,
+        cwd=stack.folder,
         check=False,
     )
     if done.returncode != 0:
@@ -119,7 +128,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
     """POST JSON with nothing but the standard library: any language can do this."""
     headers = {"Content-Type": "application/json"}
     request = Request(url, data=json.dumps(body).encode(), headers=headers)
-    with urlopen(request, timeout=120) as answer:
+    with open_url(request, timeout=120) as answer:
         return json.load(answer)
 
 
@@ -192,7 +201,7 @@ def send(stack: Stack, number: int, way: Way) -> dict[str, Any]:
 def model_requests(stack: Stack, word: str) -> list[dict[str, Any]]:
     """What the offline model was sent in the turn of this word."""
     server = stack.urls["model"].removesuffix("/v1")
-    with urlopen(f"{server}/requests?limit=50", timeout=10) as answer:
+    with open_url(f"{server}/requests?limit=50", timeout=10) as answer:
         recorded = json.load(answer)["requests"]
     bodies = [entry["body"] for entry in recorded]
     return [body for body in bodies if word in _text(_newest_from_person(body))]
@@ -268,11 +277,11 @@ def verify(stack: Stack, ways: tuple[Way, ...], results: list[dict[str, Any]]) -
             missing.append(f"{way.title}: its reply is not in the backend exactly once")
         if way.word not in result["response"]:
             missing.append(f"{way.title}: the word {way.word} did not come back in the reply")
-        if stack.offline and not model_requests(stack, way.word):
+        if not model_requests(stack, way.word):
             missing.append(f"{way.title}: the word {way.word} did not reach the model")
     if not any(document["content"] == results[1]["response"] for document in found["documents"]):
         missing.append("the plan was not saved as a document")
-    if stack.offline and not any(ways[0].word in task["title"] for task in found["tasks"]):
+    if not any(ways[0].word in task["title"] for task in found["tasks"]):
         missing.append("the task that the agent was asked to create is not there")
     return missing
 
@@ -303,7 +312,10 @@ def main() -> int:
     """Run the demo; the exit code."""
     started = time.monotonic()
     console.print(
-        "[bold]Clasper Worker[/bold]: starting Redis, a Celery worker, a backend, a model …"
+        "[bold]Clasper Worker[/bold]: starting Redis, a worker, a backend, an offline model …"
+    )
+    console.print(
+        Text("  a world of its own: no .env, key or server of yours is used", style="dim")
     )
     folder = tempfile.TemporaryDirectory(prefix="clasper-demo-")
     with folder as path, running_stack(Path(path)) as stack:
@@ -316,8 +328,7 @@ def main() -> int:
             if number == len(ways):
                 way.request["messages"] = conversation(ways, results)
             result = send(stack, number, way)
-            tools = tool_lines(model_requests(stack, way.word)) if stack.offline else []
-            show_turn(number, way, result, tools)
+            show_turn(number, way, result, tool_lines(model_requests(stack, way.word)))
             results.append(result)
         missing = verify(stack, ways, results)
     console.print()
@@ -329,8 +340,13 @@ def main() -> int:
         f"[bold green]✓[/bold green] 3 turns, each enqueued another way, each reply found in the"
         f" backend. {time.monotonic() - started:.1f} s in all."
     )
-    console.print(Text("Next: `make up` keeps it all running; README.md goes on from there.",
-                       style="dim"))  # fmt: skip
+    console.print(
+        Text(
+            "Next: `make up` keeps it all running, with the model and backend that you configure;"
+            " README.md goes on from there.",
+            style="dim",
+        )
+    )
     return 0
 
 

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
+from clasper_worker.local_stack.bare_environment import bare_environment
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from clasper_worker.settings import Settings
 
@@ -23,11 +26,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("integration") is None)
 
 
+# Of pytest and its tools, of Python, and what the tests themselves are told.
+_OF_TESTS = ("CI", "CLASPER_TEST_", "COV", "GITHUB_", "HYPOTHESIS_", "PYTEST_", "PYTHON")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_world(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No test, and no process that one starts, sees what this machine is configured for.
+
+    Neither its environment (backend, broker, keys, proxies) nor the .env and the running stack of
+    the folder in which the tests were called.
+    """
+    set_hypothesis_home_dir(pytestconfig.rootpath / ".hypothesis")
+    before, folder = dict(os.environ), Path.cwd()
+    os.environ.clear()
+    os.environ.update(bare_environment(before, *_OF_TESTS))
+    os.chdir(tmp_path_factory.mktemp("own-world"))
+    yield
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the settings, the .env or the running stack of the machine it runs on."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test's stack is its own."""
     monkeypatch.setenv("CLASPER_STATE_DIR", str(tmp_path / ".clasper"))
 
 

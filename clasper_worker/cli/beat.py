@@ -24,7 +24,9 @@ def command(ctx: click.Context) -> None:
     """
     refuse_contradictions(get_settings())
     from beat_schedule import app  # noqa: PLC0415 - `clasper --help` does without Celery
+    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
 
     configure_logging(get_settings())
+    warn_of_doubtful_settings(get_settings())
     quiet = [] if sys.stderr.isatty() else ["--quiet"]  # its banner is for people
     app.start([*quiet, "beat", *ctx.args])

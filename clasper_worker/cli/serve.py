@@ -19,6 +19,7 @@ def command(host: str | None, port: int | None) -> None:
     """
     import uvicorn  # noqa: PLC0415 - `clasper serve --help` does without
 
+    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
     from clasper_worker.shim.app import create_app  # noqa: PLC0415 - likewise
     from clasper_worker.shim.auth import refuse_open_door  # noqa: PLC0415 - likewise
 
@@ -27,6 +28,7 @@ def command(host: str | None, port: int | None) -> None:
     configure_logging(settings)
     refuse_contradictions(settings)
     refuse_open_door(settings)
+    warn_of_doubtful_settings(settings)
     uvicorn.run(
         create_app(settings),
         host=settings.clasper_host,

@@ -65,7 +65,9 @@ def this_host(environ: Mapping[str, str] | None = None) -> Host:
             in the working directory, where our settings come from too.
     """
     if environ is None:
-        environ = {k: v for k, v in dotenv_values(".env").items() if v} | dict(os.environ)
+        environ = {
+            k: v for k, v in dotenv_values(".env", encoding="utf-8-sig").items() if v
+        } | dict(os.environ)
     search_path = environ.get("PATH", os.defpath)
     return Host(
         platform=sys.platform,

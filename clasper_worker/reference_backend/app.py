@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from clasper_worker import __version__
+from clasper_worker.asgi_routes import prepare_routes
 from clasper_worker.reference_backend.access import Backend
 from clasper_worker.reference_backend.auth import TokenVerifier
 from clasper_worker.reference_backend.config import BackendConfig
@@ -77,4 +78,5 @@ def create_app(config: BackendConfig) -> FastAPI:
         tools.router,
     ):
         app.include_router(router)
+    prepare_routes(app)
     return app

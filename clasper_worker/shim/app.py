@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from clasper_worker import __version__
+from clasper_worker.asgi_routes import prepare_routes
 from clasper_worker.settings import Settings
 from clasper_worker.shim.auth import DESCRIBED_KEY, DaemonKey
 from clasper_worker.shim.compact import compact_routes
@@ -49,4 +50,5 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     app.include_router(compact_routes(services), dependencies=keyed)
     app.include_router(workspace_routes(services), dependencies=keyed)
     app.include_router(health_routes(services))
+    prepare_routes(app)
     return app

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from clasper_worker.local_stack.bare_environment import bare_environment
 from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
-from clasper_worker.settings import Settings
 from tests.chaos.callers import Callers
 from tests.chaos.options import Options
 from tests.chaos.records import Ack, Disturbance, ModelCall, Post, RowRecord, SentTurn, Tick
@@ -221,10 +221,8 @@ class Scene:
         return bool(self.callers.app.control.ping([f"{name}@chaos"], timeout=0.3))
 
     def _environment(self, name: str, folder: Path) -> dict[str, str]:
-        ours = {field.upper() for field in Settings.model_fields}
-        kept = {key: value for key, value in os.environ.items() if key not in ours}
         return {
-            **kept,
+            **bare_environment(os.environ),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "CELERY_BROKER_URL": self.broker_url,
@@ -256,7 +254,7 @@ def open_scene(
 ) -> Iterator[Scene]:
     """Start Redis (append-only file on) and the servers; stop everything at the end."""
     environment = {
-        **os.environ,
+        **bare_environment(os.environ),
         "PYTHONPATH": str(ROOT),
         "CHAOS_SEED": str(seed),
         "CHAOS_LATENCY": str(latency),

@@ -36,3 +36,19 @@ def test_so_does_a_client(from_the_environment: None) -> None:
     assert client.app.connection_for_write().ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     assert client.app.backend.connparams["ssl_cert_reqs"] == ssl.CERT_OPTIONAL
     client.close()
+
+
+def test_what_stands_around_a_url_is_left_out_where_celery_reads_it_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", ' "redis://one:1/0"\n')
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://two:2/0\r\n")
+    get_settings.cache_clear()
+    app = ClasperCelery("test", set_as_current=False)
+    client = ClasperClient.from_settings(get_settings())
+    get_settings.cache_clear()
+    for connection in (app.connection_for_read(), client.app.connection_for_write()):
+        assert (connection.hostname, connection.port) == ("one", 1)
+    assert (app.backend.connparams["host"], app.backend.connparams["port"]) == ("two", 2)
+    client.close()
+    app.close()

@@ -58,3 +58,44 @@ def test_agents_that_cannot_be_read_are_told_before_their_first_heartbeat(
     assert doubt.problem.startswith("entry 2: agent_role: ")
     readable = settings_of(agent_jwt_secret=SECRET, clasper_agents="u1:writer@Europe/Berlin")
     assert doubtful_settings(readable, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("AGENT_JWT_SECRT", "AGENT_JWT_SECRET"),
+        ("AGENT_DAEMON_KEY", "AGENT_DAEMON_API_KEY"),
+        ("BACKEND_URI", "BACKEND_URL"),
+        ("CELERY_BROKER", "CELERY_BROKER_URL"),
+        ("CLASPER_BACKEND_URL", "BACKEND_URL"),
+        ("CLASPER_OPENAI_API_KEY", "OPENAI_API_KEY"),
+        ("DISPATCH_MIN_INTERVAL", "DISPATCH_MIN_INTERVAL_SEC"),
+        ("INTERNAL_API_KEY", "INTERNAL_API_TOKEN"),
+        ("LLM_MODEL", "LLM_MODEL_DEFAULT"),
+        ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
+    ],
+)
+def test_a_near_miss_of_any_setting_is_named_with_it(
+    settings_of: Callable[..., Settings], name: str, meant: str
+) -> None:
+    settings = settings_of(agent_jwt_secret=SECRET)
+    (doubt,) = doubtful_settings(settings, (name, "PATH", "HOME"))
+    assert (doubt.variable, doubt.fix) == (name, f"is it {meant}? .env.example has them all")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["USER", "USERNAME", "OPENAI_ORG_ID", "CELERY_CONFIG_MODULE", "AGENT_PORT", "BACKENDS_URL"],
+)
+def test_a_name_that_is_somebody_elses_is_left_alone(
+    settings_of: Callable[..., Settings], name: str
+) -> None:
+    assert doubtful_settings(settings_of(agent_jwt_secret=SECRET), (name,)) == ()
+
+
+def test_a_name_like_one_that_is_set_too_is_left_alone(
+    settings_of: Callable[..., Settings],
+) -> None:
+    """Whoever sets both means both."""
+    names = ("BACKEND_URI", "BACKEND_URL")
+    assert doubtful_settings(settings_of(agent_jwt_secret=SECRET), names) == ()

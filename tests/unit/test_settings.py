@@ -108,7 +108,6 @@ def test_a_broker_that_nothing_speaks_to_is_refused_by_name(cwd: Path, url: str)
         "amqp://r//",
         "pyamqp://r",
         "amqps://r",
-        "redis+socket:///run/redis.sock",
         "sentinel://a:1/0;sentinel://b:1/0",
         "some.package:Transport://r",
         "sqla+sqlite:///x.db",
@@ -132,3 +131,120 @@ def test_the_env_example_holds_the_defaults(cwd: Path) -> None:
 def test_hosts_that_may_get_webhooks_are_a_list_in_any_case(cwd: Path) -> None:
     settings = load_settings(clasper_webhook_allowed_hosts=" Backend.example, 10.0.0.1,,[::1] ")
     assert settings.clasper_webhook_allowed_hosts == {"backend.example", "10.0.0.1", "::1"}
+
+
+AROUND = [
+    "{}\n",
+    "{}\r\n",
+    " {} ",
+    "\t{}",
+    "\ufeff{}",
+    "{}\u200b",
+    "\u00a0{}",
+    '"{}"',
+    "'{}'",
+    '" {}\n" ',
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AGENT_DAEMON_API_KEY", "one,two"),
+        ("AGENT_DAEMON_URL", "http://shim:8081"),
+        ("AGENT_JWT_SECRET", "a secret of 32 bytes and of more"),
+        ("BACKEND_URL", "https://backend.example"),
+        ("CELERY_BROKER_URL", "redis://r:1/0"),
+        ("CELERY_RESULT_BACKEND", "redis://r:1/1"),
+        ("CLASPER_REDIS_URL", "redis://r:1/2"),
+        ("CLASPER_SENTINEL_PASSWORD", "password"),
+        ("INTERNAL_API_TOKEN", "token"),
+        ("LLM_MODEL_DEFAULT", "gpt-4o"),
+        ("OPENAI_API_KEY", "sk-1"),
+        ("OPENAI_BASE_URL", "http://model/v1"),
+    ],
+)
+def test_what_stands_around_a_value_by_accident_is_left_out(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, around: str
+) -> None:
+    monkeypatch.setenv(name, around.format(value))
+    read = getattr(load_settings(), name.lower())
+    assert (read.get_secret_value() if hasattr(read, "get_secret_value") else read) == value
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", '""', "\ufeff", "' '"])
+def test_a_variable_of_blanks_is_as_if_unset(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch, blank: str
+) -> None:
+    (cwd / ".env").write_text("OPENAI_API_KEY=sk-of-the-file\n")
+    monkeypatch.setenv("OPENAI_API_KEY", blank)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", blank)
+    settings = load_settings()
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-of-the-file"
+    assert settings.celery_result_backend is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_env_file_from_any_editor_is_read(cwd: Path, encoding: str, newline: str) -> None:
+    lines = ["BACKEND_URL = https://backend.example ", 'export OPENAI_API_KEY="sk-1"', ""]
+    (cwd / ".env").write_bytes(newline.join(lines).encode(encoding))
+    settings = load_settings()
+    assert settings.backend_url == "https://backend.example"
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-1"
+
+
+def test_an_env_file_that_is_no_utf_8_is_told(cwd: Path) -> None:
+    (cwd / ".env").write_bytes("BACKEND_URL=http://b\n".encode("utf-16"))
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "INTERNAL_API_TOKEN", "AGENT_DAEMON_API_KEY"])
+@pytest.mark.parametrize("value", ["sk-1\nsk-2", "sk-\u201cone\u201d", "sk-1\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_without_its_value(
+    cwd: Path, name: str, value: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}: has a line break") as caught:
+        load_settings(**{name.lower(): value})
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("unix:///run/redis.sock", "unix:// cannot be used: a socket file"),
+        ("redis+socket:///run/redis.sock", "redis.socket:// cannot be used: a socket file"),
+        ("rediscluster://r", "rediscluster:// cannot be used: a Redis Cluster"),
+        ("redis+cluster://r", "redis.cluster:// cannot be used: a Redis Cluster"),
+        ("redis://r:1/0 redis://s", "has a space"),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "CLASPER_REDIS_URL"]
+)
+def test_a_redis_that_we_cannot_use_is_refused_by_name(
+    cwd: Path, name: str, url: str, problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}: {problem}"):
+        load_settings(**{name.lower(): url})
+
+
+@pytest.mark.parametrize("url", ["amqp://r", "memory://", "http://r"])
+def test_our_own_state_is_kept_in_redis_alone(cwd: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError, match="CLASPER_REDIS_URL: must start with redis://"):
+        load_settings(clasper_redis_url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:9001", "//b", "http://", "http://:80", "http://b:x", "ftp://b"]
+)
+@pytest.mark.parametrize("name", ["BACKEND_URL", "OPENAI_BASE_URL", "AGENT_DAEMON_URL"])
+def test_an_address_without_scheme_or_host_is_refused_by_name(
+    cwd: Path, name: str, url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}: must start with http:// or https://"):
+        load_settings(**{name.lower(): url})

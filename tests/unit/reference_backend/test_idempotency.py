@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,20 +173,14 @@ async def test_of_many_at_once_one_has_the_effect(agent: httpx2.AsyncClient) -> 
 
 def _in_threads(number: int, work: Callable[[int], Any]) -> list[Any]:
     """Run the coroutine functions at the same time, each in a thread with its own event loop."""
-    results: list[Any] = [None] * number
     together = threading.Barrier(number)
 
-    def run(index: int) -> None:
-        together.wait(10)
-        results[index] = asyncio.run(work(index))
+    def run(index: int) -> Any:
+        together.wait(60)
+        return asyncio.run(work(index))
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    return results
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(run, range(number)))
 
 
 @pytest.mark.parametrize("databases", [1, 4], ids=["one app", "four apps on one file"])
