@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from redis.exceptions import RedisError
-
 from clasper_worker.broker.answers import Burial, Exchanged
+from clasper_worker.broker.leftovers import Left, Leftovers
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.redis_faults import redis_fault, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class LeaseKeeper:
         self._on_cancelled = on_cancelled
         self._on_buried = on_buried
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
-        self._left: list[str] = []
+        self._left = Leftovers()
         self._lock = threading.Lock()
         self._telling = threading.Lock()
         self._stopping = threading.Event()
@@ -103,6 +103,8 @@ class LeaseKeeper:
             _keepers.remove(self)
         if self._thread is not None:
             self._thread.join(self._period)
+            if not self._thread.is_alive():
+                _failure_of(self._give_back_left)  # else those leases lapse
 
     def hold(self, tokens: Iterable[str], *, since: float) -> None:
         """Keep these; ``since`` is when they were asked for, by `lease_time`."""
@@ -114,6 +116,11 @@ class LeaseKeeper:
         with self._lock:
             for token in tokens:
                 self._held.pop(token, None)
+
+    def held(self) -> tuple[str, ...]:
+        """The tokens of all that is kept."""
+        with self._lock:
+            return tuple(self._held)
 
     def holds(self, token: str) -> bool:
         """Whether the lease is kept, as far as is known."""
@@ -135,22 +142,17 @@ class LeaseKeeper:
         self._refresh([token])
         return token in self._held
 
-    def leave(self, settled: Iterable[str]) -> None:
-        """Leave what a channel that was closed has not settled any more.
+    def leave(self, left: Left) -> None:
+        """Leave what a channel that was closed, or was refused, has not given back any more.
 
-        The keeper settles it, or the next channel if that comes first: Celery connects again only
-        every half minute after a long outage, when the lease would have lapsed long since.
+        The keeper gives it back, or the next channel if that comes first: Celery connects again
+        only every half minute after a long outage, when the lease would have lapsed long since.
         """
-        with self._lock:
-            self._left += settled
+        self._left.leave(left)
 
-    def take_left(self) -> list[str]:
-        """What was left to be settled."""
-        if not self._left:
-            return []
-        with self._lock:
-            left, self._left = self._left, []
-        return left
+    def take_left(self) -> Left:
+        """What was left to be given back."""
+        return self._left.take()
 
     def report(self, found: Exchanged) -> None:
         """Pass on what an exchange found beside deliveries.
@@ -173,31 +175,50 @@ class LeaseKeeper:
                 self._schedule.told(told)
 
     def _run(self) -> None:
-        wait = 0.0
+        wait, refused = 0.0, False
         while not self._stopping.wait(wait):
             wait = self._period
-            try:
-                self._settle_left()
-                self._refresh(list(self._held))
-                _, buried = self._schedule.reap()
-                if buried:
-                    self._tell(buried)
-            except (RedisError, OSError) as exc:
-                logger.warning("leases were not prolonged: %s", type(exc).__name__)
+            # Each by itself: leases are prolonged, whatever becomes of the others.
+            failures = [
+                failure
+                for do in (self._refresh_all, self._give_back_left, self._reap)
+                if (failure := _failure_of(do)) is not None
+            ]
+            if failures:
                 wait = min(1.0, self._period)
-            except Exception:
-                logger.exception("keeping leases failed")
+                if not refused:
+                    logger.warning("leases are not prolonged: %s", failures[0])
+            elif refused:
+                logger.info("leases are prolonged again")
+            refused = bool(failures)
 
-    def _settle_left(self) -> None:
+    def _refresh_all(self) -> None:
+        self._refresh(list(self.held()))
+
+    def _reap(self) -> None:
+        _, buried = self._schedule.reap()
+        if buried:
+            self._tell(buried)
+
+    def _give_back_left(self) -> None:
         left = self.take_left()
         if not left:
             return
         try:
-            found = self._schedule.exchange(settled=left, free=0, intake=0)
+            found = self._schedule.exchange(
+                settled=left.settled, released=left.released, free=0, intake=0
+            )
         except BaseException:
             self.leave(left)
             raise
         self.report(found)
+        for at, (token, reason) in enumerate(left.buried):
+            try:
+                buried = self._schedule.bury(token, reason)
+            except BaseException:
+                self.leave(Left(buried=left.buried[at:]))
+                raise
+            self.report(Exchanged((), (), buried, more=False))
 
     def _refresh(self, tokens: list[str]) -> None:
         if not tokens:
@@ -218,3 +239,14 @@ class LeaseKeeper:
         if lost:
             logger.warning("%d leases were lost to another worker", len(lost))
             self._on_lost(lost)
+
+
+def _failure_of(do: Callable[[], None]) -> str | None:
+    """Do it; what went wrong."""
+    try:
+        do()
+    except Exception as exc:
+        if redis_fault(exc) is None:
+            logger.exception("keeping leases failed")
+        return refusal_of(exc)
+    return None

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from clasper_worker.broker.answers import Burial, Exchanged, Renewal
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
+from clasper_worker.broker.leftovers import Left
 from tests.waiting import until
 
 SOON = 0.05  # a lease so short that the keeper looks every hundredth of a second
@@ -266,10 +267,10 @@ def test_confirming_a_lease_that_is_lost_reports_it(
 
 def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
     keeper = make(LONG)
-    keeper.leave(["a#1"])
-    keeper.leave(["b#1"])
-    assert keeper.take_left() == ["a#1", "b#1"]
-    assert keeper.take_left() == []
+    keeper.leave(Left(["a#1"]))
+    keeper.leave(Left(["b#1"]))
+    assert keeper.take_left() == Left(["a#1", "b#1"], [], [])
+    assert not keeper.take_left()
 
 
 def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
@@ -277,11 +278,11 @@ def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
 ) -> None:
     keeper = make(SOON)
     schedule.errors = [RedisConnectionError("gone"), RedisConnectionError("gone")]
-    keeper.leave(["a#1"])
+    keeper.leave(Left(["a#1"]))
     keeper.start()
     until(lambda: schedule.reaped > 2)
     assert schedule.settled == [("a#1",)] * 3
-    assert keeper.take_left() == []
+    assert not keeper.take_left()
 
 
 def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
