@@ -255,6 +255,7 @@ PASSING = [
 def test_while_redis_refuses_outcomes_wait_and_none_is_lost(
     held: _Bench, caplog: pytest.LogCaptureFixture, error: Exception, whole: bool
 ) -> None:
+    caplog.set_level("INFO")
     held.backend.refusal, held.backend.is_away = error, whole
     ending, running = held.job("a"), held.job("b")
     held.end(ending, 1)
