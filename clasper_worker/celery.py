@@ -119,7 +119,7 @@ def _transport(url: str) -> str | None:
 
 def _redbeat_redis(settings: Settings) -> dict[str, Any]:
     # Options of ours, so that it does not borrow the broker's transport options and warn of it.
-    options: dict[str, Any] = {"socket_timeout": 5}
+    options: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 5}
     master = SentinelMaster.of(settings.redis_url, settings)
     if master is None:
         return {"redbeat_redis_url": settings.redis_url, "redbeat_redis_options": options}
@@ -204,5 +204,6 @@ app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
 app.conf.clasper_dead_letter_reporter = "clasper_worker.broker.burials:Burials"
 app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
 app.steps["consumer"].add("clasper_worker.broker.revoked:WithdrawRevoked")
+app.steps["consumer"].add("clasper_worker.broker.orphans:ReleaseOrphans")
 signals.celeryd_init.connect(_log_our_way, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)

@@ -37,7 +37,8 @@
     │  ├─ WebhookRefusedError         we will not send it there: an address that is not public
     │  ├─ WebhookUnavailableError     no answer, 408, 425, 429 or 5xx (transient)
     │  └─ WebhookRejectedError        any other answer that is not 2xx
-    ├─ StateUnavailableError      Redis, for our short-lived state (transient)
+    ├─ StateUnavailableError      Redis: no answer, or a refusal that passes (transient)
+    │  └─ StateRefusedError           … it never will: a missing right, or a fault of ours
     └─ StackError                 the processes of `clasper up` could not be started
 
 Errors cross the result backend as JSON: ``args`` are the message and a flat ``details`` mapping,
@@ -285,10 +286,23 @@ class WebhookRejectedError(WebhookError):
 
 
 class StateUnavailableError(ClasperError):
-    """Redis, which holds our locks, other short-lived state and queues, did not answer."""
+    """Redis, which holds queues, results and other short-lived state, did not answer or refused.
+
+    ``details["problem"]`` says how, such as ``READONLY``, ``OOM`` or ``TimeoutError``.
+    """
 
     code = "state_unavailable"
     transient = True
+
+
+class StateRefusedError(StateUnavailableError):
+    """Redis will never take the call: a right is missing, or it is a fault of ours.
+
+    ``details["command"]`` names the command where Redis does.
+    """
+
+    code = "state_refused"
+    transient = False
 
 
 class StackError(ClasperError):

@@ -17,29 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import (
-    LockError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.redis_faults import is_read_only, redis_fault, typed_error
 from clasper_worker.sentinel import SentinelMaster
 from clasper_worker.settings import Settings
 
 _LOCK_SECONDS = 5.0  # of a dead worker, others wait no longer than this
 _LOCK_CONNECTIONS = 32
+_LOCK_PAUSE_SECONDS = 0.02
 _WAIT_SECONDS = 60.0
 _CALL_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0  # then the connection is given up: whoever was at its other end is gone
 _BATCHES_AT_ONCE = 2
 _CALLS_IN_BATCH = 1000
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
-
-_PASSING_REFUSALS = ("OOM command", "READONLY ", "MISCONF ", "NOREPLICAS ")
 
 Argument = str | bytes | int | float
 """What a script can be given."""
@@ -115,11 +109,19 @@ class State:
     Args:
         client: our own state's Redis.
         seconds: how long one round trip, with reconnecting, may take.
+        answer_seconds: how long one connection may stay silent; then another is made.
     """
 
-    def __init__(self, client: redis.Redis, *, seconds: float = _CALL_SECONDS) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        seconds: float = _CALL_SECONDS,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
         self._pool: Any = client.connection_pool  # whose methods carry no types
         self._seconds = seconds
+        self._answer_seconds = answer_seconds
         self._waiting: list[_Call] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._sending = 0  # senders that may still take a call
@@ -220,16 +222,20 @@ class State:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                connection = self._idle.pop() if self._idle else await self._pool.get_connection()
-                try:
-                    return await _round_trip(connection, commands)
-                finally:
-                    self._idle.append(connection)
+                async with asyncio.timeout(self._answer_seconds):
+                    return await self._on_a_connection(commands)
             except redis.AuthenticationError:
                 raise  # a kind of ConnectionError, and a pause will not mend it
-            except (redis.ConnectionError, OSError):
+            except (redis.ConnectionError, redis.InvalidResponse, OSError):  # TimeoutError is one
                 await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _on_a_connection(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+        try:
+            return await _round_trip(connection, commands)
+        finally:
+            self._idle.append(connection)
 
 
 def _encoded(value: Argument) -> bytes:
@@ -246,7 +252,7 @@ async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]])
                 answers.append(await connection.read_response(disable_decoding=True))
             except ResponseError as exc:
                 answers.append(exc)
-        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+        if any(isinstance(answer, ResponseError) and is_read_only(answer) for answer in answers):
             # It is a replica now: its name may lead to another server by the next round trip.
             await connection.disconnect(nowait=True)
     except BaseException:
@@ -257,18 +263,16 @@ async def _round_trip(connection: Any, commands: Sequence[tuple[Argument, ...]])
 
 
 def _passes(refusal: Exception) -> bool:
-    """Whether the same call may be taken later: Redis is full, cannot save, or is a replica."""
-    if isinstance(refusal, OutOfMemoryError | ReadOnlyError):
-        return True
-    # Until Redis 7 a script's error has the reason in its text.
-    return any(word in str(refusal) for word in _PASSING_REFUSALS)
+    """Whether the same call may be taken later: Redis is full, busy, or a replica, say."""
+    kind = redis_fault(refusal)
+    return kind is not None and kind.passes
 
 
 def _settle(call: _Call, answer: Any) -> None:
     if call.answer.done():
         return  # the caller was cancelled
     if isinstance(answer, Exception):
-        call.answer.set_exception(_unavailable(answer))
+        call.answer.set_exception(typed_error(answer))
     else:
         call.answer.set_result(answer)
 
@@ -276,22 +280,9 @@ def _settle(call: _Call, answer: Any) -> None:
 def _fail(batch: Sequence[_Call], exc: BaseException) -> None:
     for call in batch:
         if not call.answer.done():
-            error = _unavailable(exc)
+            error = typed_error(exc)
             error.__cause__ = exc
             call.answer.set_exception(error)
-
-
-def _unavailable(exc: BaseException) -> StateUnavailableError:
-    """The error without Redis's text, which may quote what a script was given."""
-    problem = type(exc).__name__
-    if isinstance(exc, ResponseError):
-        return StateUnavailableError(
-            f"Redis refused a call of ours ({problem}): look at its memory, its disk and its role",
-            {"problem": problem},
-        )
-    return StateUnavailableError(
-        f"Redis did not answer ({problem}): check CLASPER_REDIS_URL", {"problem": problem}
-    )
 
 
 def redis_lock(
@@ -308,22 +299,8 @@ def redis_lock(
 
     @asynccontextmanager
     async def lock(name: str) -> AsyncIterator[object]:
-        held = client.lock(
-            f"clasper:lock:{name}",
-            timeout=seconds,
-            blocking_timeout=wait,
-            sleep=0.02,
-        )
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                async with asyncio.timeout(wait + _CALL_SECONDS):
-                    taken = await held.acquire()
-                break
-            except (RedisError, OSError, TimeoutError) as exc:
-                if patience is None or time.monotonic() > deadline:
-                    raise _unavailable(exc) from exc
-            await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+        held = client.lock(f"clasper:lock:{name}", timeout=seconds)
+        taken = await _take(held, wait, is_patient=patience is not None)
         if not taken:
             raise StateUnavailableError(f"The lock {name} stayed taken", {"lock": name})
         try:
@@ -332,9 +309,29 @@ def redis_lock(
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
                     await held.release()
-            except LockError:
-                pass  # it ran out while held; the idempotency key still keeps the task single
-            except (RedisError, OSError, TimeoutError):
-                pass  # it will run out by itself
+            except (RedisError, OSError):  # a LockError is one: it ran out while held
+                pass  # it runs out by itself; the idempotency key still keeps the task single
 
     return lock
+
+
+async def _take(lock: Any, wait: float, *, is_patient: bool) -> bool:
+    """Take a lock as soon as it is free; False if it stays taken.
+
+    Each attempt is bounded by itself: one that got no answer is made again, connected anew.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        pause = _LOCK_PAUSE_SECONDS
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if await lock.acquire(blocking=False):
+                    return True
+        except (RedisError, OSError) as exc:  # a TimeoutError is one
+            kind = redis_fault(exc)
+            if not is_patient or kind is None or not kind.passes or time.monotonic() > deadline:
+                raise typed_error(exc) from exc
+            pause = _LONGEST_PAUSE_SECONDS
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(pause)

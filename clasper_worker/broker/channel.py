@@ -11,6 +11,8 @@ import time
 from queue import Empty
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from clasper_worker.broker.exchanging import ExchangingChannel
 from clasper_worker.broker.qos import LeaseQoS
 
@@ -46,6 +48,8 @@ class Channel(ExchangingChannel):
         if not self._laned:
             super()._brpop_start(timeout)
             return
+        if self._is_refused:
+            return  # the hub's next turn tries again
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
         self._waits = not self._has_more
@@ -63,6 +67,9 @@ class Channel(ExchangingChannel):
     def _brpop_read(self, **options: Any) -> Any:
         if not self._laned:
             return super()._brpop_read(**options)
+        if not self._in_poll:  # nothing was asked: the server has closed the connection
+            self.client.connection.disconnect()
+            raise Empty
         try:
             last = self.client.parse_response(self.client.connection, "BLMOVE", **options)
             waited = time.monotonic() - self._brpop_sent_at
@@ -71,10 +78,15 @@ class Channel(ExchangingChannel):
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
+        except ResponseError as exc:
+            if not self._waits_for(exc):
+                raise
+            self.client.connection.disconnect()  # its name may lead to another server by now
+            raise Empty from None
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        if self._closing or not self._exchange():
+        if self._closing or not self._exchange_unless_refused():
             raise Empty
         return True
 
@@ -83,6 +95,6 @@ class Channel(ExchangingChannel):
         for _ in range(_INTAKES_AT_ONCE):
             if not self._laned or self._closing or self.qos.can_consume():
                 return
-            self._exchange()
-            if not self._has_more:
+            self._exchange_unless_refused()
+            if self._pause or not self._has_more:
                 return

@@ -1,15 +1,19 @@
 """A channel's exchanges with the scheduler: it gives back what is done, and takes as much.
 
-What is settled from any thread is collected, and goes with the next exchange; one that could not
-be made on a connection which was lost is left to the next connection, by way of the keeper.
+What is settled from any thread is collected, and goes with the next exchange. While Redis refuses
+exchanges (it is full, busy, or a replica for the moment), the channel keeps its connection and what
+it has to give back, and tries again after a pause. What cannot be given back on a connection that
+is lost is left to the next connection, by way of the keeper.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from queue import Empty
 from types import MappingProxyType
 from typing import Any
 
@@ -20,9 +24,15 @@ from vine import promise
 
 from clasper_worker.broker.answers import Delivery, Exchanged
 from clasper_worker.broker.leases import LeaseKeeper, is_lease_token, lease_time
+from clasper_worker.broker.leftovers import Left
 from clasper_worker.broker.payload import note_revoked, payload_of
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.redis_faults import RedisFault, redis_fault, typed_error
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+_LONGEST_DENIED_SECONDS = 10.0  # until an operator grants the right
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,8 @@ class ExchangingChannel(stock.Channel):
         self._given_back = _GivenBack()
         self._exchange_is_due = False
         self._has_more = True
+        self._pause = 0.0  # since Redis refuses: the last one
+        self._again_at = 0.0  # and when it ends, by time.monotonic()
         super().__init__(*args, **kwargs)
         self._exchange_promise = promise(self.exchange_if_due)
 
@@ -70,7 +82,7 @@ class ExchangingChannel(stock.Channel):
             return
         hub = self._hub
         if hub is None:
-            self._exchange(take=False)
+            self._exchange_unless_refused(take=False)
         elif not self._exchange_is_due:
             self._exchange_is_due = True
             # Wakes the consumer's thread, and does it where a shutdown turns no hub; otherwise
@@ -78,66 +90,146 @@ class ExchangingChannel(stock.Channel):
             hub.call_soon(self._exchange_promise)
 
     def bury(self, token: str, reason: str) -> None:
-        """Make a delivery a dead letter."""
+        """Make a delivery a dead letter; where Redis does not take that, the keeper does it."""
         self._drop([token])
-        buried = self._schedule.bury(token, reason)
-        if self._keeper is not None:
-            self._keeper.report(Exchanged((), (), buried, more=False))
+        keeper = self._keeper
+        try:
+            buried = self._schedule.bury(token, reason)
+        except Exception as exc:
+            if redis_fault(exc) is None or keeper is None:
+                raise
+            keeper.leave(Left(buried=[(token, reason)]))
+            return
+        if keeper is not None:
+            keeper.report(Exchanged((), (), buried, more=False))
 
     def release_all(self, tokens: Iterable[str]) -> None:
-        """Release deliveries, now."""
+        """Release deliveries: now, or when Redis takes that."""
         held = [token for token in tokens if is_lease_token(token)]
         self._drop(held)
         if not held:
             return
         self._given_back.add(released=held)
-        try:
-            self._exchange(take=False)
-        except self.connection_errors:
-            self._given_back.withdraw(held)
-            logger.warning("%d deliveries wait for their leases to lapse", len(held))
+        if not self._succeeds(lambda: self._exchange(take=False)):
+            logger.warning("%d deliveries wait to be released", len(held))
 
     def close(self) -> None:
         """Close the channel; what was settled is passed on first."""
         self._closing = True
         if not self.closed:
-            try:
-                if self._given_back:
-                    self._exchange(take=False)
-                if self._qos is not None:
-                    self._qos.restore_unacked_once()
-            except self.connection_errors:
-                logger.debug("the connection is gone; the next one passes on what is settled")
+            if self._given_back:
+                self._succeeds(lambda: self._exchange(take=False))
+            if self._qos is not None:
+                self._succeeds(self._qos.restore_unacked_once)
+            if self._in_poll:
+                self._succeeds(self._end_poll)
         try:
-            super().close()
+            if not self._succeeds(super().close):
+                self._let_go()
         finally:
             self._hand_over()
+
+    def _end_poll(self) -> None:
+        try:
+            self._brpop_read()
+        except Empty:
+            pass
+        finally:
+            self._in_poll = None
+
+    def _let_go(self) -> None:
+        """Close what kombu left open as Redis failed it."""
+        for close in (
+            self._disconnect_pools,
+            self._close_clients,
+            super(stock.Channel, self).close,
+        ):
+            self._succeeds(close)
+        self.closed = True
+
+    def _succeeds(self, do: Callable[[], object]) -> bool:
+        """Do something about a connection that is to be closed; False if Redis failed it."""
+        try:
+            do()
+        except Exception as exc:
+            if redis_fault(exc) is None and not isinstance(exc, self.connection_errors):
+                raise
+            logger.debug("on closing a channel: %s", type(exc).__name__)
+            return False
+        return True
 
     def _hand_over(self) -> None:
         keeper = self._keeper
         if keeper is None:
             return
-        keeper.leave(self._given_back.take_settled())
+        keeper.leave(Left(**self._given_back.take()))
+
+    def to_give_back(self) -> frozenset[str]:
+        """Deliveries that go with the next exchange."""
+        return self._given_back.tokens()
 
     # The exchange
 
     def exchange_if_due(self) -> None:
         """Give back what was settled since the last time, and take as much."""
         if self._exchange_is_due and not self.closed:
-            self._exchange()
+            self._exchange_unless_refused()
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether Redis has refused an exchange, and the pause after it goes on."""
+        return self._pause > 0 and time.monotonic() < self._again_at
+
+    def _exchange_unless_refused(self, *, take: bool = True) -> bool:
+        """Exchange; where Redis refuses, keep what is to be given back, and pause.
+
+        Returns:
+            Whether messages came.
+        """
+        if self._is_refused:
+            return False
+        try:
+            came = self._exchange(take=take)
+        except Exception as exc:
+            if not self._waits_for(exc):
+                raise
+            return False
+        if self._pause:
+            logger.info("Redis takes our calls again")
+            self._pause = 0.0
+        return came
+
+    def _waits_for(self, exc: Exception) -> bool:
+        """Begin a pause if this is a refusal; False of anything else."""
+        kind = redis_fault(exc)
+        if kind not in {RedisFault.REFUSED, RedisFault.DENIED}:
+            return False
+        if not self._pause:
+            logger.warning("%s; waiting", typed_error(exc, "CELERY_BROKER_URL"))
+        denied = kind is RedisFault.DENIED
+        longest = _LONGEST_DENIED_SECONDS if denied else _LONGEST_PAUSE_SECONDS
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), longest)
+        self._again_at = time.monotonic() + self._pause
+        return True
 
     def _exchange(self, *, take: bool = True) -> bool:
         self._exchange_is_due = False
         keeper = self._keeper
         given = self._given_back.take()
         if keeper is not None:
-            given["settled"] += keeper.take_left()
+            left = keeper.take_left()
+            given["settled"] += left.settled
+            given["released"] += left.released
+            given["lost"] += left.lost
+            if left.buried:
+                keeper.leave(Left(buried=left.buried))
         free, intake = self._appetite() if take and not self._closing else (0, 0)
         began = lease_time()
         try:
             found = self._schedule.exchange(**given, free=free, intake=intake)
         except BaseException:
             self._given_back.add(**given)
+            self._exchange_is_due = bool(self._given_back)
             raise
         # What was given back may have made another message ready.
         self._has_more = found.more or not take
@@ -245,17 +337,10 @@ class _GivenBack:
             taken, self._tokens = self._tokens, self._none()
         return taken
 
-    def take_settled(self) -> list[str]:
-        """What is done for good."""
+    def tokens(self) -> frozenset[str]:
+        """All of them, of every kind."""
         with self._lock:
-            taken, self._tokens["settled"] = self._tokens["settled"], []
-        return taken
-
-    def withdraw(self, tokens: Iterable[str]) -> None:
-        """Release these no longer."""
-        unwanted = frozenset(tokens)
-        with self._lock:
-            self._tokens["released"] = [t for t in self._tokens["released"] if t not in unwanted]
+            return frozenset(token for tokens in self._tokens.values() for token in tokens)
 
     def __bool__(self) -> bool:
         return any(self._tokens.values())

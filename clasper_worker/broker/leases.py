@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from redis.exceptions import RedisError
-
 from clasper_worker.broker.answers import Burial, Exchanged
+from clasper_worker.broker.leftovers import Left, Leftovers
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.redis_faults import redis_fault, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class LeaseKeeper:
         self._on_cancelled = on_cancelled
         self._reporter = reporter
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
-        self._left: list[str] = []
+        self._left = Leftovers()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -119,6 +119,8 @@ class LeaseKeeper:
             _keepers.remove(self)
         if self._thread is not None:
             self._thread.join(self._period)
+            if not self._thread.is_alive():
+                _failure_of(self._give_back_left)  # else those leases lapse
 
     def hold(self, tokens: Iterable[str], *, since: float) -> None:
         """Keep these; ``since`` is when they were asked for, by `lease_time`."""
@@ -130,6 +132,11 @@ class LeaseKeeper:
         with self._lock:
             for token in tokens:
                 self._held.pop(token, None)
+
+    def held(self) -> tuple[str, ...]:
+        """The tokens of all that is kept."""
+        with self._lock:
+            return tuple(self._held)
 
     def holds(self, token: str) -> bool:
         """Whether the lease is kept, as far as is known."""
@@ -151,22 +158,17 @@ class LeaseKeeper:
         self._refresh([token])
         return token in self._held
 
-    def leave(self, settled: Iterable[str]) -> None:
-        """Leave what a channel that was closed has not settled any more.
+    def leave(self, left: Left) -> None:
+        """Leave what a channel that was closed, or was refused, has not given back any more.
 
-        The keeper settles it, or the next channel if that comes first: Celery connects again only
-        every half minute after a long outage, when the lease would have lapsed long since.
+        The keeper gives it back, or the next channel if that comes first: Celery connects again
+        only every half minute after a long outage, when the lease would have lapsed long since.
         """
-        with self._lock:
-            self._left += settled
+        self._left.leave(left)
 
-    def take_left(self) -> list[str]:
-        """What was left to be settled."""
-        if not self._left:
-            return []
-        with self._lock:
-            left, self._left = self._left, []
-        return left
+    def take_left(self) -> Left:
+        """What was left to be given back."""
+        return self._left.take()
 
     def report(self, found: Exchanged) -> None:
         """Have reported what an exchange found beside deliveries."""
@@ -176,37 +178,52 @@ class LeaseKeeper:
             self._reporter.dead_letters(found.buried)
 
     def _run(self) -> None:
-        wait = 0.0
+        wait, refused = 0.0, False
         while not self._stopping.wait(wait):
             wait = self._period
-            try:
-                self._refresh(self._oldest_first())
-                self._settle_left()
-                _, buried = self._schedule.reap()
-                if buried:
-                    self._reporter.dead_letters(buried)
-            except (RedisError, OSError) as exc:
-                logger.warning("leases were not prolonged: %s", type(exc).__name__)
+            # Each by itself: leases are prolonged, whatever becomes of the others.
+            failures = [
+                failure
+                for do in (self._refresh_all, self._give_back_left, self._reap)
+                if (failure := _failure_of(do)) is not None
+            ]
+            if failures:
                 wait = min(1.0, self._period)
-            except Exception:
-                logger.exception("keeping leases failed")
+                if not refused:
+                    logger.warning("leases are not prolonged: %s", failures[0])
+            elif refused:
+                logger.info("leases are prolonged again")
+            refused = bool(failures)
 
-    def _oldest_first(self) -> list[str]:
+    def _refresh_all(self) -> None:
         with self._lock:
             held = dict(self._held)
-        return sorted(held, key=held.__getitem__)
+        self._refresh(sorted(held, key=held.__getitem__))  # the oldest first
 
-    def _settle_left(self) -> None:
+    def _reap(self) -> None:
+        _, buried = self._schedule.reap()
+        if buried:
+            self._reporter.dead_letters(buried)
+
+    def _give_back_left(self) -> None:
         left = self.take_left()
-        while left:
-            now, later = left[:_AT_ONCE], left[_AT_ONCE:]
+        plain = {"settled": left.settled, "released": left.released, "lost": left.lost}
+        for start in range(0, max(map(len, plain.values())), _AT_ONCE):
+            chunk = {kind: tokens[start : start + _AT_ONCE] for kind, tokens in plain.items()}
             try:
-                found = self._schedule.exchange(settled=now, free=0, intake=0)
+                found = self._schedule.exchange(**chunk, free=0, intake=0)
             except BaseException:
-                self.leave(left)
+                rest = {kind: tokens[start:] for kind, tokens in plain.items()}
+                self.leave(Left(**rest, buried=left.buried))
                 raise
             self.report(found)
-            left = later
+        for at, (token, reason) in enumerate(left.buried):
+            try:
+                buried = self._schedule.bury(token, reason)
+            except BaseException:
+                self.leave(Left(buried=left.buried[at:]))
+                raise
+            self.report(Exchanged((), (), buried, more=False))
 
     def _refresh(self, tokens: Sequence[str]) -> None:
         for chunk in _chunks(tokens):
@@ -234,3 +251,14 @@ class LeaseKeeper:
 def _chunks(tokens: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(tokens), _AT_ONCE):
         yield tokens[start : start + _AT_ONCE]
+
+
+def _failure_of(do: Callable[[], None]) -> str | None:
+    """Do it; what went wrong."""
+    try:
+        do()
+    except Exception as exc:
+        if redis_fault(exc) is None:
+            logger.exception("keeping leases failed")
+        return refusal_of(exc)
+    return None

@@ -45,6 +45,12 @@ class LeaseQoS(stock.QoS):
             reason = getattr(message, "dead_letter_reason", "the worker rejected it")
             self.channel.bury(delivery_tag, reason)
 
+    def forget(self, tokens: Iterable[str]) -> None:
+        """Count these as given back, by somebody else."""
+        for token in tokens:
+            if token in self._delivered:
+                virtual.QoS.ack(self, token)
+
     def release_unseen(self, tokens: Iterable[str]) -> None:
         """Release deliveries which the consumer was not shown."""
         for token in tokens:

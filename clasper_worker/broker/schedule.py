@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import redis
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from clasper_worker.broker.answers import Burial, Exchanged, Renewal, burials_of
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.script import script_text
-from clasper_worker.errors import StateUnavailableError
+from clasper_worker.redis_faults import is_read_only, typed_redis_errors
 from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import SENTINEL_SCHEME, Settings
 
@@ -194,7 +194,12 @@ class Schedule:
         self.client.close()
 
     def _call(self, *raw: bytes, **ask: Any) -> Any:
-        return self._script(args=[json.dumps(ask), self._rules, *raw])
+        try:
+            return self._script(args=[json.dumps(ask), self._rules, *raw])
+        except RedisError as exc:
+            if is_read_only(exc):  # the next call may find another server by the same name
+                self.client.connection_pool.disconnect(inuse_connections=False)
+            raise
 
 
 def open_schedule(settings: Settings) -> Schedule | None:
@@ -211,20 +216,13 @@ def open_schedule(settings: Settings) -> Schedule | None:
     return Schedule(client, ScheduleRules.from_settings(settings))
 
 
-@contextmanager
-def redis_answers() -> Iterator[None]:
+def redis_answers() -> AbstractContextManager[None]:
     """Translate what Redis, for the broker or for results, raises when it does not answer.
 
     Raises:
-        StateUnavailableError: it did not.
+        StateUnavailableError: it did not, or refused.
     """
-    try:
-        yield
-    except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
-        raise StateUnavailableError(
-            f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL and"
-            " CELERY_RESULT_BACKEND, or start everything with `clasper up`"
-        ) from exc
+    return typed_redis_errors("CELERY_BROKER_URL and CELERY_RESULT_BACKEND")
 
 
 def _letter(burial: Burial) -> list[str]:

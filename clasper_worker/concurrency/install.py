@@ -11,6 +11,8 @@ from celery.concurrency import ALIASES, get_implementation
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from click.core import ParameterSource
 
+from clasper_worker.concurrency.hub import SteadyHub
+
 POOL = "clasper_worker.concurrency.pool:TaskPool"
 CONSUMER = "clasper_worker.concurrency.consumer:BatchingConsumer"
 RESULTS = "clasper_worker.concurrency.results:AtomicRedisBackend"
@@ -62,8 +64,11 @@ class _PoolChoice:
             conf.worker_concurrency = DEFAULT_CONCURRENCY
 
     def on_worker(self, sender: Any, **_: Any) -> None:
-        """Before the worker makes its pool."""
-        if sender.app is self._app and _asked_for_prefork():
+        """Before the worker makes its event loop and its pool."""
+        if sender.app is not self._app:
+            return
+        sender._conninfo.requires_hub = SteadyHub  # noqa: SLF001 - where Celery looks for it
+        if _asked_for_prefork():
             sender.pool_cls = PreforkPool
 
     def on_ready(self, instance: Any, **_: Any) -> None:

@@ -202,6 +202,10 @@ class TaskPool(BasePool):
                 return False
         return True
 
+    def holds(self, job: Job) -> bool:
+        """Whether the job runs, ends or waits here."""
+        return job.pid in self._jobs or job in self._pending
+
     def flush(self) -> None:
         """Forget jobs that wait for a slot: after a lost connection the broker redelivers them."""
         with self._consumer.lock:

@@ -5,20 +5,38 @@ writers (a retry and its next attempt, a redelivery and a revocation) can both r
 writes; and each state costs two exchanges with Redis. Here a script on the server does both, and
 one exchange can carry many. What is stored, under which keys, and what is published to waiting
 clients is unchanged.
+
+An outcome is not lost because Redis refuses it for a while, or does not answer: storing it waits,
+and in a worker's task for minutes. Then the task's message goes back to its queue, and its next
+run, which repeats nothing that was journaled, stores the same outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from celery import states
+from celery._state import get_current_worker_task
 from celery.backends.redis import RedisBackend, SentinelBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, Reject
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
 from clasper_worker.concurrency.settling import settling
+from clasper_worker.redis_faults import RedisFault, is_read_only, redis_fault, typed_error
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 120.0
+"""How long storing the outcome of a task waits for Redis."""
+
+_OTHERS_SECONDS = 20.0  # whoever else stores a state: the consumer's thread, a command
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+_VARIABLE = "CELERY_RESULT_BACKEND"
 
 # KEYS[1]: the task's key. ARGV[1]: its new state as JSON. ARGV[2]: seconds to keep it, 0 for ever.
 # ARGV[3]: for STARTED the time of the start, else empty: an end that was stored after it stays.
@@ -64,7 +82,13 @@ class StateWrite(NamedTuple):
 
 
 class AtomicRedisBackend(RedisBackend):
-    """Stores results as ``RedisBackend`` does, but reads and writes in one step."""
+    """Stores results as ``RedisBackend`` does, but reads and writes in one step.
+
+    Attributes:
+        patience: seconds that storing the outcome of a task waits for Redis.
+    """
+
+    patience = PATIENCE_SECONDS
 
     _registered: Script | None = None
 
@@ -116,7 +140,46 @@ class AtomicRedisBackend(RedisBackend):
             self.client.script_load(self._script.script)
             for at, answer in zip(unknown, self._send([writes[at] for at in unknown]), strict=True):
                 answers[at] = answer
-        return [answer if isinstance(answer, Exception) else None for answer in answers]
+        refusals = [answer if isinstance(answer, Exception) else None for answer in answers]
+        if any(refusal is not None and is_read_only(refusal) for refusal in refusals):
+            self._find_master()
+        return refusals
+
+    def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
+        """Call Redis, again and again while it refuses or does not answer.
+
+        Raises:
+            StateUnavailableError: it did so for too long; or it never will take the call.
+            Reject: the same in a worker's task, whose message then goes back to its queue.
+        """
+        is_task = get_current_worker_task() is not None
+        retries = policy.get("max_retries", self.retry_policy["max_retries"])
+        others = _OTHERS_SECONDS if retries is None else min(_OTHERS_SECONDS, float(retries))
+        deadline = time.monotonic() + (self.patience if is_task else others)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return fun(*args)
+            except Exception as exc:
+                kind = redis_fault(exc)
+                if kind is None:
+                    raise
+                error = typed_error(exc, _VARIABLE)
+                # What an operator can grant meanwhile is worth waiting for, with a paid reply.
+                if not kind.passes and not (is_task and kind is RedisFault.DENIED):
+                    raise error from exc
+                if time.monotonic() + pause > deadline:
+                    raise (Reject(error, requeue=True) if is_task else error) from exc
+                if is_read_only(exc):
+                    self._find_master()
+            if pause == _FIRST_PAUSE_SECONDS:
+                logger.warning("%s; waiting to store a result", error)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _find_master(self) -> None:
+        """Connect anew: the name of a server that is a replica now may lead to another one."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
 
     def _send(self, writes: Sequence[StateWrite]) -> list[Any]:
         with self.client.pipeline(transaction=False) as pipe:

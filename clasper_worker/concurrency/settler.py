@@ -8,8 +8,10 @@ lines and the acknowledgement follow the stored result, as they do in Celery.
 All else goes through threads of its own, one call at a time, in which the tracer stores the
 outcome itself: errors and retries, calls with callbacks or a chord (which may need the stored
 result, and send messages), tasks with hooks of their own (which may block), other result backends,
-and values that Redis did not take. A hook or a broker that is stuck holds up one of those threads.
-When Redis is, all of them wait, and so does nothing else: coroutines do not wait for their STARTED.
+and values that Redis will not take. A hook or a broker that is stuck holds up one of those threads.
+While Redis refuses, or does not answer, the writing thread and all of them try again and again, and
+nothing else waits: coroutines do not wait for their STARTED. An outcome that cannot be stored for
+minutes sends its message back to the queue (`results`).
 
 STARTED is never stored after the outcome of the same call, because the same thread does both, in
 order, and leaves STARTED out for a call whose end has been decided. A revocation is stored by the
@@ -21,7 +23,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -29,13 +31,13 @@ from billiard.einfo import ExceptionInfo
 from celery import states
 from celery.app.task import get_actual_ignore_result
 from celery.app.trace import task_has_custom
-from redis.exceptions import RedisError
 
 from clasper_worker.concurrency.job import Call, Job
-from clasper_worker.concurrency.results import AtomicRedisBackend, StateWrite
+from clasper_worker.concurrency.results import PATIENCE_SECONDS, AtomicRedisBackend, StateWrite
 from clasper_worker.concurrency.settling import SettledCall, settling
 from clasper_worker.concurrency.task import CoroutineTask
 from clasper_worker.concurrency.threads import BatchThread, ThreadCrew
+from clasper_worker.redis_faults import redis_fault, typed_error
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +94,8 @@ class Settler:
         self._hostname = hostname
         self._launch = launch
         self._report = report
-        self._writer: BatchThread[_Note] = BatchThread("clasper-write", self._write, interval)
+        self._writer: BatchThread[_Note] = BatchThread("clasper-write", self._write_all, interval)
+        self._is_refused = False
         self._crew = ThreadCrew("clasper-settle", size)
         self._plain_crew = ThreadCrew("clasper-plain", plain_size)
         self._ways: dict[CoroutineTask, _Way] = {}
@@ -142,25 +145,59 @@ class Settler:
 
     # Together, on the writing thread
 
+    def _write_all(self, notes: list[_Note]) -> list[_Note]:
+        """Store what can be stored; a fault of ours costs no job its outcome."""
+        try:
+            return self._write(notes)
+        except Exception:
+            logger.exception("storing %d states together failed", len(notes))
+            for note in notes:
+                if note.has_ended and note.job.run is not None:  # else it is settled
+                    self._crew.submit(self._settle_alone, note.job)
+            return []
+
     def _write(self, notes: list[_Note]) -> list[_Note]:
-        """Store what can be stored in one exchange, and hand on the rest."""
+        """Store what can be stored in one exchange; returns what is to be tried again."""
         states_of: dict[AtomicRedisBackend, dict[_Note, StateWrite]] = {}
         for note in notes:
             state = self._prepare(note)
             if state is not None and note.job.task is not None:
                 states_of.setdefault(note.job.task.backend, {})[note] = state
         stored: set[_Note] = set()
-        unsent: set[_Note] = set()
+        again: set[_Note] = set()
+        latest = time.monotonic() - PATIENCE_SECONDS / 2  # then a thread of its own goes on
         for backend, prepared in states_of.items():
-            try:
-                refusals = backend.write(list(prepared.values()))
-            except (RedisError, OSError) as exc:
-                logger.warning("could not store %d states: %s; trying again", len(prepared), exc)
-                unsent.update(prepared)
-            else:
-                stored.update(_taken(prepared, refusals))
-        self._settle_all([note for note in notes if note.has_ended], stored)
-        return [note for note in unsent if not note.has_ended]
+            for note, refusal in zip(prepared, self._refusals(backend, prepared), strict=True):
+                if refusal is None:
+                    stored.add(note)
+                elif _passes(refusal) and (not note.has_ended or note.job.ended > latest):
+                    again.add(note)
+                elif not note.has_ended:  # a refused outcome is reported by the tracer
+                    logger.warning(
+                        "could not store STARTED of %s: %s", note.job.args[0], typed_error(refusal)
+                    )
+        self._settle_all([note for note in notes if note.has_ended and note not in again], stored)
+        return [note for note in notes if note in again]
+
+    def _refusals(
+        self, backend: AtomicRedisBackend, prepared: dict[_Note, StateWrite]
+    ) -> list[Exception | None]:
+        """Send states; what came of each: an error, or None where it is stored."""
+        refusals: list[Exception | None]
+        try:
+            refusals = backend.write(list(prepared.values()))
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            refusals = [exc] * len(prepared)
+        passing = next((one for one in refusals if one is not None and _passes(one)), None)
+        if passing is not None and not self._is_refused:
+            error = typed_error(passing, "CELERY_RESULT_BACKEND")
+            logger.warning("%s; waiting to store %d states", error, len(prepared))
+        elif passing is None and self._is_refused:
+            logger.info("states are stored again")
+        self._is_refused = passing is not None
+        return refusals
 
     def _settle_all(self, ends: list[_Note], stored: set[_Note]) -> None:
         settled = []
@@ -245,12 +282,9 @@ class Settler:
             settling.call = None
 
 
-def _taken(notes: Iterable[_Note], refusals: list[Exception | None]) -> Iterator[_Note]:
-    for note, refusal in zip(notes, refusals, strict=True):
-        if refusal is None:
-            yield note
-        elif not note.has_ended:  # a refused outcome is reported by the tracer
-            logger.warning("could not store STARTED of %s: %s", note.job.args[0], refusal)
+def _passes(refusal: Exception) -> bool:
+    kind = redis_fault(refusal)
+    return kind is not None and kind.passes
 
 
 def _trace(job: Job, args: tuple[Any, ...]) -> Settled:

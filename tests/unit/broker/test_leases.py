@@ -19,6 +19,7 @@ from clasper_worker.broker.leases import (
     keeper_of_process,
     lease_time,
 )
+from clasper_worker.broker.leftovers import Left
 from tests.unit.broker.reports import Reports
 from tests.waiting import until
 
@@ -257,10 +258,10 @@ def test_confirming_a_lease_that_is_lost_reports_it(
 
 def test_what_a_closed_channel_left_is_taken_once(make: Make) -> None:
     keeper = make(LONG)
-    keeper.leave(["a#1"])
-    keeper.leave(["b#1"])
-    assert keeper.take_left() == ["a#1", "b#1"]
-    assert keeper.take_left() == []
+    keeper.leave(Left(["a#1"]))
+    keeper.leave(Left(["b#1"]))
+    assert keeper.take_left() == Left(["a#1", "b#1"], [], [], [])
+    assert not keeper.take_left()
 
 
 def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
@@ -268,11 +269,11 @@ def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
 ) -> None:
     keeper = make(SOON)
     schedule.errors = [RedisConnectionError("gone"), RedisConnectionError("gone")]
-    keeper.leave(["a#1"])
+    keeper.leave(Left(["a#1"]))
     keeper.start()
     until(lambda: schedule.reaped > 2)
     assert schedule.settled == [("a#1",)] * 3
-    assert keeper.take_left() == []
+    assert not keeper.take_left()
 
 
 def test_what_an_exchange_found_is_passed_on(make: Make, told: Told) -> None:
@@ -358,7 +359,7 @@ def test_much_that_a_closed_channel_left_is_settled_in_calls_of_500(
 ) -> None:
     keeper = make(SOON)
     tokens = [f"t{number}#1" for number in range(1200)]
-    keeper.leave(tokens)
+    keeper.leave(Left(tokens))
     schedule.errors = [RedisConnectionError("gone")]
     keeper.start()
     until(lambda: len(schedule.settled) == 4)

@@ -343,6 +343,8 @@ def test_the_stand_in_is_not_asked_without_a_pause(
     on_fake.turn(2)
     asked: list[None] = []
     ask = on_fake.channel._exchange
-    monkeypatch.setattr(on_fake.channel, "_exchange", lambda: (asked.append(None), ask())[1])
+    monkeypatch.setattr(
+        on_fake.channel, "_exchange", lambda **how: (asked.append(None), ask(**how))[1]
+    )
     on_fake.turn(3)
     assert len(asked) < 40  # rather than hundreds

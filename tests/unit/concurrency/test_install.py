@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from celery.bin.worker import WORKERS_POOL
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.thread import TaskPool as ThreadsPool
 
+from clasper_worker.concurrency.hub import SteadyHub
 from clasper_worker.concurrency.install import (
     CONSUMER,
     DEFAULT_CONCURRENCY,
@@ -40,6 +42,7 @@ class _Worker:
     concurrency: int = 500
     prefetch_multiplier: int = 1
     quiet: bool = False
+    _conninfo: SimpleNamespace = field(default_factory=SimpleNamespace)
 
 
 @dataclass
@@ -69,6 +72,10 @@ def _start(app: Celery, *argv: str, **options: Any) -> _Worker:
 def test_the_asyncio_pool_and_its_width_are_the_defaults(app: Celery) -> None:
     assert _start(app).pool_cls is TaskPool
     assert app.conf.worker_concurrency == DEFAULT_CONCURRENCY == 500
+
+
+def test_the_consumer_turns_a_hub_that_loses_no_callback(app: Celery) -> None:
+    assert _start(app)._conninfo.requires_hub is SteadyHub
 
 
 def test_a_given_width_is_kept(app: Celery) -> None:

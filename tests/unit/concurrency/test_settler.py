@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from clasper_worker.concurrency.interrupt import Run
 from clasper_worker.concurrency.job import Call, Callbacks, Job, Limits
-from clasper_worker.concurrency.results import AtomicRedisBackend, StateWrite
+from clasper_worker.concurrency.results import PATIENCE_SECONDS, AtomicRedisBackend, StateWrite
 from clasper_worker.concurrency.settler import Settled, Settler
 from clasper_worker.concurrency.settling import settling
 from clasper_worker.concurrency.task import CoroutineTask
@@ -31,6 +31,7 @@ class _Backend(AtomicRedisBackend):
         self.alone: list[tuple[str, str]] = []
         self.refused: set[str] = set()
         self.is_away = False
+        self.refusal: Exception | None = None
         self.may_write = threading.Event()
         self.may_write.set()
         self.is_writing = threading.Event()
@@ -38,8 +39,10 @@ class _Backend(AtomicRedisBackend):
     def write(self, writes: Sequence[StateWrite]) -> list[Exception | None]:
         self.is_writing.set()
         self.may_write.wait(20)
-        if self.is_away:
-            raise RedisConnectionError("away")
+        if self.refusal is not None and self.is_away:
+            raise self.refusal
+        if self.refusal is not None:
+            return [self.refusal] * len(writes)
         self.batches.append([_state(write) for write in writes])
         return [
             ResponseError("no") if _state(write)[0] in self.refused else None for write in writes
@@ -92,6 +95,7 @@ class _Bench:
         coro.close()
         job.run = Run(coro, lambda: None)
         job.run.value, job.run.error = value, error
+        job.ended = time.monotonic()
         assert job.claim()
         self.settler.settle(job)
 
@@ -238,20 +242,54 @@ def test_a_result_that_redis_refuses_is_left_to_the_tracer(held: _Bench) -> None
     assert held.backend.alone == [("b", "SUCCESS")]
 
 
-def test_when_redis_is_away_outcomes_are_left_to_the_tracer_and_started_is_tried_again(
-    held: _Bench, caplog: pytest.LogCaptureFixture
+PASSING = [
+    RedisConnectionError("away"),
+    OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    ReadOnlyError("You can't write against a read only replica."),
+    ResponseError("BUSY Redis is busy running a script."),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("whole", [True, False], ids=["no-answer", "answered-each"])
+def test_while_redis_refuses_outcomes_wait_and_none_is_lost(
+    held: _Bench, caplog: pytest.LogCaptureFixture, error: Exception, whole: bool
 ) -> None:
-    held.backend.is_away = True
+    caplog.set_level("INFO")
+    held.backend.refusal, held.backend.is_away = error, whole
     ending, running = held.job("a"), held.job("b")
     held.end(ending, 1)
     held.settler.announce(running)
     held.backend.may_write.set()
+    until(lambda: "waiting to store" in caplog.text)
+    assert held.reported == []
+    held.backend.refusal = None
+    until(lambda: held.reported)
+    assert held.seen == [("a", True)]
+    assert set(held.backend.together) >= {("a", "SUCCESS"), ("b", "STARTED")}
+    assert held.backend.alone == []
+    assert "stored again" in caplog.text
+
+
+def test_an_outcome_that_has_waited_for_long_no_longer_keeps_others_waiting(held: _Bench) -> None:
+    held.backend.refusal, held.backend.is_away = RedisConnectionError("away"), True
+    job = held.job("a")
+    held.end(job, 1)
+    job.ended -= PATIENCE_SECONDS
+    held.backend.may_write.set()
     until(lambda: held.reported)
     assert held.seen == [("a", False)]
-    held.backend.is_away = False
-    until(lambda: len(held.backend.together) == 2)
-    assert set(held.backend.together) == {("first", "STARTED"), ("b", "STARTED")}
-    assert "could not store" in caplog.text
+
+
+def test_a_fault_in_writing_costs_no_job_its_outcome(
+    held: _Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    held.backend.refusal, held.backend.is_away = ZeroDivisionError("a fault of ours"), True
+    held.end(held.job("a"), 1)
+    held.backend.may_write.set()
+    until(lambda: held.reported)
+    assert held.backend.alone == [("a", "SUCCESS")]
+    assert "failed" in caplog.text
 
 
 def test_a_started_state_that_redis_refuses_is_given_up(
