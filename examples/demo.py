@@ -154,7 +154,8 @@ def make_ways(user: str) -> tuple[Way, ...]:
             {
                 **thread,
                 "agent_role": "researcher",
-                "message": f"Write a 4-step plan for interviewing customers about {words[1]}.",
+                "message": f"Interview customers about {words[1]}. Ask five of them what they"
+                " miss. Write up what they say; share it on Friday.",
             },
             words[1],
         ),
@@ -164,8 +165,7 @@ def make_ways(user: str) -> tuple[Way, ...]:
             {
                 **thread,
                 "session_key": f"user:{user}:writer",
-                "message": f"What have we talked about so far? And note that {words[2]} is our"
-                " code name.",
+                "message": f"Note that {words[2]} is our code name. And what time is it?",
             },
             words[2],
         ),

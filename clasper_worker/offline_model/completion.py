@@ -1,7 +1,7 @@
 """A decision as the OpenAI API answers it: whole, or in chunks, with estimated usage.
 
 Tokens are an estimate of one for each four characters, rounded up, over what was really sent and
-answered; the same measure decides where ``max_tokens`` cuts a reply.
+answered. ``max_tokens`` cuts nothing: replies are short.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ARGUMENT_PIECE = 40
 
 @dataclass(frozen=True, slots=True)
 class WireCall:
-    """A tool call as it is sent; ``arguments`` is JSON, unless a token limit cut it."""
+    """A tool call as it is sent; ``arguments`` is JSON."""
 
     id: str
     name: str
@@ -61,29 +61,26 @@ def estimated_tokens(text: str) -> int:
 
 
 def complete(request: ChatRequest, decision: Decision) -> Completion:
-    """Put a decision in the form of an answer to its request, within its token limit."""
-    room = None if request.token_limit is None else request.token_limit * CHARS_PER_TOKEN
-    text, cut = _cut(_stopped(decision.text, request.stop), room)
-    calls: list[WireCall] = []
-    for call in decision.tool_calls:
-        if cut:
-            break
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
-        room = None if room is None else max(room - len(call.name), 0)
-        arguments, cut = _cut(arguments, room)
-        room = None if room is None else room - len(arguments)
-        calls.append(WireCall(f"call_{uuid.uuid4().hex[:24]}", call.name, arguments))
+    """Put a decision in the form of an answer to its request."""
+    calls = tuple(
+        WireCall(
+            f"call_{uuid.uuid4().hex[:24]}",
+            call.name,
+            json.dumps(dict(call.arguments), ensure_ascii=False),
+        )
+        for call in decision.tool_calls
+    )
     return Completion(
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
         # Its own name whatever was asked for: nobody is to price its tokens as another model's.
         model=DEFAULT_MODEL,
-        text=text,
-        calls=tuple(calls),
-        finish_reason="length" if cut else "tool_calls" if calls else "stop",
+        text=decision.text,
+        calls=calls,
+        finish_reason="tool_calls" if calls else "stop",
         prompt_tokens=estimated_tokens(_sent(request)),
         completion_tokens=estimated_tokens(
-            text + "".join(call.name + call.arguments for call in calls)
+            decision.text + "".join(call.name + call.arguments for call in calls)
         ),
     )
 
@@ -137,22 +134,8 @@ def as_chunks(completion: Completion, *, include_usage: bool) -> Iterator[dict[s
 
 
 def _head(completion: Completion, kind: str) -> dict[str, Any]:
-    return {
-        "id": completion.id,
-        "object": kind,
-        "created": completion.created,
-        "model": completion.model,
-    }
-
-
-def _cut(text: str, room: int | None) -> tuple[str, bool]:
-    return (text, False) if room is None or len(text) <= room else (text[:room], True)
-
-
-def _stopped(text: str, stops: tuple[str, ...]) -> str:
-    """The text up to the first stop sequence; one at its very start is ignored."""
-    ends = [end for stop in stops if stop and (end := text.find(stop)) > 0]
-    return text[: min(ends)] if ends else text
+    about = {"created": completion.created, "model": completion.model}
+    return {"id": completion.id, "object": kind, **about}
 
 
 def _sent(request: ChatRequest) -> str:

@@ -14,10 +14,9 @@ from collections import Counter
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from clasper_worker.errors import InvalidRequestError
-from clasper_worker.offline_model.protocol import DEFAULT_MODEL, Wire
+from clasper_worker.offline_model.protocol import DEFAULT_MODEL, Wire, validated
 from clasper_worker.prompt.lexical import terms
 from clasper_worker.token_estimate import estimate_tokens
 
@@ -46,14 +45,7 @@ def embed(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRequestError: it is not one that the API would take.
     """
-    try:
-        request = EmbeddingRequest.model_validate(data)
-    except ValidationError as exc:
-        error = exc.errors(include_input=False, include_url=False)[0]
-        param = ".".join(str(part) for part in error["loc"])
-        raise InvalidRequestError(
-            f"Invalid '{param}': {error['msg']}.", {"param": param, "code": "invalid_value"}
-        ) from None
+    request = validated(EmbeddingRequest, data)
     tokens = sum(estimate_tokens(text) for text in request.input)
     return {
         "object": "list",

@@ -8,7 +8,7 @@ text or parts, a tool choice as a word or an object) are brought to one form whi
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -23,6 +23,9 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
+WireT = TypeVar("WireT", bound=Wire)
+
+
 class ContentPart(Wire):
     """One part of a message: ``text`` is empty for parts that are not text."""
 
@@ -30,8 +33,16 @@ class ContentPart(Wire):
     text: str = ""
 
 
+class FunctionSpec(Wire):
+    """A function that may be called; ``parameters`` is its JSON Schema."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
 class CalledFunction(Wire):
-    """The function of a tool call that an earlier reply made."""
+    """The function that an earlier reply called, or that a tool choice names."""
 
     name: str
     arguments: str = ""
@@ -52,17 +63,10 @@ class Message(Wire):
     tool_calls: tuple[PastToolCall, ...] = ()
     tool_call_id: str | None = None
 
-    @field_validator("content", mode="before")
+    @field_validator("content", "tool_calls", mode="before")
     @classmethod
     def _parts(cls, value: Any) -> Any:
-        if value is None:
-            return ()
-        return ({"type": "text", "text": value},) if isinstance(value, str) else value
-
-    @field_validator("tool_calls", mode="before")
-    @classmethod
-    def _calls(cls, value: Any) -> Any:
-        return value if value is not None else ()
+        return ({"type": "text", "text": value},) if isinstance(value, str) else value or ()
 
     @property
     def text(self) -> str:
@@ -73,14 +77,6 @@ class Message(Wire):
         )
 
 
-class FunctionSpec(Wire):
-    """A function that may be called; ``parameters`` is its JSON Schema."""
-
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
 class Tool(Wire):
     """A tool; only functions are supported."""
 
@@ -88,37 +84,18 @@ class Tool(Wire):
     function: FunctionSpec
 
 
-class FunctionName(Wire):
-    """The function that a tool choice names."""
-
-    name: str
-
-
 class ToolChoice(Wire):
     """``tool_choice``: ``type`` is the API's word, or ``function`` with the function's name."""
 
     type: Literal["none", "auto", "required", "function"]
-    function: FunctionName | None = None
-
-
-class JsonSchemaFormat(Wire):
-    """The ``json_schema`` of a response format."""
-
-    name: str
-    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    function: CalledFunction | None = None
 
 
 class ResponseFormat(Wire):
     """``response_format``: free text, any JSON object, or JSON that fits a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
-
-
-class StreamOptions(Wire):
-    """``stream_options``: whether a last chunk reports the usage."""
-
-    include_usage: bool = False
+    json_schema: dict[str, Any] | None = None
 
 
 class ChatRequest(Wire):
@@ -130,34 +107,25 @@ class ChatRequest(Wire):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: tuple[str, ...] = ()
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Literal[1] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: dict[str, Any] | None = None
 
     @field_validator("tool_choice", mode="before")
     @classmethod
     def _choice(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
 
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _stops(cls, value: Any) -> Any:
-        if value is None:
-            return ()
-        return (value,) if isinstance(value, str) else value
+    @property
+    def reports_usage(self) -> bool:
+        """Whether a stream's last chunk is to have the usage."""
+        return bool((self.stream_options or {}).get("include_usage"))
 
     @property
-    def token_limit(self) -> int | None:
-        """The longest reply that was asked for, in tokens; None for no limit."""
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def functions(self) -> tuple[FunctionSpec, ...]:
-        """The functions of ``tools``."""
-        return tuple(tool.function for tool in self.tools or ())
+    def usable_functions(self) -> tuple[FunctionSpec, ...]:
+        """The functions that may be called: none where the choice is ``none``."""
+        is_none = self.tool_choice is not None and self.tool_choice.type == "none"
+        return () if is_none else tuple(tool.function for tool in self.tools or ())
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -182,20 +150,27 @@ def parse_request(data: dict[str, Any]) -> ChatRequest:
         InvalidRequestError: it is not a request that the OpenAI API would take; ``details`` has
             ``param`` (as in ``messages[0].role``, or None) and ``code`` as that API names them.
     """
-    try:
-        request = ChatRequest.model_validate(data)
-    except ValidationError as exc:
-        error = exc.errors(include_input=False, include_url=False)[0]
-        param = _param(error["loc"])
-        code = "missing_required_parameter" if error["type"] == "missing" else "invalid_value"
-        raise _refused(f"Invalid '{param}': {error['msg']}.", param, code) from None
+    request = validated(ChatRequest, data)
     _check_tools(request)
     _check_order(request.messages)
     return request
 
 
+def validated(kind: type[WireT], data: dict[str, Any]) -> WireT:
+    """Read one kind of request; raises as `parse_request` does."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as exc:
+        error = exc.errors(include_input=False, include_url=False)[0]
+        param = ""
+        for item in error["loc"]:
+            param += f"[{item}]" if isinstance(item, int) else f".{item}" if param else item
+        code = "missing_required_parameter" if error["type"] == "missing" else "invalid_value"
+        raise _refused(f"Invalid '{param}': {error['msg']}.", param, code) from None
+
+
 def _check_tools(request: ChatRequest) -> None:
-    names = [function.name for function in request.functions]
+    names = [tool.function.name for tool in request.tools or ()]
     choice = request.tool_choice
     if len(set(names)) < len(names):
         raise _refused("Invalid 'tools': function names must be unique.", "tools")
@@ -240,13 +215,6 @@ def _check_order(messages: tuple[Message, ...]) -> None:
             f"message for each 'tool_call_id'; {len(open_calls)} of them have none.",
             "messages",
         )
-
-
-def _param(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for item in location:
-        text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
-    return text
 
 
 def _refused(

@@ -61,14 +61,11 @@ class _Api:
         completion = complete(chat, decide(chat))
         if self._config.latency:
             await asyncio.sleep(self._config.latency)
-        headers = {"x-request-id": completion.id}
+        headers = {"x-request-id": completion.id, "cache-control": "no-cache"}
         if not chat.stream:
             return JSONResponse(as_object(completion), headers=headers)
-        usage = chat.stream_options is not None and chat.stream_options.include_usage
-        events = self._events(completion, include_usage=usage)
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
-        )
+        events = self._events(completion, include_usage=chat.reports_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _events(self, completion: Completion, *, include_usage: bool) -> AsyncIterator[str]:
         for index, chunk in enumerate(as_chunks(completion, include_usage=include_usage)):
@@ -145,14 +142,8 @@ async def _refuse(request: Request, exc: Exception) -> Response:
 
 async def _no_such_route(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
-    headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    where = f"{request.method} {request.url.path}"
-    if status == 404:
-        return _error(404, f"Unknown request URL: {where}.", code="unknown_url")
-    if status == 405:
-        message = f"Not allowed to {where}."
-        return _error(405, message, code="method_not_supported", headers=headers)
-    return _error(status, "The request could not be served.", headers=headers)
+    code = {404: "unknown_url", 405: "method_not_supported"}.get(status)
+    return _error(status, f"Cannot {request.method} {request.url.path}.", code=code)
 
 
 async def _fail(request: Request, exc: Exception) -> Response:
@@ -167,7 +158,6 @@ def _error(
     kind: str = "invalid_request_error",
     param: str | None = None,
     code: str | None = None,
-    headers: dict[str, str] | None = None,
 ) -> Response:
     error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+    return JSONResponse({"error": error}, status_code=status)

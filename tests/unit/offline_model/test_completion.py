@@ -28,31 +28,6 @@ def test_usage_counts_what_was_sent_and_answered(chat: Any, tools: Any) -> None:
     assert long.prompt_tokens > short.prompt_tokens + 100
 
 
-def test_a_reply_over_the_token_limit_is_cut_and_says_so(chat: Any) -> None:
-    completion = complete(chat("Hi", max_tokens=3), Decision("x" * 100))
-    assert completion.text == "x" * 12
-    assert completion.finish_reason == "length"
-    assert completion.completion_tokens == 3
-
-
-def test_a_reply_within_the_limit_stops_by_itself(chat: Any) -> None:
-    completion = complete(chat("Hi", max_completion_tokens=3), Decision("x" * 12))
-    assert (completion.text, completion.finish_reason) == ("x" * 12, "stop")
-
-
-def test_tool_calls_over_the_token_limit_are_cut(chat: Any) -> None:
-    completion = complete(chat("Hi", max_tokens=4), CALLS)
-    (call,) = completion.calls
-    assert completion.finish_reason == "length"
-    assert json.dumps({"title": "Löwe"}, ensure_ascii=False).startswith(call.arguments)
-    assert len(call.name + call.arguments) == 16
-
-
-def test_a_stop_sequence_ends_the_reply(chat: Any) -> None:
-    completion = complete(chat("Hi", stop=["\n", "zzz"]), Decision("one\ntwo"))
-    assert (completion.text, completion.finish_reason) == ("one", "stop")
-
-
 def test_tool_calls_have_ids_of_their_own_and_json_arguments(chat: Any) -> None:
     message = as_object(complete(chat("Hi"), CALLS))["choices"][0]["message"]
     ids = [call["id"] for call in message["tool_calls"]]

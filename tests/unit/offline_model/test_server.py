@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from clasper_worker.offline_model import server
-from clasper_worker.offline_model.conversation import LABEL
+from clasper_worker.offline_model.rules import LABEL
 from clasper_worker.offline_model.server import OfflineModelConfig, create_app
 
 USER = [{"role": "user", "content": "Hello, my token is zx-81"}]
@@ -75,7 +75,7 @@ async def test_the_sdk_takes_tool_calls_round_and_gets_an_answer(sdk: Any, tools
     )
     second = await sdk.chat.completions.create(model="m", messages=messages, tools=tools)
     assert second.choices[0].finish_reason == "stop"
-    assert "I created the task “Launch” (id t1)." in second.choices[0].message.content
+    assert '`create_task` brought: {"id": "t1"' in second.choices[0].message.content
 
 
 async def test_the_sdk_assembles_streamed_tool_calls(sdk: Any, tools: Any) -> None:
@@ -86,12 +86,6 @@ async def test_the_sdk_assembles_streamed_tool_calls(sdk: Any, tools: Any) -> No
     assert [call.function.name for call in calls] == ["create_task", "list_tasks"]
     assert json.loads(calls[0].function.arguments) == {"title": "Launch"}
     assert final.choices[0].finish_reason == "tool_calls"
-
-
-async def test_the_sdk_sees_a_cut_reply_as_length(sdk: Any) -> None:
-    reply = await sdk.chat.completions.create(model="m", messages=USER, max_completion_tokens=2)
-    assert reply.choices[0].finish_reason == "length"
-    assert reply.usage.completion_tokens == 2
 
 
 async def test_the_sdk_gets_json_for_a_response_format(sdk: Any) -> None:
