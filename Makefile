@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
+.PHONY: help install demo test coverage bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 
 test: $(STAMP) ## Run the tests
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+
+coverage: $(STAMP) ## Run the unit tests and show which lines they do not reach
+	@$(BIN)/python -m pytest tests/unit -n 5 --dist loadfile --cov --cov-report term-missing
 
 bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 11 minutes)
 	@$(BIN)/python benchmarks/run.py $(BENCH)
@@ -67,4 +70,4 @@ lock: ## Write the lock files anew (needs uv)
 	$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .coverage .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
