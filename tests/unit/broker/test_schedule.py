@@ -10,6 +10,8 @@ import pytest
 from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of, jobs_of, message
 
+pytestmark = pytest.mark.every_server
+
 # Intake
 
 

@@ -7,6 +7,8 @@ import pytest
 from clasper_worker.broker.rules import ScheduleRules
 from tests.unit.broker.turns import Broker, job_of, jobs_of, message
 
+pytestmark = pytest.mark.every_server
+
 
 def tell(broker: Broker) -> list[str]:
     """Tell the callers of dead letters, as a worker does; their jobs."""

