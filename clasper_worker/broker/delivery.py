@@ -26,6 +26,7 @@ from clasper_worker.turn.lease import Lease, NoLease
 LEASE_HEADER = "clasper_lease"
 VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
+WAITED_HEADER = "clasper_waited"
 
 _PATIENCE_SECONDS = 120.0  # with a Redis that does not answer; the turn's own limits come first
 _PAUSE_SECONDS = 0.5
@@ -39,11 +40,13 @@ class TurnDelivery:
         token: the lease's; None where the message did not come through the scheduler.
         verdict: why the turn must not run, else empty.
         collected: the requests that are to be run with it, each ``{"job_id", "request"}``.
+        waited: seconds since the scheduler took the message in; None without the scheduler.
     """
 
     token: str | None = None
     verdict: str = ""
     collected: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
+    waited: float | None = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
@@ -52,6 +55,7 @@ class TurnDelivery:
             request.get(LEASE_HEADER),
             request.get(VERDICT_HEADER) or "",
             request.get(COLLECTED_HEADER) or [],
+            request.get(WAITED_HEADER) if request.get(LEASE_HEADER) else None,
         )
 
     def check_verdict(self) -> None:

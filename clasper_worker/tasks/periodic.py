@@ -30,7 +30,9 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     async with typed_errors("heartbeat"):
         agent = _agent(kwargs)
         turn = identify_turn(agent.user_id, None, self.request.id)
-        structlog.contextvars.bind_contextvars(**turn_log_context(turn, agent.user_id))
+        structlog.contextvars.bind_contextvars(
+            **turn_log_context(turn, agent.user_id, agent.agent_role)
+        )
         delivery = TurnDelivery.of(self.request)
         try:
             delivery.check_verdict()
