@@ -75,8 +75,8 @@ def list_letters(
         click.echo(json.dumps([_summary(letter) for letter in found], ensure_ascii=False))
         return
     # Stable: each part stays newest first.
-    for by, part in groupby(sorted(found, key=_is_mistake), key=_is_mistake):
-        if by:
+    for is_mistake, part in groupby(sorted(found, key=_is_mistake), key=_is_mistake):
+        if is_mistake:
             click.echo("Callers' own mistakes:")
         for letter in part:
             _print(letter)

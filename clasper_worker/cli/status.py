@@ -41,7 +41,7 @@ class Status:
 
     @property
     def verdict(self) -> str:
-        """``no_workers`` while work waits for nobody, ``degraded`` with open circuits, or ``ok``."""
+        """``no_workers`` while work waits for nobody, ``degraded`` or ``ok``."""
         if not self.workers and (self.queues is None or self.queues.waiting):
             return "no_workers"
         return "degraded" if self.circuits or (self.queues and self.queues.suspect) else "ok"

@@ -18,17 +18,17 @@ def node(processes: Any) -> Iterator[str]:
         yield node
 
 
-def lines_of(processes: Any, node: str, job_id: str, event: str) -> list[dict[str, Any]]:
+def lines_of(processes: Any, job_id: str, event: str) -> list[dict[str, Any]]:
     return [
         json.loads(line)
-        for line in processes.logs[node].read_text().splitlines()
+        for line in processes.logs["worker"].read_text().splitlines()
         if line.startswith("{") and f'"{event}"' in line and job_id in line
     ]
 
 
-def one_line(processes: Any, node: str, job_id: str, event: str) -> dict[str, Any]:
-    until(lambda: lines_of(processes, node, job_id, event), event, processes.logs[node])
-    (line,) = lines_of(processes, node, job_id, event)
+def one_line(processes: Any, job_id: str, event: str) -> dict[str, Any]:
+    until(lambda: lines_of(processes, job_id, event), event, processes.logs["worker"])
+    (line,) = lines_of(processes, job_id, event)
     return line
 
 
@@ -41,7 +41,7 @@ def test_a_completed_turn_tells_who_how_long_and_how_much(processes: Any, node: 
     turn = send(processes, user_id=user, agent_role="writer", task_title="T",
                 message='Create a task called "Buy milk"')  # fmt: skip
     result = turn.get(timeout=60)
-    line = one_line(processes, node, turn.id, "turn.completed")
+    line = one_line(processes, turn.id, "turn.completed")
     assert (line["role"], line["session"]) == ("writer", f"user:{user}:writer")
     assert line["model"] == result["cost"]["model"]
     assert line["tokens"]["total"] == result["usage"]["total_tokens"]
@@ -59,7 +59,7 @@ def test_a_failed_turn_tells_the_same_of_itself(processes: Any, node: str) -> No
     turn = send(processes, user_id=user, agent_role="writer", task_id="no-such", message="Hello")
     with pytest.raises(Exception, match="no task 'no-such'"):
         turn.get(timeout=60)
-    line = one_line(processes, node, turn.id, "turn.failed")
+    line = one_line(processes, turn.id, "turn.failed")
     assert (line["role"], line["session"]) == ("writer", f"user:{user}:writer")
     assert line["error"] == "backend_not_found"
     assert line["duration"]["backend"] > 0
