@@ -72,7 +72,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         return report.as_json()
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats")
+@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats", send_events=False)  # a tick
 async def heartbeats(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the heartbeats that have come due (`clasper_worker.jobs.fan_out`)."""
     async with typed_errors("heartbeat"):
@@ -85,7 +85,7 @@ async def heartbeats(self: ClasperTask) -> dict[str, Any]:
         return asdict(tick)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.standups")
+@app.task(base=ClasperTask, bind=True, name="clasper.standups", send_events=False)  # a tick
 async def standups(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the standups that have come due (`clasper_worker.jobs.fan_out`)."""
     async with typed_errors("standup"):
