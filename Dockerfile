@@ -19,7 +19,9 @@ FROM python:3.12-slim
 RUN useradd --system --create-home --home-dir /app clasper && mkdir /app/data && chown clasper /app/data
 COPY --from=build /venv /venv
 COPY workspace /app/workspace
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+COPY --chmod=755 docker/with-stand-ins.sh /app/bin/clasper
+RUN ln /app/bin/clasper /app/bin/celery
+ENV PATH=/app/bin:/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER clasper
 WORKDIR /app
 ENTRYPOINT ["clasper"]

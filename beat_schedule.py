@@ -21,6 +21,8 @@ def every(seconds: float, task: str) -> dict[str, Any]:
     return {"task": task, "schedule": seconds, "options": options}
 
 
+# Beat sends ticks alone, which would bury the turns in Flower.
+app.conf.task_send_sent_event = False
 app.conf.beat_schedule = {
     # Polls undelivered notifications, less often while there are none (DISPATCH_MAX_INTERVAL_SEC).
     "dispatch": every(settings.dispatch_min_interval_sec, "clasper.dispatch"),

@@ -6,13 +6,16 @@ Configuration is read when it is first needed, not at import.
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import structlog
 from celery import signals
-from kombu import Exchange, Queue
+from celery.app.amqp import AMQP
+from kombu import Connection, Exchange, Queue
 
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import SCHEDULED
@@ -29,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 TRANSPORT = "clasper_worker.broker.transport:Transport"
 SENTINEL_TRANSPORT = "clasper_worker.broker.sentinel:SentinelTransport"
+_SCHEMES = {TRANSPORT: "redis", SENTINEL_TRANSPORT: "sentinel"}
 
 # A Redis may vanish without closing its connections. Each wait for it ends, and a worker connects
 # anew, but not while it merely stands still for a moment: Celery may then come back half a minute
@@ -134,8 +138,30 @@ def _redbeat_redis(settings: Settings) -> dict[str, Any]:
     return {"redbeat_redis_url": "redis-sentinel://", "redbeat_redis_options": options}
 
 
+class _NamedConnection(Connection):
+    """A connection whose address is named as in its URL, not by the transport's class.
+
+    Flower knows a broker by its scheme.
+    """
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        """The address, without its password unless that is asked for."""
+        address: str = super().as_uri(*args, **kwargs)
+        for transport, scheme in _SCHEMES.items():
+            if address.startswith(transport):
+                over_tls = "s" if scheme == "redis" and self.ssl else ""
+                return f"{scheme}{over_tls}{address.removeprefix(transport)}"
+        return address
+
+
+class _Amqp(AMQP):
+    Connection = _NamedConnection
+
+
 class ClasperCelery(CheckedCelery):
     """A Celery app that reads our settings when its configuration is first used."""
+
+    amqp_cls = _Amqp
 
     def prepare_config(self, c: Any) -> Any:
         """Lay our configuration under what the app was configured with otherwise."""
@@ -157,7 +183,9 @@ class ClasperCelery(CheckedCelery):
     def Beat(self) -> Any:  # noqa: N802 - Celery's name
         """Celery's Beat program; as with the worker."""
         _refuse_to_start()
-        return super().Beat
+        signals.setup_logging.connect(_configure_logging, weak=False)
+        # Its banner is for people.
+        return super().Beat if sys.stderr.isatty() else partial(super().Beat, quiet=True)
 
 
 def _refuse_to_start() -> None:
@@ -192,6 +220,12 @@ def _say_what_is_missing(sender: Any, **_: Any) -> None:
         log.error("worker.turns_will_fail", reason=str(exc), **exc.details)  # noqa: TRY400 - no fault of ours
 
 
+def _log_our_way_in_flower(sender: Any, **_: Any) -> None:
+    """Take over the logs of a Flower of our app, which loads the tasks after its own set-up."""
+    if sender is app and "flower" in sys.argv[1:]:
+        configure_logging(get_settings(), level=logging.getLogger().level)
+
+
 def _configure_logging(loglevel: int | str, **_: Any) -> None:
     # Celery passes its own default, WARNING, where no level was asked for.
     asked = any(option.startswith(("-l", "--loglevel")) for option in sys.argv)
@@ -206,4 +240,5 @@ app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
 app.steps["consumer"].add("clasper_worker.broker.revoked:WithdrawRevoked")
 app.steps["consumer"].add("clasper_worker.broker.orphans:ReleaseOrphans")
 signals.celeryd_init.connect(_log_our_way, weak=False)
+signals.import_modules.connect(_log_our_way_in_flower, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)

@@ -114,8 +114,8 @@ def refuse_contradictions(settings: Settings) -> None:
     """Check that the configured times agree, and that turns can run over the URLs.
 
     Raises:
-        ConfigurationError: they do not, or cannot; names the variables of each contradiction, their values
-            and the fix. ``details["contradictions"]`` lists the same.
+        ConfigurationError: they do not, or cannot; names the variables of each contradiction,
+            their values and the fix. ``details["contradictions"]`` lists the same.
     """
     refuse_unusable_urls(settings)
     found = contradictions(settings)

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+import redis
 import structlog
+from kombu.exceptions import OperationalError
 from stamina.instrumentation import (
     PrometheusOnRetryHook,
     RetryDetails,
@@ -23,6 +25,7 @@ from structlog.typing import Processor
 
 from clasper_worker.errors import ClasperError
 from clasper_worker.settings import Settings
+from clasper_worker.uncaught import log_what_nobody_caught
 
 _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp", "flower")
 
@@ -30,6 +33,16 @@ _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp"
 # Jobs that tick every few seconds: what they did they log themselves, when it was anything.
 _TICKS = frozenset({"clasper.dispatch", "clasper.heartbeats", "clasper.standups"})
 _TELL_OF_TASKS = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+
+
+# Of redis-py, kombu, asyncio and the system.
+_GONE = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    OperationalError,
+    ConnectionError,
+    TimeoutError,
+)
 
 
 class _NoTicks(logging.Filter):
@@ -40,6 +53,17 @@ class _NoTicks(logging.Filter):
             return True
         told = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
         return not any(isinstance(value, str) and value in _TICKS for value in told)
+
+
+class _LostConnections(logging.Filter):
+    """Of a server that went away one line is told, not where in a library that was noticed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        if isinstance(exc, _GONE):
+            record.msg, record.args = f"{record.getMessage()} ({type(exc).__name__})", None
+            record.exc_info = record.exc_text = None
+        return True
 
 
 _NO_TICKS = _NoTicks()  # one, which a logger takes once however often it is given
@@ -98,6 +122,7 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_LostConnections())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -115,6 +140,8 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    if not console:
+        log_what_nobody_caught()
     for name in _TELL_OF_TASKS:
         logging.getLogger(name).addFilter(_NO_TICKS)
     for name in _NOISY:

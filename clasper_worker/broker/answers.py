@@ -22,6 +22,7 @@ class Delivery:
             was lost with the worker had been blamed more often.
         collected: the raw messages that are to be run with it as one turn.
         is_redelivered: whether it was delivered before.
+        waited: seconds since it was taken in from its queue.
     """
 
     queue: str
@@ -31,6 +32,7 @@ class Delivery:
     lapses: int
     collected: tuple[bytes, ...] = field(repr=False)
     is_redelivered: bool
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ class Exchanged:
                     int(lapses),
                     tuple(raws),
                     bool(again),
+                    int(waited) / 1000,
                 )
-                for queue, token, raw, verdict, lapses, raws, again in deliveries
+                for queue, token, raw, verdict, lapses, raws, again, waited in deliveries
             ),
             tuple(job.decode() for job in interrupts),
             burials_of(buried),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery, states
 from celery.app.task import Context
 
+from clasper_worker.broker.letter_reasons import Blame, blame_of, code_of
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
 from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
 from clasper_worker.errors import ClasperError, DeadLetterError
@@ -40,6 +41,16 @@ class DeadLetter:
     attempts: int
     at: datetime
     raw: bytes = field(repr=False)
+
+    @property
+    def code(self) -> str:
+        """Why it is here, for programs; see `letter_reasons.code_of`."""
+        return code_of(self.reason)
+
+    @property
+    def by(self) -> Blame:
+        """Who has to act."""
+        return blame_of(self.reason)
 
     @property
     def message(self) -> TaskMessage | None:
@@ -75,7 +86,19 @@ class DeadLetters:
         Raises:
             StateUnavailableError: Redis does not answer.
         """
-        wanted = self.ids()[:limit]
+        return self._read(self.ids()[:limit])
+
+    def find(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        """Those that are wanted, newest first; read as they are asked for.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        ids = self.ids()
+        for start in range(0, len(ids), _AT_ONCE):
+            yield from filter(wanted, self._read(ids[start : start + _AT_ONCE]))
+
+    def _read(self, wanted: Sequence[str]) -> tuple[DeadLetter, ...]:
         found: list[DeadLetter] = []
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]

@@ -30,6 +30,7 @@ from clasper_worker.turn.lease import Lease, NoLease
 LEASE_HEADER = "clasper_lease"
 VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
+WAITED_HEADER = "clasper_waited"
 
 _PATIENCE_SECONDS = 120.0  # with a Redis that does not answer; the turn's own limits come first
 _PAUSE_SECONDS = 0.5
@@ -46,6 +47,7 @@ class TurnDelivery:
             ``notification`` where it has a mark.
         route: what its header says of whose turn it is; None where it says nothing.
         mark: which notification it answers, as `jobs.notification` has it; None: it has none.
+        waited: seconds since the scheduler took the message in; None without the scheduler.
     """
 
     token: str | None = None
@@ -53,6 +55,7 @@ class TurnDelivery:
     collected: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
     route: Any = field(default=None, repr=False)
     mark: Any = None
+    waited: float | None = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
@@ -63,6 +66,7 @@ class TurnDelivery:
             request.get(COLLECTED_HEADER) or [],
             request.get(ROUTE_HEADER),
             request.get(NOTIFICATION_HEADER),
+            request.get(WAITED_HEADER) if request.get(LEASE_HEADER) else None,
         )
 
     def mark_of(self, job_id: str) -> Any:

@@ -9,7 +9,12 @@ from kombu.utils.json import loads
 
 from clasper_worker.broker.answers import Delivery
 from clasper_worker.broker.collected import collected_requests
-from clasper_worker.broker.delivery import COLLECTED_HEADER, LEASE_HEADER, VERDICT_HEADER
+from clasper_worker.broker.delivery import (
+    COLLECTED_HEADER,
+    LEASE_HEADER,
+    VERDICT_HEADER,
+    WAITED_HEADER,
+)
 from clasper_worker.broker.task_message import modern
 
 
@@ -29,6 +34,7 @@ def payload_of(delivery: Delivery) -> dict[str, Any]:
         raise TypeError("delivery_info is no object")
     headers = payload["headers"]
     headers[LEASE_HEADER] = delivery.token
+    headers[WAITED_HEADER] = delivery.waited
     if delivery.is_redelivered:
         headers["redelivered"] = True
         payload["properties"]["delivery_info"]["redelivered"] = True

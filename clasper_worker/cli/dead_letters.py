@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import click
@@ -19,6 +20,15 @@ from clasper_worker.settings import get_settings
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ALL = click.option("--all", "every", is_flag=True, help="All letters there are.")
+_CODE = click.option(
+    "--code", "codes", multiple=True, metavar="CODE", help="Only of this code; may be repeated."
+)
+_USER = click.option("--user", metavar="USER_ID", help="Only of this user.")
+_BY = click.option(
+    "--by",
+    type=click.Choice(["caller", "failure"]),
+    help="Only callers' own mistakes, or only what failed otherwise.",
+)
 _IDS = click.argument("letter_ids", nargs=-1, metavar="[ID]...")
 
 
@@ -26,7 +36,7 @@ _IDS = click.argument("letter_ids", nargs=-1, metavar="[ID]...")
     name="dead-letters",
     epilog="""\b
 Example:
-  clasper dead-letters list
+  clasper dead-letters list --by failure
   clasper dead-letters replay 6f1c…
 """,
 )
@@ -46,25 +56,46 @@ def command() -> None:
     show_default=True,
     help="So many of the newest.",
 )
+@_CODE
+@_USER
+@_BY
 @_JSON
-def list_letters(*, limit: int, as_json: bool) -> None:
-    """List the letters, newest first."""
+def list_letters(
+    *, limit: int, codes: tuple[str, ...], user: str | None, by: str | None, as_json: bool
+) -> None:
+    """List the letters, newest first; callers' own mistakes after what failed otherwise.
+
+    A caller's own mistake fails again however often it is replayed: the caller has to send
+    something else.
+    """
     with _letters() as letters:
-        found = letters.newest(limit)
-        total = len(letters.ids())
+        matching = list(letters.find(_filter(codes, user, by) or (lambda _: True)))
+    found, total = matching[:limit], len(matching)
     if as_json:
         click.echo(json.dumps([_summary(letter) for letter in found], ensure_ascii=False))
         return
-    for letter in found:
-        who = f"user {letter.user_id}" if letter.user_id else "no user"
-        click.echo(
-            f"{letter.letter_id}  {_when(letter)}  {letter.queue or '-'}  job"
-            f" {letter.job_id or '-'}  {who}  attempts {letter.attempts}\n    {letter.reason}"
-        )
+    # Stable: each part stays newest first.
+    for is_mistake, part in groupby(sorted(found, key=_is_mistake), key=_is_mistake):
+        if is_mistake:
+            click.echo("Callers' own mistakes:")
+        for letter in part:
+            _print(letter)
     if total > len(found):
         click.echo(f"… and {total - len(found)} older ones (--limit)", err=True)
     if not found:
         click.echo("no dead letters", err=True)
+
+
+def _is_mistake(letter: DeadLetter) -> bool:
+    return letter.by == "caller"
+
+
+def _print(letter: DeadLetter) -> None:
+    who = f"user {letter.user_id}" if letter.user_id else "no user"
+    click.echo(
+        f"{letter.letter_id}  {_when(letter)}  {letter.code}  {letter.queue or '-'}  job"
+        f" {letter.job_id or '-'}  {who}  attempts {letter.attempts}\n    {letter.reason}"
+    )
 
 
 @command.command(epilog="Example: clasper dead-letters show 6f1c… --content")
@@ -87,45 +118,92 @@ def show(*, letter_id: str, content: bool, as_json: bool) -> None:
         click.echo(f"{name}: {text}")
 
 
-@command.command(epilog="Example: clasper dead-letters replay --all")
+@command.command(epilog="Example: clasper dead-letters replay --all --by failure")
 @_IDS
 @_ALL
+@_CODE
+@_USER
+@_BY
 @_JSON
-def replay(*, letter_ids: tuple[str, ...], every: bool, as_json: bool) -> None:
+def replay(
+    *,
+    letter_ids: tuple[str, ...],
+    every: bool,
+    codes: tuple[str, ...],
+    user: str | None,
+    by: str | None,
+    as_json: bool,
+) -> None:
     """Queue letters' messages again; each letter is dropped in the same step.
 
     A turn goes on from what it had reached, and posts nothing twice.
     """
     with _letters() as letters:
-        _for_each(letters, letter_ids, letters.replay, every=every, as_json=as_json)
+        chosen = _choose(letters, letter_ids, _filter(codes, user, by), every=every)
+        _for_each(chosen, letters.replay, every=every, as_json=as_json)
 
 
 @command.command(epilog="Example: clasper dead-letters drop 6f1c…")
 @_IDS
 @_ALL
+@_CODE
+@_USER
+@_BY
 @_JSON
-def drop(*, letter_ids: tuple[str, ...], every: bool, as_json: bool) -> None:
+def drop(
+    *,
+    letter_ids: tuple[str, ...],
+    every: bool,
+    codes: tuple[str, ...],
+    user: str | None,
+    by: str | None,
+    as_json: bool,
+) -> None:
     """Forget letters for good."""
     with _letters() as letters:
 
         def forget(letter_id: str) -> str:
             return "dropped" if letters.drop(letter_id) else "unknown"
 
-        _for_each(letters, letter_ids, forget, every=every, as_json=as_json)
+        chosen = _choose(letters, letter_ids, _filter(codes, user, by), every=every)
+        _for_each(chosen, forget, every=every, as_json=as_json)
+
+
+def _filter(
+    codes: tuple[str, ...], user: str | None, by: str | None
+) -> Callable[[DeadLetter], bool] | None:
+    """Which letters are meant; None where all are."""
+    if not codes and user is None and by is None:
+        return None
+    return lambda letter: (
+        (not codes or letter.code in codes)
+        and (user is None or letter.user_id == user)
+        and (by is None or letter.by == by)
+    )
+
+
+def _choose(
+    letters: DeadLetters,
+    letter_ids: tuple[str, ...],
+    wanted: Callable[[DeadLetter], bool] | None,
+    *,
+    every: bool,
+) -> tuple[str, ...]:
+    if every == bool(letter_ids):
+        raise click.UsageError("Name the letters' ids, or give --all.")
+    if wanted is not None and not every:
+        raise click.UsageError("--code, --user and --by go with --all, not with ids.")
+    if not every:
+        return letter_ids
+    # Oldest first, so that turns of one session come in the order in which they were sent.
+    if wanted is None:
+        return tuple(reversed(letters.ids()))
+    return tuple(letter.letter_id for letter in reversed(list(letters.find(wanted))))
 
 
 def _for_each(
-    letters: DeadLetters,
-    letter_ids: tuple[str, ...],
-    act: Callable[[str], str],
-    *,
-    every: bool,
-    as_json: bool,
+    wanted: tuple[str, ...], act: Callable[[str], str], *, every: bool, as_json: bool
 ) -> None:
-    if every == bool(letter_ids):
-        raise click.UsageError("Name the letters' ids, or give --all.")
-    # Oldest first, so that turns of one session come in the order in which they were sent.
-    wanted = tuple(reversed(letters.ids())) if every else letter_ids
     outcomes = {letter_id: act(letter_id) for letter_id in wanted}
     failed = False
     for letter_id, outcome in outcomes.items():
@@ -177,6 +255,8 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
         "user_id": letter.user_id,
         "queue": letter.queue,
         "task": message.task if message else "",
+        "code": letter.code,
+        "by": letter.by,
         "reason": letter.reason,
         "attempts": letter.attempts,
         "at": _when(letter),

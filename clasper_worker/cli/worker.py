@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+import structlog
 
 from clasper_worker.concurrency.cpu import run_on, usable_cpus
 from clasper_worker.contradictions import refuse_contradictions
@@ -51,6 +52,7 @@ def _run_here(options: list[str]) -> None:
     from celery.utils.nodenames import default_nodename, host_format  # noqa: PLC0415 - as below
 
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
+    from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - likewise
     from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - likewise
         split_node,
         turns_in_flight,
@@ -61,9 +63,9 @@ def _run_here(options: list[str]) -> None:
     # Celery's banner is for people: a log gets a line instead.
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     if quiet and (limit := turns_in_flight(rest)):
-        click.echo(
-            f"worker {host_format(default_nodename(node))}: up to {limit} turns at a time", err=True
-        )
+        configure_logging(get_settings())
+        name = host_format(default_nodename(node))
+        structlog.get_logger(__name__).info("worker.starting", node=name, turns_at_a_time=limit)
     app.worker_main([*quiet, "worker", "-E", "-n", node, *level, *rest])
 
 
@@ -80,5 +82,9 @@ def _run_group(count: int, options: list[str], cpus: Sequence[int]) -> int:
     total = f": {each} turns at a time in each, {count * each} in all" if each else ""
     if each is None:  # another pool, which may have processes or threads of its own to spread
         cpus = []
-    click.echo(f"{count} worker processes, supervised as one{total}", err=True)
+    if sys.stderr.isatty():
+        click.echo(f"{count} worker processes, supervised as one{total}", err=True)
+    else:
+        log = structlog.get_logger(__name__)
+        log.info("worker_group.starting", processes=count, turns_at_a_time=each and count * each)
     return asyncio.run(WorkerGroup(worker_commands(count, options, cpus)).run())

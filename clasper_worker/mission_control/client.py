@@ -19,6 +19,7 @@ from clasper_worker.mission_control.models import (
 )
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
+from clasper_worker.turn.stopwatch import spent_on
 
 _BASE = "/api/mission-control"
 _PAGE_SIZE = 50  # the contract's own example: every backend takes it
@@ -89,15 +90,16 @@ class MissionControl:
         Raises:
             BackendError: by what the backend answered.
         """
-        return await self._transport.request(
-            method,
-            path,
-            headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
-            params=params,
-            body=body,
-            confirm=confirm,
-            alone=alone,
-        )
+        with spent_on("backend"):
+            return await self._transport.request(
+                method,
+                path,
+                headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
+                params=params,
+                body=body,
+                confirm=confirm,
+                alone=alone,
+            )
 
 
 class AgentBackend:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -58,37 +59,52 @@ class ClasperTask(CoroutineTask):
         return super().apply_async(args, kwargs, *rest, **options)
 
 
-def turn_log_context(turn: TurnIdentity, user_id: str) -> dict[str, str]:
-    """What every log line of a turn says."""
+def turn_log_context(
+    turn: TurnIdentity, user_id: str, role: str, session: str | None = None
+) -> dict[str, str]:
+    """What every log line of a turn says; ``session`` is its key, where it has one of its own."""
     return {
         "turn_id": turn.turn_id,
         "job_id": turn.job_id,
         "trace_id": turn.trace_id,
         "user_id": user_id,
+        "role": role,
+        "session": session or f"user:{user_id}:{role}",
     }
 
 
 @asynccontextmanager
-async def typed_errors(what: str) -> AsyncIterator[None]:
+async def typed_errors(
+    what: str, told: Callable[[], Mapping[str, Any]] = dict
+) -> AsyncIterator[None]:
     """Let errors of ours out without their causes, and any other as an `UnexpectedError`.
 
     Celery stores and shows an exception with its causes, and those may quote what was said: a
     provider's answer that repeats the prompt, a value in a KeyError.
+
+    Args:
+        what: of which the log tells that it failed or was cancelled.
+        told: gives further fields of that line.
     """
     expected, unexpected = f"{what}.failed", f"{what}.unexpected_error"
+    cancelled = f"{what}.cancelled"
     try:
         yield
     except TurnCancelledError:
+        log.warning(cancelled, **told())
         raise
     except ClasperError as exc:
-        log.warning(expected, error=exc.code, reason=str(exc))
+        log.warning(expected, error=exc.code, reason=str(exc), **told())
         raise exc.with_traceback(None) from None
     except (Retry, Ignore, Reject):
+        raise
+    except asyncio.CancelledError:  # by a person, a newer message, a hard limit or a shutdown
+        log.warning(cancelled, **told())
         raise
     except Exception as exc:  # noqa: BLE001 - a fault must not carry private text out
         frames = traceback.extract_tb(exc.__traceback__)
         places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        log.error(unexpected, error=type(exc).__name__, places=places[-8:])  # noqa: TRY400 - its text may be private
+        log.error(unexpected, error=type(exc).__name__, places=places[-8:], **told())  # noqa: TRY400 - its text may be private
         raise UnexpectedError(
             f"Unexpected {type(exc).__name__}: a fault in the worker; its log names the place",
             {"error": type(exc).__name__},

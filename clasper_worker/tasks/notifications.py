@@ -17,7 +17,7 @@ from clasper_worker.tasks.resources import JOBS, RUNTIME
 log = structlog.get_logger(__name__)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.dispatch")
+@app.task(base=ClasperTask, bind=True, name="clasper.dispatch", send_events=False)  # a tick
 async def dispatch(self: ClasperTask) -> dict[str, Any]:
     """One poll of undelivered notifications (`clasper_worker.jobs.dispatch`)."""
     async with typed_errors("dispatch"):

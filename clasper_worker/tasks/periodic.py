@@ -32,7 +32,9 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     async with typed_errors("heartbeat"):
         agent = _agent(kwargs)
         turn = identify_turn(agent.user_id, None, self.request.id)
-        structlog.contextvars.bind_contextvars(**turn_log_context(turn, agent.user_id))
+        structlog.contextvars.bind_contextvars(
+            **turn_log_context(turn, agent.user_id, agent.agent_role)
+        )
         delivery = TurnDelivery.of(self.request)
         refuse_misrouted(delivery.route, kwargs, is_turn=False)
         try:
@@ -74,7 +76,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         return report.as_json()
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats")
+@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats", send_events=False)  # a tick
 async def heartbeats(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the heartbeats that have come due (`clasper_worker.jobs.fan_out`)."""
     async with typed_errors("heartbeat"):
@@ -87,7 +89,7 @@ async def heartbeats(self: ClasperTask) -> dict[str, Any]:
         return asdict(tick)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.standups")
+@app.task(base=ClasperTask, bind=True, name="clasper.standups", send_events=False)  # a tick
 async def standups(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the standups that have come due (`clasper_worker.jobs.fan_out`)."""
     async with typed_errors("standup"):

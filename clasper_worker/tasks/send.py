@@ -31,6 +31,7 @@ from clasper_worker.turn.limits import run_within_limits
 from clasper_worker.turn.request import RequestLimits, parse_send_request
 from clasper_worker.turn.request_problems import invalid_request
 from clasper_worker.turn.result import TurnResult
+from clasper_worker.turn.stopwatch import Stopwatch, start_stopwatch
 from clasper_worker.webhooks.payload import Failure, completed, ended_turn, failed
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
+    watch = start_stopwatch(delivery.waited)
     doom, groups = await DOOM.get(), await GROUPS.get()
 
     async def part(job_ids: tuple[str, ...]) -> None:
@@ -59,9 +61,12 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
 
     group = CollectedTurns(delivery.collected, app.backend, part=part)
     try:
-        async with doom.of_failures(delivery.token), typed_errors("turn"):
+        async with (
+            doom.of_failures(delivery.token),
+            typed_errors("turn", lambda: {"duration": watch.told()}),
+        ):
             delivery.check_verdict()
-            result = await _run_turn(self.request.id, delivery, group, args, kwargs, report)
+            result = await _run_turn(self.request.id, delivery, group, watch, args, kwargs, report)
     except LeaseLostError:
         raise Ignore("another worker has the turn") from None
     except TurnCancelledError:
@@ -81,6 +86,7 @@ async def _run_turn(
     job_id: str,
     delivery: TurnDelivery,
     group: CollectedTurns,
+    watch: Stopwatch,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     report: ReportEnd,
@@ -105,16 +111,34 @@ async def _run_turn(
         await group.stand_apart()
         raise
     turn = identify_turn(request.user_id, request.idempotency_key, job_id)
-    structlog.contextvars.bind_contextvars(**turn_log_context(turn, request.user_id))
+    structlog.contextvars.bind_contextvars(
+        **turn_log_context(turn, request.user_id, request.role, request.session)
+    )
     runtime = await RUNTIME.get()
     request = await group.join(request, turn, runtime.turns.ledger, limits, report)
     lease = await fence_of(delivery, "clasper.send", job_id, kwargs)
     turns = replace(runtime.turns, lease=lease)
     result = await run_within_limits(request, turn, turns)
-    log.info("turn.completed", task_id=result.task_id, tool_calls=result.tool_calls)
+    log.info("turn.completed", **_told_of(result), duration=watch.told())
     if settings.clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)
     return result
+
+
+def _told_of(result: TurnResult) -> dict[str, Any]:
+    """What the log tells of a result: numbers and names."""
+    return {
+        "task_id": result.task_id,
+        "tool_calls": result.tool_calls,
+        "model": result.cost.model,
+        "tokens": {
+            "prompt": result.usage.prompt_tokens,
+            "completion": result.usage.completion_tokens,
+            "total": result.usage.total_tokens,
+        },
+        "cost": result.cost.totalCost,
+        "currency": result.cost.currency,
+    }
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopE
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
+from clasper_worker.turn.stopwatch import spent_on
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,8 @@ async def converse(
         choice: ToolChoice = "auto" if step < max_steps else "none"
         reply = journal.reply(step)
         if reply is None:
-            reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+            with spent_on("model"):
+                reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
             if reply.tool_calls and choice == "auto":
                 reply = await journal.record_reply(step, reply)
         replies.append(reply)
@@ -80,7 +82,8 @@ async def converse(
             result = _refuse_repeat(call, repeats) or journal.tool_result(step, index)
             if result is None:
                 context = context_for(f"tool:{step}:{index}")
-                given = await toolbox.call(context, call)
+                with spent_on("tools"):
+                    given = await toolbox.call(context, call)
                 log.info("tool.called", tool=call.name, step=step)
                 result = await journal.record_tool_result(step, index, given)
             calls += 1

@@ -4,9 +4,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from celery import current_app
 
-from clasper_worker.celery import app, celery_configuration
+from clasper_worker.celery import ClasperCelery, app, celery_configuration
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 
@@ -57,3 +58,32 @@ def test_no_wait_for_the_broker_is_endless(settings_of: Callable[..., Settings])
     assert 5 < options["socket_timeout"] < 60
     assert options["socket_connect_timeout"] < 60
     assert 0 < options["health_check_interval"] < 30
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("redis://:pw@r:1/2", "redis://:pw@r:1/2"),
+        ("rediss://r:1/0", "rediss://r:1/0"),
+        ("sentinel://a:1/0;sentinel://b:1/0", "sentinel://a:1/0"),
+        ("amqp://u:pw@r:1//", "amqp://u:pw@r:1//"),
+    ],
+)
+def test_a_broker_is_named_by_its_scheme_though_its_transport_is_ours(
+    settings_of: Callable[..., Settings], given: str, named: str
+) -> None:
+    """Flower's Broker tab knows it by that."""
+    app = ClasperCelery("test", set_as_current=False)
+    app.conf.update(celery_configuration(settings_of(celery_broker_url=given)))
+    with app.connection() as connection:
+        assert connection.as_uri(include_password=True).partition("?")[0] == named
+        assert "pw" not in connection.as_uri()
+    app.close()
+
+
+def test_ticks_send_no_events_which_would_bury_the_turns_in_flower() -> None:
+    app.loader.import_default_modules()
+    silent = {name for name, task in app.tasks.items() if not task.send_events}
+    ticks = {"clasper.dispatch", "clasper.heartbeats", "clasper.standups"}
+    assert ticks <= silent
+    assert app.tasks["clasper.send"].send_events

@@ -4,11 +4,16 @@ import io
 import json
 import logging
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import redis
 import stamina
 import structlog
+from kombu.exceptions import OperationalError
 from stamina.instrumentation import set_on_retry_hooks
 
 from clasper_worker.errors import BackendUnavailableError
@@ -23,6 +28,7 @@ def restored_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(capture=False)
     structlog.reset_defaults()
     set_on_retry_hooks(None)
 
@@ -129,3 +135,57 @@ def test_a_retry_tells_our_own_error_by_its_code_and_what_it_says(
     told = json.loads(retried(monkeypatch, settings_of(clasper_log_format="json"), _TryAgain()))
     assert told["error"] == "backend_unavailable"
     assert told["reason"] == "The backend answered 503 to GET /x"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        redis.ConnectionError("redis://:hunter2@r"),
+        redis.TimeoutError(),
+        OperationalError(),
+        ConnectionResetError(),
+    ],
+)
+def test_a_server_that_went_away_is_one_line_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], settings_of: Callable[..., Settings], gone: Exception
+) -> None:
+    configure_logging(settings_of(clasper_log_format="json"))
+    log = logging.getLogger("celery.worker.consumer.consumer")
+    log.warning("Connection lost", exc_info=gone)
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert told["event"] == f"Connection lost ({type(gone).__name__})"
+    assert "exception" not in told
+    assert "hunter2" not in line
+
+
+def test_what_nobody_caught_is_a_line_of_json_without_its_text(tmp_path: Path) -> None:
+    """A dying thread, an ignored error, a warning, and the end of the process."""
+    program = """
+import threading, warnings
+from clasper_worker.settings import load_settings
+from clasper_worker.telemetry import configure_logging
+configure_logging(load_settings(clasper_log_format="json"))
+def die(): raise ValueError("a secret word")
+thread = threading.Thread(target=die, name="keeper"); thread.start(); thread.join()
+class Bad:
+    def __del__(self): die()
+Bad()
+warnings.warn("old", DeprecationWarning)
+die()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    events = [line["event"] for line in told if line.get("logger") != "py.warnings"]
+    assert events == ["thread.died", "error.ignored", "process.died"]
+    assert any("old" in line["event"] for line in told)
+    assert told[0]["thread"] == "keeper"
+    assert all(line["error"] == "ValueError" for line in told if "error" in line)
+    assert "a secret word" not in done.stderr
+    assert done.returncode == 1

@@ -9,7 +9,8 @@
 --   message:<tag>          hash: raw, q(ueue), j(ob), t(enant), s(ession lane), n (of its newest
 --                          delivery, 0 before the first), w(orker that has it), l(apses that it is
 --                          blamed for), b(usy policy), v(erdict), u (turn), g(roup of collected
---                          tags), d(oom: why this delivery failed for good), y(ields to its session's
+--                          tags), d(oom: why this delivery failed for good), at (ms, when it was
+--                          taken in), y(ields to its session's
 --                          next turn), p (the message of the same job that came before it)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;

@@ -56,7 +56,7 @@ local function admit(raw, queue)
   end
   if verdict ~= '' then tenant = '' end  -- it does nothing: no cap and no backlog delays its answer
   call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
-    'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn)
+    'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn, 'at', now)
   if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
   register(job, tag)
   know(job, turn)

@@ -48,7 +48,7 @@ local function waits_as_suspect(tag, lapses)
 end
 
 local function lease(tag)
-  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n')
+  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n', 'at')
   if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return false end
   -- A number that no delivery of it had, not even one of which a Redis that lost its last writes
   -- knows nothing any more: two workers must never hold the same token.
@@ -72,6 +72,7 @@ local function lease(tag)
   end
   deliveries[#deliveries + 1] = {
     about[2], tag .. '#' .. count, about[1], about[7], about[5], raws, is_first and 0 or 1,
+    now - tonumber(about[9] or now),
   }
   return true
 end

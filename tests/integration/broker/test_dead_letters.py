@@ -269,3 +269,38 @@ def test_another_broker_is_said_to_have_none(monkeypatch: Any) -> None:
     result = CliRunner().invoke(cli, ["dead-letters", "list"])
     get_settings.cache_clear()
     assert "CELERY_BROKER_URL" in str(result.exception)
+
+
+def test_callers_own_mistakes_stand_apart_and_each_letter_has_a_code(
+    site: Site, run: Callable[..., Result]
+) -> None:
+    mistake = fail(site, "a", "invalid_request: message: must not be empty")
+    failure = fail(site, "b", "model_auth: refused")
+    shown = run("list").output
+    assert shown.index(failure) < shown.index("Callers' own mistakes:") < shown.index(mistake)
+    found = {entry["id"]: entry for entry in json.loads(run("list", "--json").output)}
+    assert (found[mistake]["code"], found[mistake]["by"]) == ("invalid_request", "caller")
+    assert (found[failure]["code"], found[failure]["by"]) == ("model_auth", "failure")
+    assert json.loads(run("show", failure, "--json").output)["code"] == "model_auth"
+
+
+def test_letters_are_listed_replayed_and_dropped_by_code_user_and_who_has_to_act(
+    site: Site, run: Callable[..., Result]
+) -> None:
+    mistake = fail(site, "a", "invalid_request: message: must not be empty")
+    failure = fail(site, "b", "model_auth: refused")
+    lost = fail(site, "c", "lost its worker (5 times)")
+
+    def listed(*options: str) -> set[str]:
+        return {entry["id"] for entry in json.loads(run("list", "--json", *options).output)}
+
+    assert listed("--by", "failure") == {failure, lost}
+    assert listed("--code", "model_auth", "--code", "invalid_request") == {mistake, failure}
+    assert listed("--user", "u1", "--by", "caller") == {mistake}
+    assert listed("--user", "somebody-else") == set()
+    dropped = json.loads(run("drop", "--all", "--by", "caller", "--json").output)
+    assert dropped == {mistake: "dropped"}
+    replayed = run("replay", "--all", "--code", "worker_lost", "--json")
+    assert json.loads(replayed.output) == {lost: "replayed"}
+    assert listed() == {failure}
+    assert run("drop", failure, "--code", "model_auth").exit_code == 2
