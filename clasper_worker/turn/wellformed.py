@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 MAX_DEPTH = 32
+MAX_VALUES = 50_000
+_MAX_PATH_CHARS = 200
+_ENOUGH_PROBLEMS = 100
 
 
 def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
@@ -13,12 +16,14 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
 
     Returns:
         How many characters of text it holds in all, keys included, and the problems found, each
-        as ``{field, problem, fix}``.
+        as ``{field, problem, fix}``. It stops where there are too many values or problems.
     """
     total = 0
     problems: list[dict[str, str]] = []
     left: list[tuple[str, Any, int]] = [("", data, 0)]
-    while left:
+    seen = 0
+    while left and len(problems) < _ENOUGH_PROBLEMS:
+        seen += 1
         path, value, depth = left.pop()
         if isinstance(value, str):
             total += len(value)
@@ -31,6 +36,11 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
                 _problem(path, "is not a finite number", "send a number or leave it out")
             )
         elif isinstance(value, dict | list | tuple):
+            if seen + len(left) + len(value) > MAX_VALUES:
+                problems.append(
+                    _problem(path, f"makes for more than {MAX_VALUES:,} values", "send fewer")
+                )
+                break
             if depth >= MAX_DEPTH:
                 problems.append(
                     _problem(path, f"is nested more than {MAX_DEPTH} levels deep", "flatten it")
@@ -39,7 +49,8 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             for name, item in pairs:
                 total += len(name) if isinstance(name, str) else 0
-                left.append((f"{path}.{name}" if path else str(name), item, depth + 1))
+                inner = f"{path}.{name}" if path else str(name)
+                left.append((inner[:_MAX_PATH_CHARS], item, depth + 1))
     return total, problems
 
 
