@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from clasper_worker.errors import ConfigurationError
@@ -41,6 +42,16 @@ def listen_on(host: str, port: int, *, host_name: str, port_name: str) -> socket
         ) from exc
     listener.set_inheritable(True)
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind to can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _reason(exc: OSError) -> str:

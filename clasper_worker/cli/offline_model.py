@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 from types import FrameType
@@ -10,7 +9,7 @@ from types import FrameType
 import click
 import uvicorn
 
-from clasper_worker.listening import listen_on, url_of
+from clasper_worker.listening import is_loopback, listen_on, url_of
 from clasper_worker.offline_model.server import OfflineModelConfig, create_app
 
 _SECONDS = click.FloatRange(min=0, max=3600)
@@ -53,7 +52,7 @@ def command(host: str, port: int, latency: float, chunk_delay: float, allow_remo
     It answers by rules, not by a language model, calls the tools that it is given when the words
     ask for it, and marks each reply with "[offline model]". Stops on Ctrl-C or SIGTERM.
     """
-    if not allow_remote and not _is_loopback(host):
+    if not allow_remote and not is_loopback(host):
         raise click.UsageError(
             f"--host {host} can be reached from other machines, and the offline model has no "
             "password. Use 127.0.0.1, or add --allow-remote if that is what you want."
@@ -88,10 +87,3 @@ class _AnnouncingServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         for listener in sockets or []:
             click.echo(f"Offline model listening on {url_of(listener)}/v1")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clasper_worker.errors import ConfigurationError, StackError
+from clasper_worker.listening import is_loopback
 from clasper_worker.local_stack.local_secrets import LocalSecrets
 from clasper_worker.local_stack.ports import LOOPBACK
 from clasper_worker.local_stack.process import ProcessSpec

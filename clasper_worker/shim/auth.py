@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hmac
-import ipaddress
 
 from fastapi import Request
 
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.listening import is_loopback
 from clasper_worker.settings import Settings
 from clasper_worker.shim.problems import ApiProblem
 
@@ -83,13 +83,3 @@ def refuse_open_door(settings: Settings) -> None:
         " or CLASPER_HOST=127.0.0.1",
         {"variable": "AGENT_DAEMON_API_KEY"},
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to bind to can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

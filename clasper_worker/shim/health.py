@@ -24,7 +24,7 @@ def health_routes(services: ShimServices) -> APIRouter:
         "/health",
         operation_id="getHealth",
         tags=["operations"],
-        summary="Whether the shim is alive; `deep` asks what it depends on, and wants the key",
+        summary="Whether the shim is alive; deep asks what it depends on, and wants the key",
         responses={200: {"model": Health}, **problems(400, 401)},
         response_model=None,
     )

@@ -39,7 +39,7 @@ def job_routes(services: ShimServices) -> APIRouter:
         "/api/jobs/{job_id}/events",
         operation_id="followJob",
         tags=["jobs"],
-        summary="A job as server-sent events: `start`, then `done` or `error`",
+        summary="A job as server-sent events: start, then done or error",
         responses={
             200: {
                 "description": "The events",

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,11 +31,10 @@ def test_many_problems_are_counted_beyond_the_first() -> None:
 
 
 def test_a_webhooks_delivery_of_many_unknown_fields_makes_a_short_error() -> None:
-    try:
+    with pytest.raises(InvalidRequestError) as caught:
         Delivery.parse({f"x{i}": 1 for i in range(50_000)})
-    except InvalidRequestError as exc:
-        assert len(str(exc)) < 5_000
-        assert exc.details["more"] > 49_000
+    assert len(str(caught.value)) < 5_000
+    assert caught.value.details["more"] > 49_000
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=50) | st.lists(st.integers())))

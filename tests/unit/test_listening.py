@@ -22,7 +22,7 @@ def test_a_free_port_is_listened_on_and_told() -> None:
 def test_a_port_in_use_and_a_host_that_is_not_here_are_explained() -> None:
     with listen_on("127.0.0.1", 0, **NAMES) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match="is in use.*--port"):
+        with pytest.raises(ConfigurationError, match=r"is in use.*--port"):
             listen_on("127.0.0.1", port, **NAMES)
     with pytest.raises(ConfigurationError, match=r"Cannot listen on 192\.0\.2\.1"):
         listen_on("192.0.2.1", 0, **NAMES)

@@ -13,10 +13,11 @@ from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.listening import is_loopback
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.app import create_app
-from clasper_worker.shim.auth import is_loopback, refuse_open_door
+from clasper_worker.shim.auth import refuse_open_door
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
 from clasper_worker.shim.services import ShimServices

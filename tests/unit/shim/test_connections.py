@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -74,9 +74,15 @@ async def closed_clients() -> AsyncIterator[None]:
             await writer.wait_closed()
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - the server announces nothing
+            await asyncio.sleep(0.01)
+
+
 async def answer(port: int, sent: bytes) -> tuple[int, bytes]:
     """The status and body of what a connection that sends this and no more is told at last."""
-    reader, writer = await opened(port, sent)
+    reader, _ = await opened(port, sent)
     async with asyncio.timeout(30):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         body = await reader.read()
@@ -116,9 +122,7 @@ async def test_where_all_are_at_work_one_more_is_told_to_come_later() -> None:
     async with serving(cap=2) as (port, server):
         for connection in range(2):
             await opened(port, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(30):
-                while len(server.server_state.tasks) <= connection:
-                    await asyncio.sleep(0)
+            await until(lambda: len(server.server_state.tasks) > connection)  # noqa: B023
         status, body = await answer(port, WHOLE)
     assert (status, json.loads(body)["code"]) == (503, "too_many_connections")
 
@@ -127,9 +131,7 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
     async with serving(write_seconds=0.1) as (port, server):
         reader, _ = await opened(port, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.read(1)
-        async with asyncio.timeout(30):
-            while server.server_state.connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.server_state.connections)
 
 
 async def test_a_connection_may_send_one_request_after_another() -> None:
