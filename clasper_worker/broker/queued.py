@@ -81,7 +81,7 @@ def _lists(queues: Collection[str]) -> Iterator[tuple[str, str]]:
 def _messages(client: Any, key: str, deadline: float | None) -> Iterator[bytes]:
     at_once = _AT_ONCE if deadline is None else _AT_A_GLANCE
     for start in range(0, _LOOKED_AT, at_once):
-        if deadline is not None and time.monotonic() > deadline:
+        if start and deadline is not None and time.monotonic() > deadline:
             return
         found = client.lrange(key, start, start + at_once - 1)
         yield from found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,8 @@ class ShimApp(FastAPI):
             for name, schema in _body_schemas().items():
                 if schemas.setdefault(name, schema) != schema:
                     raise TypeError(f"two models are called {name}")
+            for schema in schemas.values():
+                _without_defaults(schema)
             document["components"]["schemas"] = dict(sorted(schemas.items()))
             if self.has_key:
                 document["components"]["securitySchemes"] = KEY_SCHEMES
@@ -92,6 +95,16 @@ def _body_schemas() -> dict[str, Any]:
         [(model, "validation") for model in _BODIES], ref_template=f"{_SCHEMAS}{{model}}"
     )
     schemas: dict[str, Any] = made["$defs"]
-    # An object as a default is more than generators understand; without it, it means the same.
-    schemas["SendRequest"]["properties"]["metadata"].pop("default", None)
     return schemas
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Say what a field is when it is left out in words alone.
+
+    Generators take a default for a promise that the field is there, and so for one that is wanted.
+    """
+    for field in schema.get("properties", {}).values():
+        default = field.pop("default", None)
+        if isinstance(default, bool | int | str):
+            told = f"{json.dumps(default)} when left out."
+            field["description"] = f"{field.get('description', '')} {told}".strip()

@@ -1,7 +1,6 @@
 """Webhooks of dead letters, in a real Redis."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,8 +25,8 @@ SECRETS = ("path-secret", "signing-secret", "header-secret")
 
 
 @pytest.fixture
-def letters(site: Any) -> Iterator[DeadLetters]:
-    yield DeadLetters(site.schedule, site.client.app)
+def letters(site: Any) -> DeadLetters:
+    return DeadLetters(site.schedule, site.client.app)
 
 
 def bury(site: Any, job: str = "a") -> str:

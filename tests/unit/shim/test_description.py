@@ -63,6 +63,17 @@ def test_every_operation_has_a_name_a_tag_a_summary_and_typed_answers(
             assert content["schema"], (operation["operationId"], status)
 
 
+def test_no_field_has_a_default_which_generators_take_for_a_promise_to_be_there(
+    document: dict[str, Any],
+) -> None:
+    for schema in document["components"]["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            assert "default" not in field
+    send = document["components"]["schemas"]["SendRequest"]
+    assert send["required"] == ["user_id", "message"]
+    assert "false when left out" in send["properties"]["stream"]["description"]
+
+
 def test_bodies_have_examples_that_fit_their_schema(document: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
