@@ -78,7 +78,7 @@ async def _post(port: int, turns: list[Turn], callers: int) -> tuple[float, list
             body = json.dumps(turn.request()).encode()
             start = time.perf_counter()
             writer.write(
-                b"POST /api/agents/send HTTP/1.1\r\nHost: shim\r\nContent-Type: application/json"
+                b"POST /api/agents/send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
                 b"\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
             )
             head = await reader.readuntil(b"\r\n\r\n")

@@ -22,8 +22,9 @@ from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
 from clasper_worker.sentinel import options_for_celery
 from clasper_worker.settings import Settings
+from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.identity import turn_id_for
-from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
+from clasper_worker.turn.request import SendRequest
 
 TURN_QUEUE = "clasper"
 
@@ -49,7 +50,8 @@ class ClasperClient:
     Args:
         broker_url: as the workers' ``CELERY_BROKER_URL``.
         result_backend: as theirs.
-        limits: caps on a request; keep them equal to the workers'.
+        admission: what is checked before a turn is enqueued; with `default_task`, turns need not
+            name one.
         broker_options: Celery's ``broker_transport_options``, such as ``master_name`` where the
             broker is a Redis behind Sentinels.
         result_options: its ``result_backend_transport_options``.
@@ -60,7 +62,7 @@ class ClasperClient:
         broker_url: str,
         result_backend: str,
         *,
-        limits: RequestLimits | None = None,
+        admission: Admission | None = None,
         broker_options: Mapping[str, Any] | None = None,
         result_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class ClasperClient:
                 },
                 redis_socket_connect_timeout=3,
             )
-        self._limits = limits or RequestLimits()
+        self._admission = admission or Admission()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ClasperClient:
@@ -96,7 +98,7 @@ class ClasperClient:
         return cls(
             settings.celery_broker_url,
             settings.result_backend_url,
-            limits=RequestLimits.from_settings(settings),
+            admission=Admission.from_settings(settings),
             broker_options=options_for_celery(settings.celery_broker_url, settings),
             result_options=options_for_celery(settings.result_backend_url, settings),
         )
@@ -109,10 +111,11 @@ class ClasperClient:
             job_id: the Celery task's id; a new one when omitted.
 
         Raises:
-            InvalidRequestError: names every bad field.
+            InvalidRequestError: names every bad field, and what could only fail: see `Admission`.
             StateUnavailableError: the broker cannot be reached.
         """
-        return self.enqueue(parse_send_request(request, self._limits), request, job_id=job_id)
+        checked, fields = self._admission.admit(request)
+        return self.enqueue(checked, fields, job_id=job_id)
 
     def enqueue(
         self,

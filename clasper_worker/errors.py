@@ -43,13 +43,16 @@
 
 Errors cross the result backend as JSON: ``args`` are the message and a flat ``details`` mapping,
 so that a caller who imports these classes gets them back whole, and one who does not still gets
-a class of the same name. Messages never hold secrets or people's text.
+a class of the same name. Messages never hold secrets or people's text, and are cut where they are
+long, as details are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from clasper_worker.error_bounds import bounded, shortened
 
 
 class ClasperError(Exception):
@@ -68,9 +71,9 @@ class ClasperError(Exception):
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        self.message = message
-        self.details: dict[str, Any] = dict(details or {})
-        super().__init__(message, self.details)
+        self.message = shortened(message)
+        self.details: dict[str, Any] = bounded(details or {})
+        super().__init__(self.message, self.details)
 
     def __str__(self) -> str:
         return self.message

@@ -11,6 +11,7 @@ from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.dead_letters import DeadLetters, dead_letter_error, store_failure
 from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.broker.task_message import read_task_message
 from clasper_worker.jobs.given_up import leave_alone
 from clasper_worker.settings import get_settings
 from clasper_worker.webhooks.job_end import report_end
@@ -56,7 +57,10 @@ class Burials:
         if burial.job_id and not self._schedule.is_untold(burial):
             return True  # by another worker, or it was replayed since, and its job goes on
         letter = self._letters.get(burial.letter_id)
-        message = letter.message if letter is not None else None
+        raw = self._letters.whole(letter) if letter is not None else None
+        message = read_task_message(raw) if raw is not None else None
+        if message is None and letter is not None:
+            message = letter.message
         job_id = burial.job_id or (message.job_id if message is not None else "")
         if not job_id:
             return True  # nobody asked for it by any name

@@ -6,7 +6,7 @@ What has ended already is left as it is, and its state reported.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -73,12 +73,17 @@ class Canceller:
         """For the broker that the settings name, whatever it is."""
         return cls(app, open_schedule(settings), QUEUES, Cancellations.open(settings))
 
-    def cancel_turn(self, turn_id: str, *, wait: float) -> tuple[CancelledJob, ...]:
+    def cancel_turn(
+        self, turn_id: str, *, wait: float, thoroughly: bool = False
+    ) -> tuple[CancelledJob, ...]:
         """Stop a turn and every job that asks for it.
 
         Args:
             turn_id: the turn's id.
             wait: seconds to wait at most for what runs to end.
+            thoroughly: whether to look for it among all that waits, however long that takes; for
+                what is known to have been queued. Else one that was sent past us, and waits behind
+                many, may be ``unknown``, and is cancelled when a worker comes to it.
 
         Returns:
             Its jobs; the only one is ``unknown`` where none is known.
@@ -88,7 +93,8 @@ class Canceller:
         """
         with redis_answers():
             jobs = self._jobs_of(turn_id)
-        ends = self._cancel([turn_id, *sorted(jobs - {turn_id})], wait)
+        ids = [turn_id, *sorted(jobs - {turn_id})]
+        ends = self._cancel(ids, wait, thoroughly=thoroughly)
         # A turn's id need not be a job's.
         told = tuple(end for end in ends if end.found != "unknown") or ends
         if any(end.state in {states.SUCCESS, states.FAILURE} for end in told):
@@ -96,9 +102,9 @@ class Canceller:
                 self._recall([turn_id])  # whoever asks for the turn again gets its result
         return told
 
-    def cancel_job(self, job_id: str, *, wait: float) -> CancelledJob:
+    def cancel_job(self, job_id: str, *, wait: float, thoroughly: bool = False) -> CancelledJob:
         """Cancel one job; other jobs of its turn go on. See `cancel_turn`."""
-        return self._cancel([job_id], wait)[0]
+        return self._cancel([job_id], wait, are_jobs=True, thoroughly=thoroughly)[0]
 
     def announce_unseen(self, job_id: str) -> None:
         """Say of a job that was queued once, and is ``unknown`` now, that it is revoked.
@@ -129,9 +135,9 @@ class Canceller:
         if known is not None:
             known.recall(names)
 
-    def _cancel(self, ids: list[str], wait: float) -> tuple[CancelledJob, ...]:
+    def _cancel(self, ids: list[str], wait: float, **search: bool) -> tuple[CancelledJob, ...]:
         with redis_answers():
-            found = self._find(ids)
+            found = self._find(ids, search)
             waiting = [job for job, word in found.items() if word == "waiting"]
             # Another broker cannot say what is queued.
             held = {"running"} if self._schedule else {"running", "unknown"}
@@ -146,8 +152,8 @@ class Canceller:
             }
         return tuple(CancelledJob(job, found[job], state) for job, state in ends.items())
 
-    def _find(self, ids: list[str]) -> dict[str, Found]:
-        """What each job was."""
+    def _find(self, ids: list[str], search: Mapping[str, bool]) -> dict[str, Found]:
+        """What each job was; ``search`` as `take_from_queues` takes it."""
         schedule = self._schedule
         if schedule is None:
             if self._cancellations is not None:
@@ -164,7 +170,7 @@ class Canceller:
         ended |= {job for job, word in words.items() if word == "leaving" and self._has_ended(job)}
         missing = [job for job in unknown if job not in ended]
         if missing:
-            words |= take_from_queues(schedule, self._queues, missing)
+            words |= take_from_queues(schedule, self._queues, missing, **search)
             # Taken in while the queues were looked through.
             missing = [job for job in missing if words[job] == "unknown"]
             words |= schedule.withdraw_all(missing, remember=True)

@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery, states
 from celery.app.task import Context
 
+from clasper_worker.broker.kept_apart import is_apart, put_together
 from clasper_worker.broker.letter_reasons import Blame, blame_of, code_of
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
 from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
@@ -120,14 +121,20 @@ class DeadLetters:
             StateUnavailableError: Redis does not answer.
         """
         with redis_answers():
+            self._schedule.keep_apart([letter_id])  # where no worker has yet
             fields = self._redis.hgetall(f"clasper:dead:{letter_id}")
         return _letter(letter_id, fields) if fields else None
 
-    def replay(self, letter_id: str) -> Replay:
+    def replay(self, letter_id: str, *, without_webhook: bool = False) -> Replay:
         """Queue a letter's message again, in one step with dropping the letter.
 
         The turn goes on from what it had reached, and its new outcome replaces the failure. Whoever
         replays it wants it run: a moment at which it was to expire holds no longer.
+
+        Args:
+            letter_id: the letter's.
+            without_webhook: whether a turn's end is to be reported to nobody; else a letter whose
+                webhook is kept no longer is left, as ``webhook_gone``.
 
         Raises:
             StateUnavailableError: Redis does not answer.
@@ -135,11 +142,18 @@ class DeadLetters:
         letter = self.get(letter_id)
         if letter is None:
             return "unknown"
+        raw = self.whole(letter)
+        if without_webhook and letter.message and letter.message.task == "clasper.send":
+            raw = put_together(letter.raw, None)
+        if raw is None:
+            return "webhook_gone"
         with redis_answers():
             if letter.job_id and letter.queue:
                 # No longer failed, before it can end anew; should we die here, the letter is left.
                 self._app.backend.store_result(letter.job_id, None, states.RECEIVED)
-            return self._schedule.replay(letter_id, without_expiry(letter.raw))
+            # As a whole: what lies there may be taken apart meanwhile.
+            text = raw.decode("utf-8", "replace") if letter.message else ""
+            return self._schedule.replay(letter_id, without_expiry(raw) or text)
 
     def drop(self, letter_id: str) -> bool:
         """Forget a letter; False if there is none of that id.
@@ -149,8 +163,20 @@ class DeadLetters:
         """
         with redis_answers(), self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem("clasper:dead", letter_id)
-            pipe.delete(f"clasper:dead:{letter_id}")
+            pipe.delete(f"clasper:dead:{letter_id}", f"clasper:apart:{letter_id}")
             return any(pipe.execute())
+
+    def whole(self, letter: DeadLetter) -> bytes | None:
+        """The letter's message with its webhook; None where that is kept no longer.
+
+        Raises:
+            StateUnavailableError: Redis does not answer.
+        """
+        if not is_apart(letter.raw):
+            return letter.raw
+        with redis_answers():
+            webhook = self._redis.get(f"clasper:apart:{letter.letter_id}")
+        return None if webhook is None else put_together(letter.raw, webhook.decode())
 
 
 def dead_letter_error(job_id: str, reason: str) -> DeadLetterError:

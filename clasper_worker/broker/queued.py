@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -11,12 +13,20 @@ from clasper_worker.broker.task_message import read_task_message
 # As kombu names a queue's lists, one for each of its priorities.
 _SEPARATOR = "\x06\x16"
 _PRIORITIES = (3, 6, 9)
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 _AT_ONCE = 200
-_LOOKED_AT = 200_000  # messages at most
+_AT_A_GLANCE = 20
+_LOOKED_AT = 1_000_000  # messages of a list at most
+_GLANCE_SECONDS = 0.02
 
 
 def take_from_queues(
-    schedule: Schedule, queues: Collection[str], names: Collection[str]
+    schedule: Schedule,
+    queues: Collection[str],
+    names: Collection[str],
+    *,
+    are_jobs: bool = False,
+    thoroughly: bool = True,
 ) -> dict[str, Withdrawal]:
     """Take the messages of these jobs, or of these turns' jobs, out of the queues.
 
@@ -30,18 +40,27 @@ def take_from_queues(
         schedule: the broker's scheduler.
         queues: the queues' names, beside those that workers have been seen to consume.
         names: ids of jobs and turns.
+        are_jobs: whether all of them are jobs' ids, which lie readable in the messages.
+        thoroughly: whether to look at all that waits. Else it looks at the newest messages alone,
+            for as long as nobody notices: what it misses is remembered, and does not run.
 
     Returns:
         What became of the jobs whose messages were taken, by their ids.
     """
     client = schedule.client
     wanted = frozenset(names)
+    # What needs no escape in JSON is found without reading every message.
+    is_plain = are_jobs and all(_PLAIN.fullmatch(name) for name in names)
+    written = [name.encode() for name in names] if is_plain else [b""]
+    deadline = None if thoroughly else time.monotonic() + _GLANCE_SECONDS
     known = {queue.decode() for queue in client.smembers("clasper:queues")}
     found = [
         (queue, key, raw, message)
         for queue, key in _lists(known | set(queues))
-        for raw in _messages(client, key)
-        if (message := read_task_message(raw)) and wanted & {message.job_id, message.turn_id}
+        for raw in _messages(client, key, deadline)
+        if any(text in raw for text in written)
+        and (message := read_task_message(raw))
+        and wanted & {message.job_id, message.turn_id}
     ]
     # Only now, since taking one moves those behind it.
     taken = [
@@ -59,9 +78,12 @@ def _lists(queues: Collection[str]) -> Iterator[tuple[str, str]]:
             yield queue, f"{queue}{_SEPARATOR}{priority}"
 
 
-def _messages(client: Any, key: str) -> Iterator[bytes]:
-    for start in range(0, _LOOKED_AT, _AT_ONCE):
-        found = client.lrange(key, start, start + _AT_ONCE - 1)
+def _messages(client: Any, key: str, deadline: float | None) -> Iterator[bytes]:
+    at_once = _AT_ONCE if deadline is None else _AT_A_GLANCE
+    for start in range(0, _LOOKED_AT, at_once):
+        if start and deadline is not None and time.monotonic() > deadline:
+            return
+        found = client.lrange(key, start, start + at_once - 1)
         yield from found
-        if len(found) < _AT_ONCE:
+        if len(found) < at_once:
             return

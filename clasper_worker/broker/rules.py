@@ -15,6 +15,7 @@ BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
 _DEAD_LETTERS = 10_000
 _LAST_TRIES = 2  # of a message that lost its workers: these it makes alone among its kind
 _REMEMBER_CANCELLED_MS = 86_400_000
+_KEPT_APART_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class ScheduleRules:
                 "busy": self.busy,
                 "dead": _DEAD_LETTERS,
                 "remember": _REMEMBER_CANCELLED_MS,
+                "apart": _KEPT_APART_MS,
                 "namespace": TURN_NAMESPACE.hex,
             }
         )

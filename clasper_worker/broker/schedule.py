@@ -16,6 +16,7 @@ import redis
 from redis.exceptions import RedisError
 
 from clasper_worker.broker.answers import Burial, Exchanged, Renewal, burials_of
+from clasper_worker.broker.kept_apart import take_apart
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.script import script_text
 from clasper_worker.redis_faults import is_read_only, typed_redis_errors
@@ -23,7 +24,7 @@ from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import SENTINEL_SCHEME, Settings
 
 Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
-Replay = Literal["replayed", "unknown", "unreadable"]
+Replay = Literal["replayed", "unknown", "unreadable", "webhook_gone"]
 
 SCHEDULED = ("redis://", "rediss://", SENTINEL_SCHEME)
 """The brokers that the scheduler works in, by their URLs' schemes."""
@@ -102,8 +103,19 @@ class Schedule:
         Returns:
             How many lapsed, and all dead letters whose callers nobody has been said to have told.
         """
-        lapsed, buried = self._call(op="reap", limit=_REAPED_AT_ONCE)
+        lapsed, buried, letters = self._call(op="reap", limit=_REAPED_AT_ONCE)
+        self.keep_apart(letter.decode() for letter in letters)
         return int(lapsed), burials_of(buried)
+
+    def keep_apart(self, letter_ids: Iterable[str]) -> None:
+        """Keep the webhooks of these dead letters apart from them, for a delivery's life."""
+        for letter_id in letter_ids:
+            raw = self.client.hget(f"clasper:dead:{letter_id}", "raw")
+            taken = take_apart(raw) if raw else None
+            if taken is None:
+                self._call(op="keep_apart", letter=letter_id, webhook="")
+            else:
+                self._call(taken[0], op="keep_apart", letter=letter_id, webhook=taken[1])
 
     def is_untold(self, burial: Burial) -> bool:
         """Whether the caller is still to be told: nobody has, and the letter was not replayed."""

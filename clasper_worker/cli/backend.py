@@ -12,6 +12,7 @@ import click
 import uvicorn
 
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.listening import listen_on, url_of
 from clasper_worker.reference_backend import FEATURES, BackendConfig, create_app
 from clasper_worker.reference_backend.config import IN_MEMORY
 from clasper_worker.settings import load_settings
@@ -69,7 +70,7 @@ def command(
     """
     config = _configure(database, frozenset(disabled), registers_agents=register_agents)
     app = create_app(config)
-    with _listen(host, port) as listener:
+    with listen_on(host, port, host_name="--host", port_name="--port") as listener:
         server = _Server(
             uvicorn.Config(
                 app,
@@ -133,23 +134,9 @@ def _default_database(state_dir: Path) -> str:
     return str(state_dir / "backend.db")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {host}, port {port}: {exc.strerror}. Choose another --port (0 for "
-            "any that is free) or --host.",
-            {"variable": "--port"},
-        ) from exc
-
-
 def _banner(config: BackendConfig, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     off = [name for name in FEATURES if not config.has(name)]
-    lines = [f"Reference backend on http://{shown}:{port} (database: {config.database})"]
+    lines = [f"Reference backend on {url_of(listener)} (database: {config.database})"]
     if off:
         lines.append(f"Features that are off: {', '.join(off)}")
     return "\n".join(lines)

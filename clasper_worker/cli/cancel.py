@@ -32,18 +32,24 @@ _WORDS = {
     show_default=True,
     help="Seconds to wait for a running turn to stop.",
 )
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Look through all that waits in the queues, which takes seconds where that is much.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
-def command(*, turn_id: str, wait: float, as_json: bool) -> None:
+def command(*, turn_id: str, wait: float, thorough: bool, as_json: bool) -> None:
     """Stop the turn of this id: queued, waiting behind another of its session, or running.
 
     Every job that asks for the turn ends REVOKED; what had ended before keeps its result. Exit
-    code 0 if the turn has ended, 1 if it still runs or is not known.
+    code 0 if the turn has ended, 1 if it still runs or is not known. One that waits behind many
+    others may not be found at once (--thorough looks on); it is cancelled when its turn comes.
     """
     settings = get_settings()
     client = ClasperClient.from_settings(settings)
     canceller = Canceller.from_settings(client.app, settings)
     try:
-        jobs = canceller.cancel_turn(turn_id, wait=wait)
+        jobs = canceller.cancel_turn(turn_id, wait=wait, thoroughly=thorough)
     finally:
         canceller.close()
         client.close()

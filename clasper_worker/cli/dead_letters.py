@@ -18,6 +18,13 @@ from clasper_worker.errors import ConfigurationError
 from clasper_worker.redaction import redacted
 from clasper_worker.settings import get_settings
 
+_PROBLEMS = {
+    "unknown": "there is no dead letter {}: see `clasper dead-letters list`",
+    "unreadable": "{} is not a message of Celery, so no worker could run it: look at it with"
+    " `show --content`, then `drop` it",
+    "webhook_gone": "the webhook of {}, with its secret, is gone: it is kept for a day. Replay a"
+    " turn with --without-webhook, which reports its end to nobody, or `drop` the letter",
+}
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ALL = click.option("--all", "every", is_flag=True, help="All letters there are.")
 _CODE = click.option(
@@ -124,6 +131,7 @@ def show(*, letter_id: str, content: bool, as_json: bool) -> None:
 @_CODE
 @_USER
 @_BY
+@click.option("--without-webhook", is_flag=True, help="Run turns, and report their ends to nobody.")
 @_JSON
 def replay(
     *,
@@ -132,15 +140,21 @@ def replay(
     codes: tuple[str, ...],
     user: str | None,
     by: str | None,
+    without_webhook: bool,
     as_json: bool,
 ) -> None:
     """Queue letters' messages again; each letter is dropped in the same step.
 
-    A turn goes on from what it had reached, and posts nothing twice.
+    A turn goes on from what it had reached, and posts nothing twice. A webhook's address, secret
+    and headers are kept for a day beside the letter: after that it is replayed without, if at all.
     """
     with _letters() as letters:
         chosen = _choose(letters, letter_ids, _filter(codes, user, by), every=every)
-        _for_each(chosen, letters.replay, every=every, as_json=as_json)
+
+        def again(letter_id: str) -> str:
+            return letters.replay(letter_id, without_webhook=without_webhook)
+
+        _for_each(chosen, again, every=every, as_json=as_json)
 
 
 @command.command(epilog="Example: clasper dead-letters drop 6f1c…")
@@ -209,7 +223,7 @@ def _for_each(
     for letter_id, outcome in outcomes.items():
         if outcome == "unknown" and every:
             continue  # somebody else was faster
-        if outcome in {"unknown", "unreadable"}:
+        if outcome in _PROBLEMS:
             failed = True
             _refuse(letter_id, outcome)
         elif not as_json:
@@ -220,13 +234,7 @@ def _for_each(
 
 
 def _refuse(letter_id: str, problem: str = "unknown") -> None:
-    text = (
-        f"there is no dead letter {letter_id}: see `clasper dead-letters list`"
-        if problem == "unknown"
-        else f"{letter_id} is not a message of Celery, so no worker could run it: look at it with"
-        " `show --content`, then `drop` it"
-    )
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"Error: {_PROBLEMS[problem].format(letter_id)}", err=True)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import signal
 import socket
 from types import FrameType
@@ -11,6 +9,7 @@ from types import FrameType
 import click
 import uvicorn
 
+from clasper_worker.listening import is_loopback, listen_on, url_of
 from clasper_worker.offline_model.server import OfflineModelConfig, create_app
 
 _SECONDS = click.FloatRange(min=0, max=3600)
@@ -53,12 +52,12 @@ def command(host: str, port: int, latency: float, chunk_delay: float, allow_remo
     It answers by rules, not by a language model, calls the tools that it is given when the words
     ask for it, and marks each reply with "[offline model]". Stops on Ctrl-C or SIGTERM.
     """
-    if not allow_remote and not _is_loopback(host):
+    if not allow_remote and not is_loopback(host):
         raise click.UsageError(
             f"--host {host} can be reached from other machines, and the offline model has no "
             "password. Use 127.0.0.1, or add --allow-remote if that is what you want."
         )
-    listener = _listen(host, port)
+    listener = listen_on(host, port, host_name="--host", port_name="--port")
     config = OfflineModelConfig(latency=latency, chunk_delay=chunk_delay)
     server = _AnnouncingServer(
         uvicorn.Config(
@@ -87,31 +86,4 @@ class _AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            click.echo(f"Offline model listening on http://{shown}:{port}/v1")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            stack.pop_all()  # bound: the server closes it
-            return listener
-    except OSError as exc:
-        raise click.ClickException(
-            f"Cannot listen on {host} port {port}: {exc.strerror or exc}. Choose another with "
-            "--host or --port (0 takes a free port)."
-        ) from exc
+            click.echo(f"Offline model listening on {url_of(listener)}/v1")

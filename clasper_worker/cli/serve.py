@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from clasper_worker.contradictions import refuse_contradictions
+from clasper_worker.listening import listen_on
 from clasper_worker.settings import load_settings
 from clasper_worker.telemetry import configure_logging
+
+_GRACE_SECONDS = 10  # for requests in flight when it is told to stop
 
 
 @click.command(name="serve", epilog="Example: clasper serve --port 8081")
 @click.option("--host", help="Address to bind to (CLASPER_HOST, 127.0.0.1).")
-@click.option("--port", type=int, help="Port (CLASPER_PORT, 8081).")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port (CLASPER_PORT, 8081).")
 def command(host: str | None, port: int | None) -> None:
     """Run the HTTP shim: enqueue and follow turns from any language.
 
@@ -22,6 +27,11 @@ def command(host: str | None, port: int | None) -> None:
     from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
     from clasper_worker.shim.app import create_app  # noqa: PLC0415 - likewise
     from clasper_worker.shim.auth import refuse_open_door  # noqa: PLC0415 - likewise
+    from clasper_worker.shim.connections import (  # noqa: PLC0415 - likewise
+        MAX_HEADER_BYTES,
+        BoundedConnection,
+        connection_cap,
+    )
 
     given = {"clasper_host": host, "clasper_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
@@ -29,10 +39,25 @@ def command(host: str | None, port: int | None) -> None:
     refuse_contradictions(settings)
     refuse_open_door(settings)
     warn_of_doubtful_settings(settings)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.clasper_host,
-        port=settings.clasper_port,
-        log_config=None,
-        access_log=False,
+    listener = listen_on(
+        settings.clasper_host,
+        settings.clasper_port,
+        host_name="CLASPER_HOST (--host)",
+        port_name="CLASPER_PORT (--port)",
     )
+    BoundedConnection.cap = connection_cap()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            http=BoundedConnection,
+            ws="none",
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+    )
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clasper_worker.errors import ConfigurationError, StackError
+from clasper_worker.listening import is_loopback
 from clasper_worker.local_stack.local_secrets import LocalSecrets
 from clasper_worker.local_stack.ports import LOOPBACK
 from clasper_worker.local_stack.process import ProcessSpec
@@ -152,6 +153,10 @@ def _environment(settings: Settings, needs: StackNeeds, provisions: Provisions) 
         "CLASPER_REDIS_URL": settings.clasper_redis_url,
         "CLASPER_DEFAULT_TASK": settings.clasper_default_task or DEFAULT_TASK,
     }
+    if is_loopback(settings.clasper_host):
+        # Whoever may ask for a turn is on this machine, and so are the receivers that they try.
+        hosts = settings.clasper_webhook_allowed_hosts | {LOOPBACK, "localhost", "::1"}
+        optional["CLASPER_WEBHOOK_ALLOWED_HOSTS"] = ",".join(sorted(hosts))
     if needs.backend and provisions.secrets:
         if settings.agent_jwt_secret is None:
             optional["AGENT_JWT_SECRET"] = provisions.secrets.agent_jwt_secret

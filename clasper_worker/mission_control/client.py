@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import BackendNotFoundError
 from clasper_worker.mission_control.models import (
     REQUIRED_FEATURES,
@@ -266,8 +267,8 @@ def _read(model: type[ModelT], data: Mapping[str, Any], endpoint: str) -> ModelT
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+        problems, _ = told_problems(
+            {"field": ".".join(str(part) for part in error["loc"]), "problem": error["msg"]}
             for error in exc.errors(include_input=False, include_url=False)
         )
         raise protocol_error(endpoint, problems) from None

@@ -12,6 +12,7 @@ import jwt
 from jwt.algorithms import get_default_algorithms
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.reference_backend.config import BackendConfig
 from clasper_worker.reference_backend.errors import ApiError, describe
@@ -110,9 +111,11 @@ class TokenVerifier:
             raise _expired() from None
         except ValidationError as exc:
             fields = describe(exc.errors(include_input=False, include_url=False))
-            text = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
+            text, details = told_problems(fields)
             raise ApiError(
-                401, f"The agent token's claims are wrong: {text}", details={"claims": fields}
+                401,
+                f"The agent token's claims are wrong: {text}",
+                details={"claims": details["fields"]},
             ) from None
         except (jwt.InvalidTokenError, TypeError, OverflowError):
             # The last two are PyJWT's for an `exp` that is no number, or an endless one.

@@ -17,6 +17,8 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clasper_worker.error_bounds import told_problems
+
 _CODES = {
     400: "invalid_request",
     401: "unauthorized",
@@ -77,8 +79,9 @@ def invalid_field(field: str, problem: str, fix: str) -> ApiError:
 
 def invalid_fields(fields: list[dict[str, str]]) -> ApiError:
     """A 400 that lists `{field, problem, fix}`."""
-    text = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
-    return ApiError(400, f"The request is not valid: {text}", details={"fields": fields})
+    text, _ = told_problems({"field": item["field"], "problem": item["problem"]} for item in fields)
+    _, details = told_problems(fields)
+    return ApiError(400, f"The request is not valid: {text}", details=details)
 
 
 def describe(errors: list[ErrorDetails], *, drop: int = 0) -> list[dict[str, str]]:

@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 
 from clasper_worker import __version__
 from clasper_worker.asgi_routes import prepare_routes
 from clasper_worker.settings import Settings
-from clasper_worker.shim.auth import DESCRIBED_KEY, DaemonKey
+from clasper_worker.shim.auth import KEY_SECURITY, DaemonKey
 from clasper_worker.shim.compact import compact_routes
+from clasper_worker.shim.description import TAGS, ShimApp, problems
+from clasper_worker.shim.docs import docs_routes
 from clasper_worker.shim.health import health_routes
 from clasper_worker.shim.job_routes import job_routes
+from clasper_worker.shim.loopback import LoopbackOnly
 from clasper_worker.shim.problems import ANY_ERROR, install_problem_answers
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
@@ -34,21 +38,35 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
         yield
         await services.close()
 
-    app = FastAPI(
+    keys = settings.daemon_api_keys
+    app = ShimApp(
         title="Clasper Worker",
         version=__version__,
         description="Enqueue agent turns and follow them. Every error is `{error, code, details}`.",
+        license_info={"name": "MIT", "identifier": "MIT"},
+        openapi_tags=TAGS,
+        # The page and the document are ours, at the usual places: `docs_routes`.
+        openapi_url=None,
+        servers=[{"url": "/", "description": "The shim that this document comes from"}],
         lifespan=lifespan,
         responses=ANY_ERROR,
     )
+    app.has_key = bool(keys)
     install_problem_answers(app)
-    keyed = [Depends(DaemonKey(settings.daemon_api_keys))]
-    if settings.daemon_api_keys:
-        keyed.append(Depends(DESCRIBED_KEY))
-    app.include_router(send_routes(services), dependencies=keyed)
-    app.include_router(job_routes(services), dependencies=keyed)
-    app.include_router(compact_routes(services), dependencies=keyed)
-    app.include_router(workspace_routes(services), dependencies=keyed)
-    app.include_router(health_routes(services))
+    for routes in (send_routes, job_routes, compact_routes, workspace_routes):
+        router = routes(services)
+        for route in router.routes:
+            if keys and isinstance(route, APIRoute):
+                route.openapi_extra = {**(route.openapi_extra or {}), "security": KEY_SECURITY}
+                route.responses |= problems(401)
+        app.include_router(router, dependencies=[Depends(DaemonKey(keys))])
+    health = health_routes(services)
+    for route in health.routes:
+        if keys and isinstance(route, APIRoute):  # it wants the key for some of what it tells
+            route.openapi_extra = {"security": [{}, *KEY_SECURITY]}
+    app.include_router(health)
+    app.include_router(docs_routes(app, keys))
+    if not keys:
+        app.add_middleware(LoopbackOnly)
     prepare_routes(app)
     return app

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
-import ipaddress
 
 from fastapi import Request
-from fastapi.security import APIKeyHeader
 
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.listening import is_loopback
 from clasper_worker.settings import Settings
 from clasper_worker.shim.problems import ApiProblem
 
 _HEADERS = ("X-Agent-Daemon-Key", "X-Daemon-Key")
-DESCRIBED_KEY = APIKeyHeader(name=_HEADERS[0], scheme_name="DaemonKey", auto_error=False)
-"""A dependency that checks nothing: it has the OpenAPI name the header."""
+KEY_SECURITY: list[dict[str, list[str]]] = [{"DaemonKey": []}, {"ShortDaemonKey": []}]
+"""How the OpenAPI document says that a route wants the key, in either header."""
 
 
 class DaemonKey:
@@ -22,10 +22,16 @@ class DaemonKey:
 
     With no key configured every request passes: `refuse_open_door` sees to it that this is so on
     loopback only.
+
+    Args:
+        accepted: the keys.
+        as_password: whether the key may also come as the password of HTTP Basic, of whatever user:
+            so that a browser can ask a person for it. For what changes nothing.
     """
 
-    def __init__(self, accepted: tuple[str, ...]) -> None:
+    def __init__(self, accepted: tuple[str, ...], *, as_password: bool = False) -> None:
         self._accepted = tuple(key.encode() for key in accepted)
+        self._as_password = as_password
 
     def __call__(self, request: Request) -> None:
         """Check one request.
@@ -39,15 +45,29 @@ class DaemonKey:
             given = request.headers.get(header)
             if given and self._accepts(given.encode()):
                 return
+        if self._as_password and self._accepts(_password(request)):
+            return
+        challenge = 'Basic realm="Clasper Worker: the daemon key is the password"'
         raise ApiProblem(
             401,
             "unauthorized",
             "Send the daemon key in X-Agent-Daemon-Key; it is one of AGENT_DAEMON_API_KEY",
+            headers={"WWW-Authenticate": challenge} if self._as_password else None,
         )
 
     def _accepts(self, given: bytes) -> bool:
         # Every key is compared, each in constant time, so that timing tells nothing.
         return sum(hmac.compare_digest(given, key) for key in self._accepted) > 0
+
+
+def _password(request: Request) -> bytes:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(given, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def refuse_open_door(settings: Settings) -> None:
@@ -63,13 +83,3 @@ def refuse_open_door(settings: Settings) -> None:
         " or CLASPER_HOST=127.0.0.1",
         {"variable": "AGENT_DAEMON_API_KEY"},
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to bind to can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,16 +1,21 @@
-"""The shim's request bodies: JSON objects of a bounded size."""
+"""The shim's request bodies: JSON objects of a bounded size that mean one thing."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from clasper_worker.error_bounds import shortened
 from clasper_worker.shim.problems import ApiProblem
 
 # UTF-8 takes up to four; JSON may escape a character as \\uXXXX, or a pair of them.
 BYTES_PER_CHARACTER = 12
+_AT_ONCE_BYTES = 64 * 1024  # what is read without a thread
+_SHOWN_CHARS = 60
 
 
 async def json_object(request: Request, max_characters: int) -> dict[str, Any]:
@@ -21,25 +26,77 @@ async def json_object(request: Request, max_characters: int) -> dict[str, Any]:
         max_characters: of text that the body may hold.
 
     Raises:
-        ApiProblem: 400 (no JSON object), 413 (too large) or 415 (another content type).
+        ApiProblem: 400 (no JSON object), 413 (too large) or 415 (another type or coding).
     """
+    _check_type(request)
+    content = await _bounded_body(request, max_characters * BYTES_PER_CHARACTER)
+    if len(content) <= _AT_ONCE_BYTES:
+        return _decoded(content)
+    return await asyncio.to_thread(_decoded, content)
+
+
+def _check_type(request: Request) -> None:
+    content_type, _, parameters = request.headers.get("content-type", "").partition(";")
     # A browser may send other content types across origins without asking first.
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
+    if content_type.strip().lower() != "application/json":
         raise ApiProblem(415, "content_type", "Send the body as application/json")
+    name, _, charset = parameters.strip().lower().partition("=")
+    if name == "charset" and charset.strip(' "') not in {"utf-8", "utf8", "us-ascii"}:
+        raise ApiProblem(415, "content_type", "Send the body in UTF-8")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ApiProblem(415, "content_encoding", "Send the body without a Content-Encoding")
+
+
+def _decoded(content: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(await _bounded_body(request, max_characters * BYTES_PER_CHARACTER))
-    except (ValueError, RecursionError):
-        raise ApiProblem(400, "invalid_request", "The body is not valid JSON") from None
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise _refused(f"The body is not valid UTF-8, at byte {exc.start:,}") from None
+    try:
+        body = json.loads(text, object_pairs_hook=_unambiguous, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as exc:
+        place = f"line {exc.lineno}, column {exc.colno}"
+        raise _refused(f"The body is not valid JSON: {exc.msg} ({place})") from None
+    except ValueError:  # of Python, about a number of thousands of digits
+        raise _refused("The body holds a number of too many digits") from None
+    except RecursionError:
+        raise _refused("The body is nested too deep") from None
     if not isinstance(body, dict):
-        raise ApiProblem(400, "invalid_request", "The body is not a JSON object")
+        raise _refused("The body is not a JSON object")
     return body
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ: which of two values holds, readers of JSON do not agree on."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _refused(f"The body has {json.dumps(shortened(name, _SHOWN_CHARS))} twice")
+            seen.add(name)
+    return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _refused(f"The body holds {name}, which JSON has not: send a number or null")
+
+
+def _refused(problem: str) -> ApiProblem:
+    return ApiProblem(400, "invalid_request", problem)
+
+
 async def _bounded_body(request: Request, max_bytes: int) -> bytes:
+    too_large = ApiProblem(413, "too_large", f"The body has more than {max_bytes:,} bytes")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and len(announced) < 20 and int(announced) > max_bytes:
+        raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise ApiProblem(413, "too_large", f"The body has more than {max_bytes:,} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    except ClientDisconnect:  # nobody reads the answer, and nobody is to blame
+        raise _refused("The body did not come whole") from None
     return bytes(body)

@@ -9,16 +9,21 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from clasper_worker.shim.body import json_object
+from clasper_worker.shim.description import json_body, problems
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import failure_status
 from clasper_worker.shim.services import ShimServices
-from clasper_worker.turn.compact import CompactRequest, parse_compact_request
+from clasper_worker.turn.compact import CompactRequest, CompactResult, parse_compact_request
 
 WAIT_SECONDS = 120.0
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": CompactRequest.model_json_schema()}},
+_EXAMPLES = {
+    "A conversation": {
+        "messages": [
+            {"role": "user", "content": "The launch is on Monday."},
+            {"role": "assistant", "content": "Noted."},
+            {"role": "user", "content": "Draft the announcement."},
+        ],
+        "keep_recent": 1,
     }
 }
 
@@ -29,13 +34,19 @@ def compact_routes(services: ShimServices) -> APIRouter:
 
     @router.post(
         "/compact",
+        operation_id="compactHistory",
+        tags=["turns"],
         summary="Summarise older history to one message",
-        openapi_extra=_BODY,
+        responses={
+            200: {"model": CompactResult, "description": "The shorter conversation"},
+            **problems(400, 413, 415, 500, 502, 503, 504),
+        },
+        openapi_extra=json_body(CompactRequest, _EXAMPLES),
         response_model=None,
     )
     async def compact(request: Request) -> Response:
         body = await json_object(request, services.limits.request_chars)
-        parse_compact_request(body, services.limits)
+        await asyncio.to_thread(parse_compact_request, body, services.limits)
         job_id = await asyncio.to_thread(services.client.submit, "clasper.compact", body)
         outcome = await services.results.wait(job_id, WAIT_SECONDS)
         if outcome.error is not None:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 
 from clasper_worker import __version__
 from clasper_worker.http_client import open_http_client
 from clasper_worker.http_redirects import is_redirect
 from clasper_worker.settings import Settings
+from clasper_worker.shim.auth import DaemonKey
+from clasper_worker.shim.description import problems
+from clasper_worker.shim.schemas import Health
 from clasper_worker.shim.services import ShimServices
 
 
 def health_routes(services: ShimServices) -> APIRouter:
-    """The health route; it needs no key, since load balancers have none."""
+    """The health route; shallow it needs no key, since load balancers have none."""
     router = APIRouter()
+    key = DaemonKey(services.settings.daemon_api_keys, as_password=True)
 
-    @router.get("/health", summary="Whether the shim is alive; `deep` asks what it depends on")
-    async def health(*, deep: bool = False) -> dict[str, Any]:
+    @router.get(
+        "/health",
+        operation_id="getHealth",
+        tags=["operations"],
+        summary="Whether the shim is alive; deep asks what it depends on, and wants the key",
+        responses={200: {"model": Health}, **problems(400, 401)},
+        response_model=None,
+    )
+    async def health(
+        request: Request,
+        *,
+        deep: Annotated[bool, Query(description="Ask Redis and the backend.")] = False,
+    ) -> dict[str, Any]:
         if not deep:
             return {"status": "ok", "version": __version__}
+        key(request)
         checks = {
             "redis": await services.register.reachable(),
             "backend": await _backend_answers(services.settings),

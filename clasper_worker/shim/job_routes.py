@@ -3,46 +3,80 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Path, Response
 from sse_starlette import EventSourceResponse
 
+from clasper_worker.shim.description import problems
 from clasper_worker.shim.events import job_events
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome
+from clasper_worker.shim.schemas import Job
 from clasper_worker.shim.services import ShimServices
 
 _CANCEL_WAIT_SECONDS = 5.0
+
+JobId = Annotated[str, Path(description="As `send` answered it.")]
 
 
 def job_routes(services: ShimServices) -> APIRouter:
     """The routes that tell how a job is doing, and cancel it."""
     router = APIRouter()
 
-    @router.get("/api/jobs/{job_id}", summary="A job's status and result")
-    async def job(job_id: str) -> dict[str, Any]:
+    @router.get(
+        "/api/jobs/{job_id}",
+        operation_id="getJob",
+        tags=["jobs"],
+        summary="A job's status and result",
+        responses={200: {"model": Job}, **problems(404, 503)},
+        response_model=None,
+    )
+    async def job(job_id: JobId) -> dict[str, Any]:
         return _job_status(job_id, *await _known(services, job_id))
 
     @router.get(
         "/api/jobs/{job_id}/events",
-        summary="A job as server-sent events; goes on after Last-Event-ID",
+        operation_id="followJob",
+        tags=["jobs"],
+        summary="A job as server-sent events: start, then done or error",
+        responses={
+            200: {
+                "description": "The events",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **problems(404, 503),
+        },
+        response_class=EventSourceResponse,
         response_model=None,
     )
-    async def events(job_id: str, request: Request) -> EventSourceResponse:
+    async def events(
+        job_id: JobId,
+        last_event_id: Annotated[
+            str | None, Header(description="The last event's id that came: go on after it.")
+        ] = None,
+    ) -> EventSourceResponse:
         await _known(services, job_id)
-        last_seen = request.headers.get("last-event-id")
-        return EventSourceResponse(job_events(services.results, job_id, last_seen))
+        return EventSourceResponse(job_events(services.results, job_id, last_event_id))
 
     @router.delete(
         "/api/jobs/{job_id}",
+        operation_id="cancelJob",
+        tags=["jobs"],
         summary="Cancel a job; one that has ended keeps its result",
-        responses={202: {"description": "It was asked to stop, and still runs"}},
+        responses={
+            200: {"model": Job, "description": "It has ended"},
+            202: {"model": Job, "description": "It was asked to stop, and still runs"},
+            **problems(404, 503),
+        },
+        response_model=None,
     )
-    async def cancel(job_id: str, response: Response) -> dict[str, Any]:
+    async def cancel(job_id: JobId, response: Response) -> dict[str, Any]:
         canceller = services.canceller
-        job = await asyncio.to_thread(canceller.cancel_job, job_id, wait=0)
-        if job.found == "unknown" and await services.register.turn_id(job_id) is not None:
+        # Only what was queued here is searched for among all that waits.
+        is_ours = await services.register.turn_id(job_id) is not None
+        job = await asyncio.to_thread(canceller.cancel_job, job_id, wait=0, thoroughly=is_ours)
+        if job.found == "unknown" and is_ours:
             await asyncio.to_thread(canceller.announce_unseen, job_id)
         elif job.found == "running":
             await services.results.wait(job_id, _CANCEL_WAIT_SECONDS)

@@ -7,35 +7,22 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import (
     ClasperError,
     ConfigurationError,
     InvalidRequestError,
     StateUnavailableError,
 )
+from clasper_worker.shim.schemas import Problem
 
 _STATUS: dict[type[ClasperError], int] = {
     InvalidRequestError: 400,
     ConfigurationError: 500,
     StateUnavailableError: 503,
 }
-
-
-class Problem(BaseModel):
-    """An error as the OpenAPI describes it.
-
-    Attributes:
-        error: what is wrong and what to do, for people.
-        code: the same for programs, such as ``invalid_request``.
-        details: more of it, such as ``fields``.
-    """
-
-    error: str
-    code: str
-    details: dict[str, Any]
 
 
 ANY_ERROR: dict[int | str, dict[str, Any]] = {
@@ -48,16 +35,23 @@ class ApiProblem(Exception):  # noqa: N818 - an answer, not a fault
     """An answer with an error body."""
 
     def __init__(
-        self, status: int, code: str, error: str, details: dict[str, Any] | None = None
+        self,
+        status: int,
+        code: str,
+        error: str,
+        details: dict[str, Any] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(error)
         self.status = status
+        self.headers = headers
         self.body = {"error": error, "code": code, "details": details or {}}
 
 
 def _answer_problem(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, ApiProblem)  # noqa: S101 - registered for this type
-    return JSONResponse(exc.body, status_code=exc.status)
+    return JSONResponse(exc.body, status_code=exc.status, headers=exc.headers)
 
 
 def _answer_ours(_: Request, exc: Exception) -> JSONResponse:
@@ -79,8 +73,8 @@ def _answer_invalid(_: Request, exc: Exception) -> JSONResponse:
         {"field": ".".join(str(part) for part in error["loc"][1:]), "problem": error["msg"]}
         for error in exc.errors()
     ]
-    text = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
-    body = {"error": text, "code": "invalid_request", "details": {"fields": fields}}
+    text, details = told_problems(fields)
+    body = {"error": text, "code": "invalid_request", "details": details}
     return JSONResponse(body, status_code=400)
 
 

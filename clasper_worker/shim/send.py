@@ -3,58 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.client import TURN_QUEUE
 from clasper_worker.jobs.dispatch import DISPATCH_QUEUE
 from clasper_worker.shim.body import json_object
+from clasper_worker.shim.description import json_body, problems
 from clasper_worker.shim.mark import mark_of
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome, failure_status
+from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
-from clasper_worker.turn.request import SendRequest, parse_send_request
+from clasper_worker.turn.admission import Admission
+from clasper_worker.turn.request import SendRequest
 from clasper_worker.turn.result import TurnResult
 
 MAX_WAIT_SECONDS = 600.0
 
 
-class Queued(BaseModel):
-    """The answer for a turn that has not ended, as the OpenAPI describes it."""
-
-    status: Literal["queued"]
-    job_id: str
-    turn_id: str
-    status_url: str
-    events_url: str
-
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": SendRequest.model_json_schema()}},
-    }
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "A message": {"user_id": "u1", "message": "Hello", "task_title": "Launch"},
+    "A plan, reported to a webhook": {
+        "user_id": "u1",
+        "agent_role": "writer",
+        "message": "Announce the launch",
+        "task_id": "t_1",
+        "idempotency_key": "launch-1",
+        "webhook": {"url": "https://example.com/hook", "secret": "change-me"},
+        "metadata": {"kickoff_plan": True},
+    },
 }
 
 
 def send_routes(services: ShimServices) -> APIRouter:
     """The route that enqueues."""
     router = APIRouter()
+    admission = Admission.from_settings(services.settings)
 
     @router.post(
         "/api/agents/send",
         status_code=202,
+        operation_id="sendTurn",
+        tags=["turns"],
         responses={
             202: {"model": Queued, "description": "It was enqueued"},
             200: {"model": TurnResult, "description": "It was waited for, and ended well"},
+            **problems(413, 415, 503),
+            **problems(400, 404, 409, 429, 500, 502, 504, model=FailedTurn | Problem),
         },
         summary="Enqueue one agent turn",
-        openapi_extra=_BODY,
+        openapi_extra=json_body(SendRequest, _EXAMPLES),
         response_model=None,
     )
     async def send(
@@ -65,12 +68,12 @@ def send_routes(services: ShimServices) -> APIRouter:
         seconds = _wait_seconds(wait, prefer)
         mark = mark_of(request, services.settings)
         body = await json_object(request, services.limits.request_chars)
-        checked = parse_send_request(body, services.limits)
+        checked, fields = await asyncio.to_thread(admission.admit, body)
         # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
         queue = TURN_QUEUE if mark is None else DISPATCH_QUEUE
         headers = {} if mark is None else {NOTIFICATION_HEADER: mark}
         turn = await asyncio.to_thread(
-            services.client.enqueue, checked, body, queue=queue, headers=headers
+            services.client.enqueue, checked, fields, queue=queue, headers=headers
         )
         await services.register.add(turn.job_id, turn.turn_id)
         if seconds > 0:

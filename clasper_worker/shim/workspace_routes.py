@@ -10,6 +10,8 @@ from fastapi import APIRouter, Query
 from clasper_worker.errors import InvalidRequestError
 from clasper_worker.prompt.workspaces import DEFAULT_NAME
 from clasper_worker.roles import validate_role
+from clasper_worker.shim.description import problems
+from clasper_worker.shim.schemas import BootState, Context, Done, Skills
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.turn.request import DEFAULT_ROLE
 from clasper_worker.workspace_report import context_report, skills_report
@@ -19,13 +21,25 @@ Name = Annotated[str | None, Query(description="A name of CLASPER_WORKSPACES; el
 
 def workspace_routes(services: ShimServices) -> APIRouter:
     """The routes about workspaces."""
-    router = APIRouter()
+    router = APIRouter(tags=["workspace"])
 
-    @router.get("/skills", summary="The workspace's skills, and why one is off")
+    @router.get(
+        "/skills",
+        operation_id="listSkills",
+        summary="The workspace's skills, and why one is off",
+        responses={200: {"model": Skills}, **problems(400, 500)},
+        response_model=None,
+    )
     async def skills(workspace: Name = None) -> dict[str, Any]:
         return skills_report(await services.workspaces.snapshot(workspace))
 
-    @router.get("/context", summary="The workspace's files, and how much of each is told")
+    @router.get(
+        "/context",
+        operation_id="getContext",
+        summary="The workspace's files, and how much of each is told",
+        responses={200: {"model": Context}, **problems(400, 500)},
+        response_model=None,
+    )
     async def context(
         role: Annotated[str, Query(description="The agent's role.")] = DEFAULT_ROLE,
         workspace: Name = None,
@@ -38,7 +52,13 @@ def workspace_routes(services: ShimServices) -> APIRouter:
         snapshot = await services.workspaces.snapshot(workspace)
         return context_report(snapshot, role, services.settings, datetime.now(UTC))
 
-    @router.get("/boot", summary="What is to be done once at first start, and whether it was")
+    @router.get(
+        "/boot",
+        operation_id="getBoot",
+        summary="What is to be done once at first start, and whether it was",
+        responses={200: {"model": BootState}, **problems(400, 500, 503)},
+        response_model=None,
+    )
     async def boot(workspace: Name = None) -> dict[str, Any]:
         snapshot = await services.workspaces.snapshot(workspace)
         found = await services.boots.read(workspace or DEFAULT_NAME, snapshot)
@@ -48,7 +68,13 @@ def workspace_routes(services: ShimServices) -> APIRouter:
             "content": found.content,
         }
 
-    @router.post("/boot/complete", summary="Say that the present BOOT.md was carried out")
+    @router.post(
+        "/boot/complete",
+        operation_id="completeBoot",
+        summary="Say that the present BOOT.md was carried out",
+        responses={200: {"model": Done}, **problems(400, 500, 503)},
+        response_model=None,
+    )
     async def complete(workspace: Name = None) -> dict[str, str]:
         snapshot = await services.workspaces.snapshot(workspace)
         await services.boots.complete(workspace or DEFAULT_NAME, snapshot)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import EmptyReplyError, InvalidRequestError
 from clasper_worker.llm.cost import Cost, Usage, turn_cost
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, TokenUsage
@@ -105,8 +106,8 @@ def parse_compact_request(data: Mapping[str, Any], limits: RequestLimits) -> Com
                 }
                 for error in exc.errors(include_input=False, include_url=False)
             ]
-    text = "; ".join(f"{item['field']}: {item['problem']} ({item['fix']})" for item in problems)
-    raise InvalidRequestError(f"Invalid compact request: {text}", {"fields": problems})
+    text, details = told_problems(problems)
+    raise InvalidRequestError(f"Invalid compact request: {text}", details)
 
 
 async def compact(request: CompactRequest, model: ChatModel, window: ModelWindow) -> CompactResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import InvalidRequestError
 
 _FIXES = {
@@ -24,8 +25,11 @@ _FIELD_FIXES = {
     "agent_role": "use 1 to 64 letters, digits, '_' or '-'",
     "message": "send the person's text, within the cap",
     "messages": "send fewer or shorter messages, each {role: user|assistant|system, content}",
+    "task_id": "give task_id or task_title, or have the operator set CLASPER_DEFAULT_TASK",
+    "metadata.workspace": "leave it out, or have the operator add it to CLASPER_WORKSPACES",
     "metadata.timezone": "send an IANA name such as Europe/Berlin",
-    "webhook.url": "send an http:// or https:// address, with credentials in webhook.headers",
+    "webhook.url": "send a public http:// or https:// address, with credentials in webhook.headers;"
+    " the operator may allow others with CLASPER_WEBHOOK_ALLOWED_HOSTS",
     "webhook.secret": "send 1 to 1024 characters, or leave it out",
     "webhook.headers": "send a few plain HTTP headers, each a name and one line of ASCII",
 }
@@ -39,18 +43,20 @@ def field_problem(error: Mapping[str, Any]) -> dict[str, str]:
         field, _, problem = problem.partition(": ")
     if error["type"] == "extra_forbidden":
         problem = "is not a field of a send request"
-    fix = _FIXES.get(error["type"]) or _FIELD_FIXES.get(field) or _group_fix(field)
-    return {"field": field, "problem": problem, "fix": fix}
+    return {"field": field, "problem": problem, "fix": _FIXES.get(error["type"]) or fix_of(field)}
 
 
-def _group_fix(field: str) -> str:
-    """The fix for a field inside of another, such as ``messages.0.role``."""
+def fix_of(field: str) -> str:
+    """How to mend a field, or one inside of it, such as ``messages.0.role``."""
     group = field.partition(".")[0]
-    return _FIELD_FIXES.get(group) or "see the send request in docs/http-api.md"
+    return (
+        _FIELD_FIXES.get(field)
+        or _FIELD_FIXES.get(group)
+        or "see the send request in docs/http-api.md"
+    )
 
 
 def invalid_request(problems: Iterable[Mapping[str, str]]) -> InvalidRequestError:
     """Make the error that names each bad field, its problem and the fix."""
-    fields = [dict(problem) for problem in problems]
-    text = "; ".join(f"{item['field']}: {item['problem']} ({item['fix']})" for item in fields)
-    return InvalidRequestError(f"Invalid send request: {text}", {"fields": fields})
+    text, details = told_problems(problems)
+    return InvalidRequestError(f"Invalid send request: {text}", details)

@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 MAX_DEPTH = 32
+MAX_VALUES = 50_000
 _FIELD_CHARS = 200
+_ENOUGH_PROBLEMS = 100
 
 # Where a value stands: the place of what it is in, and its name there. A text of each would repeat
 # the names above it, which may be long, for every value below them.
@@ -18,12 +20,14 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
 
     Returns:
         How many characters of text it holds in all, keys included, and the problems found, each
-        as ``{field, problem, fix}``.
+        as ``{field, problem, fix}``. It stops where there are too many values or problems.
     """
     total = 0
     problems: list[dict[str, str]] = []
     left: list[tuple[_Path, Any, int]] = [(None, data, 0)]
-    while left:
+    seen = 0
+    while left and len(problems) < _ENOUGH_PROBLEMS:
+        seen += 1
         path, value, depth = left.pop()
         if isinstance(value, str):
             total += len(value)
@@ -36,6 +40,11 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
                 _problem(path, "is not a finite number", "send a number or leave it out")
             )
         elif isinstance(value, dict | list | tuple):
+            if seen + len(left) + len(value) > MAX_VALUES:
+                problems.append(
+                    _problem(path, f"makes for more than {MAX_VALUES:,} values", "send fewer")
+                )
+                break
             if depth >= MAX_DEPTH:
                 problems.append(
                     _problem(path, f"is nested more than {MAX_DEPTH} levels deep", "flatten it")

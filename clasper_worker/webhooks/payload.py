@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clasper_worker.error_bounds import told_problems
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
@@ -101,10 +102,8 @@ class Delivery(BaseModel):
                 {"field": ".".join(str(part) for part in error["loc"]), "problem": error["msg"]}
                 for error in exc.errors(include_input=False, include_url=False)
             ]
-            text = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
-            raise InvalidRequestError(
-                f"Invalid webhook delivery: {text}", {"fields": fields}
-            ) from None
+            text, details = told_problems(fields)
+            raise InvalidRequestError(f"Invalid webhook delivery: {text}", details) from None
 
     def as_arguments(self) -> dict[str, Any]:
         """The task's keyword arguments, secret included: for the broker's message alone."""

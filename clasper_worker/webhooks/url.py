@@ -61,6 +61,17 @@ def parse_target(url: str) -> Target:
     return Target(parsed.scheme, _checked_host(host), port, parsed.raw_path.decode("ascii"))
 
 
+def address_without_dns(host: str) -> str | None:
+    """The address that a target's host surely stands for; None where only its name server knows."""
+    name = host.rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
 def _checked_host(host: str) -> str:
     if ":" in host:
         if "%" in host:

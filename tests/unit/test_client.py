@@ -7,7 +7,7 @@ import pytest
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import StateUnavailableError
 
-REQUEST = {"user_id": "u1", "message": "Hello"}
+REQUEST = {"user_id": "u1", "message": "Hello", "task_title": "T"}
 
 
 def test_a_broker_that_takes_the_connection_and_never_answers_is_reported() -> None:

@@ -24,6 +24,8 @@
 --   suspect, suspects      the one running message that has lost many workers; those that wait
 --   lost:<worker>          how often the most blamed of its messages was before, for two leases' time
 --   dead, dead:<id>        dead letters, by time (ms)
+--   apart:<id>             string: the webhook of a dead letter, for as long as a delivery lives;
+--   together               list: dead letters whose webhooks are not kept apart yet
 --   untold                 list: those of them whose callers have not been told yet
 --   queues                 set: those that workers were seen to consume; tick: a counter
 --

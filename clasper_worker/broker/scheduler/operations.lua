@@ -24,7 +24,9 @@ elseif ask.op == 'reap' then
   for _, letter in ipairs(call('LRANGE', P .. 'untold', 0, ask.limit - 1)) do
     untold[#untold + 1] = cjson.decode(letter)
   end
-  return { lapsed, untold }
+  return { lapsed, untold, call('LRANGE', P .. 'together', 0, 49) }
+elseif ask.op == 'keep_apart' then
+  return keep_apart(ask.letter, ask.webhook, ARGV[3])
 elseif ask.op == 'is_untold' then
   return call('LPOS', P .. 'untold', cjson.encode(ask.letter)) and 1 or 0
 elseif ask.op == 'told' then

@@ -26,7 +26,8 @@ class Site:
     schedule: Schedule
 
     def send(self, job: str, **fields: Any) -> None:
-        request = {"user_id": "u1", "agent_role": "r", "message": "A secret word", **fields}
+        request = {"user_id": "u1", "agent_role": "r", "message": "A secret word"}
+        request = {**request, "task_title": "T", **fields}
         self.client.send(request, job_id=job)
 
     def take(self, free: int = 10, **more: Any) -> tuple[Delivery, ...]:

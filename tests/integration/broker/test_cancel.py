@@ -221,6 +221,31 @@ def test_messages_are_found_by_job_and_by_turn_behind_many_others(site: Site) ->
     assert site.redis.llen("clasper") == 454
 
 
+def test_what_nobody_knows_of_is_not_searched_for_among_all_that_waits(
+    site: Site, canceller: Canceller
+) -> None:
+    site.send("behind")
+    raw = site.redis.lindex("clasper", 0)
+    for _ in range(20):
+        site.redis.lpush("clasper", *[raw.replace(b"behind", b"before")] * 1_000)
+    site.redis.config_resetstat()
+    (end,) = canceller.cancel_turn("nobodys", wait=0)
+    looked = site.redis.info("commandstats")["cmdstat_lrange"]["calls"]
+    assert end == CancelledJob("nobodys", "unknown", "PENDING")
+    site.redis.config_resetstat()
+    assert canceller.cancel_turn("behind", wait=0, thoroughly=True)[0].found == "waiting"
+    searched = site.redis.info("commandstats")["cmdstat_lrange"]["calls"]
+    assert looked * 20 < searched * 200  # messages looked at: a part of them alone
+
+
+def test_what_a_glance_misses_does_not_run(site: Site, canceller: Canceller) -> None:
+    site.send("a")
+    raw = site.redis.rpop("clasper")
+    canceller.cancel_job("a", wait=0)
+    site.redis.lpush("clasper", raw)
+    assert site.take_one().verdict == "cancelled"
+
+
 def test_messages_of_any_priority_are_found(site: Site) -> None:
     site.send("a")
     raw = site.redis.rpop("clasper")

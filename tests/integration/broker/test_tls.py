@@ -136,7 +136,9 @@ async def test_everything_that_asks_redis_goes_through_tls(
 ) -> None:
     settings = settings_for(query.format(certificate))
     client = ClasperClient.from_settings(settings)
-    client.send({"user_id": "u1", "agent_role": "r", "message": "Hello"}, job_id="a")
+    client.send(
+        {"user_id": "u1", "agent_role": "r", "task_title": "T", "message": "Hello"}, job_id="a"
+    )
     got: list[Message] = []
     with connect(settings) as connection:
         queue = Queue("clasper", no_declare=True)

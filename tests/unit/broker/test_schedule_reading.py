@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from clasper_worker.broker.route import Route, route_header
 from clasper_worker.client import ClasperClient
 from clasper_worker.identifiers import BLANK, clean_identifier
+from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.identity import turn_id_for
 from tests.unit.broker.turns import Broker, message
 
@@ -186,7 +187,7 @@ def test_a_route_without_a_user_has_no_session(broker: Broker, route: Any) -> No
 
 def test_our_client_says_the_route_in_a_header(real_broker: Broker) -> None:
     url = "redis://{host}:{port}/0".format(**real_broker.client.connection_pool.connection_kwargs)
-    client = ClasperClient(url, url)
+    client = ClasperClient(url, url, admission=Admission(default_task="T"))
     request = {"user_id": "u", "message": "Hello", "metadata": {"busy": "reject", "other": 1}}
     client.send(request, job_id="a-job")
     client.submit("clasper.compact", {"user_id": "u"}, job_id="b-job")

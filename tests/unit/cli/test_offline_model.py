@@ -51,7 +51,7 @@ def test_a_port_in_use_is_a_clear_error() -> None:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(command, ["--port", str(port)])
     assert result.exit_code == 1
-    assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
+    assert f"Cannot listen on 127.0.0.1, port {port}: it is in use" in str(result.exception)
 
 
 def test_help_shows_an_example() -> None:

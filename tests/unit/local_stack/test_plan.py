@@ -72,6 +72,17 @@ def test_the_stack_brings_exactly_the_servers_that_are_not_configured(
     assert ("OPENAI_API_KEY" in plan.environment) is not model
 
 
+def test_webhooks_may_go_to_this_machine_while_nobody_else_can_ask_for_one(
+    settings_of: MakeSettings,
+) -> None:
+    def allowed(**given: str) -> str | None:
+        return plan_for(settings_of(**given)).environment.get("CLASPER_WEBHOOK_ALLOWED_HOSTS")
+
+    own = allowed(clasper_webhook_allowed_hosts="inside.example")
+    assert own == "127.0.0.1,::1,inside.example,localhost"
+    assert allowed(clasper_host="0.0.0.0", agent_daemon_api_key="k") is None
+
+
 def test_without_any_configuration_everything_points_at_the_stacks_own_servers(
     settings_of: MakeSettings,
 ) -> None:
@@ -80,6 +91,7 @@ def test_without_any_configuration_everything_points_at_the_stacks_own_servers(
         "BACKEND_URL": "http://127.0.0.1:19001",
         "AGENT_DAEMON_URL": "http://127.0.0.1:18081",
         "CLASPER_DEFAULT_TASK": "Agent Thread",
+        "CLASPER_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1,::1,localhost",
         "AGENT_JWT_SECRET": "made-jwt-secret",
         "INTERNAL_API_TOKEN": "made-internal-token",
         "OPENAI_BASE_URL": "http://127.0.0.1:19100/v1",
@@ -106,6 +118,7 @@ def test_what_the_operator_configured_stays_as_it_is(settings_of: MakeSettings) 
         "BACKEND_URL": "https://backend.example",
         "AGENT_DAEMON_URL": "https://shim.example",
         "CLASPER_DEFAULT_TASK": "Inbox",
+        "CLASPER_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1,::1,localhost",
     }
 
 

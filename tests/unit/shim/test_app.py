@@ -14,17 +14,18 @@ from clasper_worker.boot import BootRecord
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.listening import is_loopback
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from clasper_worker.shim.app import create_app
-from clasper_worker.shim.auth import is_loopback, refuse_open_door
+from clasper_worker.shim.auth import refuse_open_door
 from clasper_worker.shim.jobs import JobRegister
 from clasper_worker.shim.results import JobResults
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.shim.workspaces import ShimWorkspaces
 from clasper_worker.turn.request import RequestLimits
 
-REQUEST = {"user_id": "u1", "message": "Hello"}
+REQUEST = {"user_id": "u1", "message": "Hello", "task_title": "T"}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.As
         )
         app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-        return httpx2.AsyncClient(transport=transport, base_url="http://shim.test")
+        return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081")
 
     return make
 
@@ -99,7 +100,7 @@ async def test_a_turn_that_does_not_end_in_time_is_answered_as_queued(
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"message": "Hi"}, "user_id"),
+        ({"message": "Hi", "task_title": "T"}, "user_id"),
         ({**REQUEST, "message": ""}, "message"),
         ({**REQUEST, "agent_role": "../x"}, "agent_role"),
         ({**REQUEST, "session_key": "user:other:writer"}, "session_key"),
@@ -175,12 +176,14 @@ async def test_a_cancelled_job_is_told_as_such_and_one_that_ended_keeps_its_resu
     assert cancelled.json()["error"]["code"] == "cancelled"
 
 
-async def test_health_needs_no_key_and_deep_health_tells_what_is_missing(
+async def test_health_needs_no_key_and_deep_health_with_it_tells_what_is_missing(
     make_client: Callable[..., httpx2.AsyncClient],
 ) -> None:
     async with make_client(agent_daemon_api_key="k") as client:
         assert (await client.get("/health")).json()["status"] == "ok"
-        deep = (await client.get("/health", params={"deep": "true"})).json()
+        assert (await client.get("/health", params={"deep": "true"})).status_code == 401
+        key = {"X-Daemon-Key": "k"}
+        deep = (await client.get("/health", params={"deep": "true"}, headers=key)).json()
     assert deep["status"] == "degraded"
     assert deep["checks"] == {"redis": True, "backend": False}
 
@@ -227,7 +230,8 @@ async def test_the_api_describes_the_send_request_for_client_generators(
 ) -> None:
     spec = (await client.get("/openapi.json")).json()
     body = spec["paths"]["/api/agents/send"]["post"]["requestBody"]
-    assert "idempotency_key" in body["content"]["application/json"]["schema"]["properties"]
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert "idempotency_key" in spec["components"]["schemas"][name]["properties"]
 
 
 async def test_the_api_describes_its_results_and_errors_as_they_are(
@@ -267,8 +271,9 @@ async def test_the_api_names_the_header_of_the_key_where_there_is_one(
     keyed = create_app(settings_of(agent_daemon_api_key="k" * 32)).openapi()
     scheme = keyed["components"]["securitySchemes"]["DaemonKey"]
     assert (scheme["in"], scheme["name"]) == ("header", "X-Agent-Daemon-Key")
-    assert keyed["paths"]["/api/agents/send"]["post"]["security"] == [{"DaemonKey": []}]
-    assert "security" not in keyed["paths"]["/health"]["get"]
+    either = [{"DaemonKey": []}, {"ShortDaemonKey": []}]
+    assert keyed["paths"]["/api/agents/send"]["post"]["security"] == either
+    assert keyed["paths"]["/health"]["get"]["security"] == [{}, *either]
     assert "securitySchemes" not in create_app(settings_of()).openapi()["components"]
 
 

@@ -64,7 +64,7 @@ async def shim(
     )
     transport = httpx2.ASGITransport(create_app(settings, services), raise_app_exceptions=False)
     async with httpx2.AsyncClient(
-        transport=transport, base_url="http://shim.test", headers={"X-Daemon-Key": "key"}
+        transport=transport, base_url="http://127.0.0.1:8081", headers={"X-Daemon-Key": "key"}
     ) as made:
         yield made
     services.workspaces.close()
