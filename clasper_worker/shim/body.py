@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import Request
 
 from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.whole_text import json_of
 
 # UTF-8 takes up to four; JSON may escape a character as \\uXXXX, or a pair of them.
 BYTES_PER_CHARACTER = 12
@@ -28,7 +28,7 @@ async def json_object(request: Request, max_characters: int) -> dict[str, Any]:
     if content_type != "application/json":
         raise ApiProblem(415, "content_type", "Send the body as application/json")
     try:
-        body = json.loads(await _bounded_body(request, max_characters * BYTES_PER_CHARACTER))
+        body = json_of(await _bounded_body(request, max_characters * BYTES_PER_CHARACTER))
     except (ValueError, RecursionError):
         raise ApiProblem(400, "invalid_request", "The body is not valid JSON") from None
     if not isinstance(body, dict):

@@ -56,7 +56,7 @@ async def add_tasks(store: Store, user_id: str, titles: list[str]) -> None:
 @settings(max_examples=50, deadline=None)
 @given(
     before=st.integers(0, 40),
-    limits=st.lists(st.integers(1, 200) | st.integers(1, 7), min_size=1, max_size=8),
+    limits=st.lists(st.integers(1, 100) | st.integers(1, 7), min_size=1, max_size=8),
     arrivals=st.lists(st.integers(0, 3), max_size=6),
 )
 async def test_walking_the_pages_sees_everything_once(
