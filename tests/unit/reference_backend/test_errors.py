@@ -183,9 +183,12 @@ _PATHS = [
 @pytest.fixture(scope="module")
 def client_headers() -> dict[str, str]:
     """Both tokens, so that every endpoint is reached."""
+    import time
+
     import jwt
 
-    claims = {"type": "agent", "user_id": "u1", "agent_role": "writer"}
+    end = int(time.time()) + 3600
+    claims = {"type": "agent", "user_id": "u1", "agent_role": "writer", "exp": end}
     return {"X-Agent-Token": jwt.encode(claims, "x" * 64), "X-Internal-Token": "inner"}
 
 

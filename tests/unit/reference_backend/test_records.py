@@ -137,7 +137,7 @@ async def test_another_users_cursor_shows_nothing_of_theirs(
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     await add_tasks(store, first, ["a", "b"])
     await add_tasks(store, second, ["c"])
-    claims = {"type": "agent", "user_id": second, "agent_role": "x"}
+    claims = {"type": "agent", "user_id": second, "agent_role": "x", "exp": time.time() + 600}
     headers = {"X-Agent-Token": jwt.encode(claims, SECRET)}
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(shared_app), base_url="http://backend", headers=headers

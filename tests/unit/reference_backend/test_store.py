@@ -195,8 +195,8 @@ def test_a_file_of_the_version_before_is_taken_over_with_what_is_in_it(tmp_path:
           created_at TEXT NOT NULL, decided_at TEXT, decided_by TEXT, decision_note TEXT
         );
         INSERT INTO tool_requests (id, user_id, tool_name, arguments, agent_role, status,
-          created_at, decided_by, decision_note) VALUES ('r1', 'u1', 'mail', '{"a": 1}', 'w', 'approved', 'now',
-          'ann', 'fine');
+          created_at, decided_by, decision_note)
+        VALUES ('r1', 'u1', 'mail', '{"a": 1}', 'w', 'approved', 'now', 'ann', 'fine');
         PRAGMA user_version = 1;
         """
     )
