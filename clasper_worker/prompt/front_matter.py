@@ -114,7 +114,7 @@ def read_front_matter(text: str) -> FrontMatter:
     try:
         source, body = _HANDLER.split(content)
     except ValueError:
-        source, body = _unclosed(content[opened.end() :])
+        source, body = _unclosed(content[opened.end() :], opening_line)
         problem = "the front matter is not closed and was taken to end here; add a line ---"
         doubts.append(Doubt(first_line + source.count("\n"), problem))
     try:
@@ -130,15 +130,24 @@ def read_front_matter(text: str) -> FrontMatter:
     return FrontMatter(whole_json(data), whole(body), source, first_line, tuple(doubts))
 
 
-def _unclosed(rest: str) -> tuple[str, str]:
-    """Fields up to the first line that is none; the rest is the body."""
+def _unclosed(rest: str, opening_line: int) -> tuple[str, str]:
+    """Fields up to a blank line or a heading; the rest is the body.
+
+    Raises:
+        SkillError: there is no such end: it may be a file that is being written.
+    """
     lines = rest.lstrip("\n").splitlines(keepends=True)
     end = 0
     for line in lines:
         if not (_FIELD.match(line) or (line[:1] in {" ", "\t"} and line.strip())):
             break
         end += 1
-    return "".join(lines[:end]), "".join(lines[end:])
+    body = "".join(lines[end:])
+    if not end or not body.strip() or not (lines[end].isspace() or lines[end].startswith("#")):
+        raise SkillError(
+            opening_line, "the front matter is not closed; add a line --- after its last field"
+        )
+    return "".join(lines[:end]), body
 
 
 def _by_fields(

@@ -35,6 +35,7 @@ class _Claims(BaseModel):
     agent_role: _ClaimText
     agent_id: _ClaimText | None = None
     exp: float
+    aud: None = None  # PyJWT passes an empty one
 
 
 @dataclass(frozen=True, slots=True)

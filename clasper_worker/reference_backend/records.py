@@ -130,6 +130,10 @@ def to_item(row: sqlite3.Row) -> JsonItem:
     }
 
 
+def _stored(column: str, value: Any) -> Any:
+    return json.dumps(value) if column in _JSON_COLUMNS else value
+
+
 def insert(transaction: Transaction, table: Table, user_id: str, values: JsonItem) -> JsonItem:
     """Store one item of this tenant and record its event.
 
@@ -137,11 +141,7 @@ def insert(transaction: Transaction, table: Table, user_id: str, values: JsonIte
         The item as the API shows it.
     """
     item = {"id": new_id(), "created_at": now(), **values}
-    columns = {
-        name: json.dumps(value) if name in _JSON_COLUMNS else value
-        for name, value in item.items()
-        if value is not None
-    }
+    columns = {name: _stored(name, value) for name, value in item.items() if value is not None}
     names, slots = ", ".join(map(_quoted, columns)), ", ".join("?" * len(columns))
     transaction.execute(
         # S608: names come from this package's code alone.
@@ -168,7 +168,7 @@ def update(
     transaction.execute(
         # S608: names come from this package's code alone.
         f"UPDATE {table.name} SET {assignments} WHERE id = ? AND user_id = ?",  # noqa: S608
-        (*values.values(), item_id, user_id),
+        (*(_stored(name, value) for name, value in values.items()), item_id, user_id),
     )
     item = get(transaction, table, user_id, item_id)
     transaction.emit(user_id, table.noun, "updated", item)

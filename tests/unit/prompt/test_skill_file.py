@@ -77,6 +77,8 @@ def test_empty_fields_count_as_not_given() -> None:
     ("text", "line", "problem"),
     [
         ("", 1, "description: is missing, and there is no text"),
+        ("---\nname: x\ndescription: d\n", 1, "not closed; add a line ---"),
+        ("---\nname: x\ndescr", 1, "not closed; add a line ---"),
         ("---\nname: x\n---\n", 1, "description: is missing, and there is no text"),
         ("---\nname: x\n---\n***\n", 1, "description: is missing, and there is no text"),
         ("---\ndescription: d\nmetadata: '{oops'\n---\n", 3, "metadata: is text that is not JSON"),
@@ -136,7 +138,6 @@ def test_a_description_with_a_colon_is_read_as_the_line_of_text_that_it_is() -> 
         ("\ufeff---\r\nname: x\r\ndescription: d\r\n---\r\nB\r\n", "x", "d", ""),
         ("\n\n---\nname: x\ndescription: d\n---\n", "x", "d", ""),
         ("---\nname: x\n\tdescription: d\n---\n", "x", "d", "tab"),
-        ("---\nname: x\ndescription: d\n", "x", "d", "not closed"),
         ("---\nname: x\ndescription: d\n\n# Head\n\nText", "x", "d", "not closed"),
         ("---\n---\nWords.", "search", "Words.", "has no fields"),
         ("---\n- a\n---\nWords.", "search", "Words.", "has no fields"),

@@ -15,6 +15,7 @@ from clasper_worker.reference_backend.errors import ErrorBody
 # The contract's endpoints (Part 1) and our additive ones.
 ENDPOINTS = {
     ("get", "/health"): None,
+    ("get", "/api/capabilities"): None,
     ("get", "/api/mission-control/capabilities"): None,
     ("get", "/api/mission-control/tasks"): "tasks",
     ("post", "/api/mission-control/tasks"): "tasks",

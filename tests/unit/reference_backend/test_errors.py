@@ -146,7 +146,7 @@ _FIELDS = [
     "attachments",
     "arguments",
     "idempotency_key",
-    "tool_name",
+    "tool",
     "session_key",
     "status",
     "limit_users",
@@ -158,7 +158,7 @@ _PLAUSIBLE: dict[str, Any] = {
     "agent_role": "writer",
     "user_id": "u1",
     "timezone": "UTC",
-    "tool_name": "x",
+    "tool": "x",
 }
 _PATHS = [
     *(

@@ -138,7 +138,7 @@ async def test_every_create_endpoint_has_one_effect_for_each_key(
         },
         "documents": {"task_id": task_id, "title": "x", "content": "x"},
         "notifications": {"content": "x"},
-        "tool-requests": {"tool_name": "x"},
+        "tool-requests": {"tool": "x"},
     }
     for name, body in bodies.items():
         path = f"/api/mission-control/{name}"
