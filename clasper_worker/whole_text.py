@@ -77,3 +77,16 @@ def json_of(body: bytes | str) -> Any:
 def is_damaged(name: str) -> bool:
     """Whether what names something has lost a character on its way here."""
     return REPLACEMENT in name or _SURROGATE.search(name) is not None
+
+
+def undamaged(name: str) -> str:
+    """A name as it is.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if is_damaged(name):
+        raise ValueError(
+            "holds half of a surrogate pair, or U+FFFD in place of a character that was lost"
+        )
+    return name

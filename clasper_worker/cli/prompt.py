@@ -44,12 +44,14 @@ DEFAULT_MESSAGE = "(the message)"
 )
 @click.option("--text/--no-text", default=True, help="Whether to print what is sent.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--strict", is_flag=True, help="Exit 1 if there is any warning, and list them.")
 def command(
     *,
     path: Path | None,
     smart: bool | None,
     text: bool,
     as_json: bool,
+    strict: bool,
     request_file: TextIO | None,
     **asked: str | None,
 ) -> None:
@@ -65,6 +67,12 @@ def command(
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         _print(report, text=text)
+    if strict and report["warnings"]:
+        count = len(report["warnings"])
+        click.secho(f"{count} {'problem' if count == 1 else 'problems'}:", fg="red", err=True)
+        for warning in report["warnings"]:
+            click.echo(f"  {warning}", err=True)
+        sys.exit(1)
 
 
 def _log_errors_alone() -> None:

@@ -17,6 +17,7 @@ from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavail
 from clasper_worker.http_redirects import is_loopback
 from clasper_worker.jobs.shim_queue import refuse_redirect
 from clasper_worker.settings import Settings, get_settings
+from clasper_worker.whole_text import whole_json
 
 
 @click.command(
@@ -70,7 +71,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         "idempotency_key": idempotency_key,
         "metadata": switches or None,
     }
-    request = {name: value for name, value in fields.items() if value is not None}
+    # A shell hands on bytes that are no UTF-8 as halves of surrogate pairs.
+    request = whole_json({name: value for name, value in fields.items() if value is not None})
     if "user_id" not in request:
         raise ConfigurationError("Whose turn? Give --user, or set USER_ID", {"variable": "USER_ID"})
     through = _send_http if http else _send_celery

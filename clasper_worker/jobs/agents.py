@@ -20,6 +20,7 @@ from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.roles import validate_role
 from clasper_worker.settings import Settings
 from clasper_worker.turn.request import DEFAULT_ROLE
+from clasper_worker.whole_text import is_damaged
 
 _LISTED_SECONDS = 45.0  # within which the backend has to list its agents
 _KEPT_SECONDS = (30.0, 300.0)  # what the backend says of its agents, from few to very many
@@ -64,6 +65,8 @@ class Agent:
         user = clean_identifier(user) if isinstance(user, str) else ""
         if not user:
             raise ValueError("user_id: must be a plain, non-empty text")
+        if is_damaged(user):
+            raise ValueError("user_id: holds half of a surrogate pair, or U+FFFD")
         role = clean_identifier(str(fields.get("agent_role") or "")) or DEFAULT_ROLE
         zone, hours = fields.get("timezone") or None, fields.get("active_hours") or None
         for name, value, check in (

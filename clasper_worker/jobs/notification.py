@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clasper_worker.errors import InvalidRequestError
 from clasper_worker.identifiers import clean_identifier
 from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.whole_text import undamaged, whole_json
 
 DEFAULT_TITLE = "Notifications"
 """The task for notifications that name none, where no default is configured."""
@@ -44,7 +45,7 @@ Optional = Annotated[str | None, BeforeValidator(_blank_is_none)]
 class _Delivery(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, coerce_numbers_to_str=True)
 
-    notification_id: Annotated[str, Field(min_length=1, max_length=1024)]
+    notification_id: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(undamaged)]
     user_id: Annotated[str, Field(min_length=1)]
     content: Annotated[str, Field(min_length=1, repr=False)]
     session_key: Optional = None
@@ -123,6 +124,7 @@ def read_delivery(
     The turn's task is the notification's ``task_id``, else that of its title, else
     ``default_title``'s, else one made for notifications.
     """
+    raw = whole_json(raw)
     if not isinstance(raw, Mapping):
         return _malformed(raw, f"notification:{_digest(raw)}", "it is no JSON object", limits)
     try:

@@ -6,10 +6,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+import structlog
+from pydantic import BaseModel
 
-from clasper_worker.error_bounds import told_problems
-from clasper_worker.errors import BackendNotFoundError
+from clasper_worker.errors import (
+    BackendNotFoundError,
+    BackendProtocolError,
+    BackendRejectedError,
+)
+from clasper_worker.mission_control.capabilities import ask_capabilities
 from clasper_worker.mission_control.models import (
     REQUIRED_FEATURES,
     Capabilities,
@@ -18,14 +23,16 @@ from clasper_worker.mission_control.models import (
     Page,
     Task,
 )
+from clasper_worker.mission_control.paging import Rows, pages, read
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
 from clasper_worker.turn.stopwatch import spent_on
 
 _BASE = "/api/mission-control"
 _PAGE_SIZE = 50  # the contract's own example: every backend takes it
-_MAX_PAGES = 10_000
 _CAPABILITIES_TTL_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -63,14 +70,17 @@ class MissionControl:
     async def capabilities(self, identity: AgentIdentity) -> Capabilities:
         """What the backend offers, remembered for a minute.
 
-        A backend without this endpoint is taken to have the required features only.
+        A backend without this endpoint, or with one that makes no sense, is taken to have the
+        required features only.
         """
         if self._capabilities is not None and self._capabilities[1] > self._clock():
             return self._capabilities[0]
         try:
-            data = await self.request(identity, "GET", f"{_BASE}/capabilities")
-            found = _read(Capabilities, data, "GET capabilities")
-        except BackendNotFoundError:
+            data = await ask_capabilities(lambda path: self.request(identity, "GET", path))
+            found = read(Capabilities, data, "GET capabilities")
+        except (BackendNotFoundError, BackendRejectedError, BackendProtocolError) as exc:
+            if not isinstance(exc, BackendNotFoundError):
+                log.warning("backend.capabilities_not_read", reason=str(exc))
             found = Capabilities(features=dict.fromkeys(REQUIRED_FEATURES, True))
         self._capabilities = (found, self._clock() + _CAPABILITIES_TTL_SECONDS)
         return found
@@ -100,6 +110,7 @@ class MissionControl:
                 body=body,
                 confirm=confirm,
                 alone=alone,
+                who=identity.user_id,
             )
 
 
@@ -120,14 +131,34 @@ class AgentBackend:
         """Whether the backend offers a feature."""
         return (await self._mission_control.capabilities(self.identity)).has(feature)
 
-    async def tasks(self) -> AsyncIterator[Task]:
-        """All tasks of the user, page by page."""
+    async def offered(self) -> frozenset[str]:
+        """The features that the backend offers."""
+        return (await self._mission_control.capabilities(self.identity)).offered
+
+    async def tasks(self, *, title: str | None = None) -> AsyncIterator[Task]:
+        """All tasks of the user, page by page; those that cannot be read are left out.
+
+        Args:
+            title: of a task that is looked for, without white space around it.
+
+        Raises:
+            BackendProtocolError: the task of that title cannot be read.
+        """
+        rows = Rows("GET tasks")
         async for item in self._items(f"{_BASE}/tasks", {}):
-            yield _read(Task, item, "GET tasks")
+            task = rows.read(Task, item)
+            if task is not None:
+                yield task
+            elif title is not None and _is_titled(item, title):
+                # To leave this one out would be to make it a second time.
+                raise protocol_error("GET tasks", "the task of the title looked for has no good id")
 
     async def list_tasks(self, *, limit: int, cursor: str | None) -> Page:
-        """One page of the user's tasks."""
-        return await self._page(f"{_BASE}/tasks", {}, limit, cursor)
+        """One page of the user's tasks, of the rows that can be read."""
+        page = await self._page(f"{_BASE}/tasks", {}, limit, cursor)
+        rows = Rows("GET tasks")
+        items = tuple(item for item in page.items if rows.read(Task, item) is not None)
+        return Page(items=items, next_cursor=page.next_cursor or None)
 
     async def create_task(
         self,
@@ -187,8 +218,16 @@ class AgentBackend:
 
     async def messages(self, task_id: str) -> AsyncIterator[Message]:
         """A task's messages, oldest first (feature ``history``)."""
+        rows = Rows("GET messages")
+        known: set[int] = set()
         async for item in self._items(f"{_BASE}/messages", {"task_id": task_id}):
-            yield _read(Message, {"task_id": task_id, **item}, "GET messages")
+            message = rows.read(Message, _of_task(item, task_id))
+            if message is None:
+                continue
+            # Pages that lead in a circle must not make the oldest message the newest.
+            if (key := hash(message.id)) not in known:
+                known.add(key)
+                yield message
 
     async def notifications(self, *, at_most: int = _PAGE_SIZE) -> tuple[dict[str, Any], ...]:
         """The user's notifications, as the backend gives them; pages are followed up to a number.
@@ -197,14 +236,22 @@ class AgentBackend:
             at_most: how many are wanted; a backend that gives no pages may give more.
         """
         path = f"{_BASE}/notifications"
-        query: dict[str, str | int] = {}
+
+        async def page_at(cursor: str | None) -> Page:
+            query = {} if cursor is None else {"cursor": cursor}
+            return read(Page, await self._get(path, query), "GET notifications")
+
+        rows = Rows("GET notifications")
         found: list[dict[str, Any]] = []
-        while True:
-            page = _read(Page, await self._get(path, query), "GET notifications")
-            found += page.items
-            if page.next_cursor is None or not page.items or len(found) >= at_most:
-                return tuple(found)
-            query = {"cursor": page.next_cursor}
+        async for page in pages(page_at, "GET notifications"):
+            for item in page.items:
+                if isinstance(item, dict):
+                    found.append(item)
+                else:
+                    rows.skip(f"is {type(item).__name__}, not an object")
+            if not page.items or len(found) >= at_most:
+                break
+        return tuple(found)
 
     async def record_heartbeat(self) -> dict[str, Any]:
         """Tell the backend that the agent is there (feature ``heartbeat``).
@@ -232,7 +279,9 @@ class AgentBackend:
         self, model: type[ModelT], collection: str, body: Mapping[str, Any]
     ) -> ModelT:
         data = await self._post(f"{_BASE}/{collection}", body)
-        return _read(model, data, f"POST {collection}")
+        # It was made: what the answer leaves out, all but the id, is as it was sent.
+        told = {name: value for name, value in data.items() if value is not None}
+        return read(model, {**body, **told}, f"POST {collection}")
 
     async def _get(
         self, path: str, params: Mapping[str, str | int] | None = None
@@ -245,30 +294,24 @@ class AgentBackend:
         query = {**params, "limit": limit}
         if cursor is not None:
             query["cursor"] = cursor
-        return _read(Page, await self._get(path, query), f"GET {path}")
+        return read(Page, await self._get(path, query), f"GET {path}")
 
-    async def _items(
-        self, path: str, params: Mapping[str, str | int]
-    ) -> AsyncIterator[dict[str, Any]]:
-        cursor: str | None = None
-        for _ in range(_MAX_PAGES):
-            page = await self._page(path, params, _PAGE_SIZE, cursor)
+    async def _items(self, path: str, params: Mapping[str, str | int]) -> AsyncIterator[Any]:
+        async def page_at(cursor: str | None) -> Page:
+            return await self._page(path, params, _PAGE_SIZE, cursor)
+
+        async for page in pages(page_at, f"GET {path}"):
             for item in page.items:
                 yield item
-            if page.next_cursor is None:
-                return
-            if page.next_cursor == cursor:
-                raise protocol_error(f"GET {path}", "next_cursor leads to the same page again")
-            cursor = page.next_cursor
-        raise protocol_error(f"GET {path}", f"more than {_MAX_PAGES} pages")
 
 
-def _read(model: type[ModelT], data: Mapping[str, Any], endpoint: str) -> ModelT:
-    try:
-        return model.model_validate(data)
-    except ValidationError as exc:
-        problems, _ = told_problems(
-            {"field": ".".join(str(part) for part in error["loc"]), "problem": error["msg"]}
-            for error in exc.errors(include_input=False, include_url=False)
-        )
-        raise protocol_error(endpoint, problems) from None
+def _is_titled(row: Any, title: str) -> bool:
+    found = row.get("title") if isinstance(row, Mapping) else None
+    return isinstance(found, str) and found.strip() == title
+
+
+def _of_task(row: Any, task_id: str) -> Any:
+    """A message's row with its task, which a list of one task's messages need not repeat."""
+    if isinstance(row, Mapping) and row.get("task_id") is None:
+        return {**row, "task_id": task_id}
+    return row

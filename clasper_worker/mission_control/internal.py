@@ -18,15 +18,18 @@ from clasper_worker.errors import (
     BackendRejectedError,
     ConfigurationError,
 )
-from clasper_worker.mission_control.models import Capabilities
+from clasper_worker.mission_control.capabilities import ask_capabilities
+from clasper_worker.mission_control.models import Capabilities, Page
+from clasper_worker.mission_control.paging import Rows, pages, read
+from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, protocol_error
 from clasper_worker.settings import Settings
 
 _BASE = "/api/mission-control"
 _UNDELIVERED = f"{_BASE}/dispatch/undelivered"
 _CAPABILITIES_TTL_SECONDS = 60.0
-_AGENTS_ON_A_PAGE = 200
-_MAX_PAGES = 10_000
+_NOBODY = "clasper"
+_AGENTS_ON_A_PAGE = 100  # as many as a backend has to take
 
 
 class InternalBackend:
@@ -35,6 +38,8 @@ class InternalBackend:
     Args:
         transport: sends the requests.
         token: ``INTERNAL_API_TOKEN``; without one every call fails.
+        agent: makes the headers of an agent, to ask for capabilities with where the backend gives
+            them to agents alone; None asks with the internal token only.
         clock: monotonic seconds, for how long capabilities are remembered.
     """
 
@@ -43,19 +48,30 @@ class InternalBackend:
         transport: BackendTransport,
         token: str | None,
         *,
+        agent: Callable[[], Mapping[str, str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._token = token
+        self._agent = agent
         self._clock = clock
         self._method = "GET"
         self._features: tuple[Capabilities | None, float] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, transport: BackendTransport) -> InternalBackend:
-        """With the configured token."""
+        """With the configured tokens."""
         token = settings.internal_api_token
-        return cls(transport, token.get_secret_value() if token else None)
+        agent: Callable[[], Mapping[str, str]] | None = None
+        if settings.agent_jwt_secret is not None:
+            tokens = AgentTokens.from_settings(settings)
+            # For no user in particular: what a backend offers is the same for all of them.
+            identity = AgentIdentity(settings.user_id or _NOBODY, settings.agent_role or _NOBODY)
+
+            def agent() -> Mapping[str, str]:
+                return {"X-Agent-Token": tokens.token_for(identity)}
+
+        return cls(transport, token.get_secret_value() if token else None, agent=agent)
 
     @property
     def has_token(self) -> bool:
@@ -96,6 +112,8 @@ class InternalBackend:
                     raise exc from None
                 raise
         deliveries = data.get("deliveries")
+        if deliveries is None and "deliveries" in data:  # as some languages write an empty list
+            return ()
         if not isinstance(deliveries, list):
             raise protocol_error(f"{self._method} {_UNDELIVERED}", "deliveries is not a list")
         return tuple(deliveries)
@@ -115,22 +133,20 @@ class InternalBackend:
     async def agents(self) -> AsyncIterator[Mapping[str, Any]]:
         """All registered agents, page by page (feature ``agents``)."""
         endpoint = f"{_BASE}/agents"
-        cursor: str | None = None
-        for _ in range(_MAX_PAGES):
+
+        async def page_at(cursor: str | None) -> Page:
             query: dict[str, str | int] = {"limit": _AGENTS_ON_A_PAGE}
             if cursor is not None:
                 query["cursor"] = cursor
-            page = await self._request("GET", endpoint, params=query)
-            items = page.get("items")
-            if not isinstance(items, list):
-                raise protocol_error(f"GET {endpoint}", "items is not a list")
-            for item in items:
+            return read(Page, await self._request("GET", endpoint, params=query), f"GET {endpoint}")
+
+        rows = Rows(f"GET {endpoint}")
+        async for page in pages(page_at, f"GET {endpoint}"):
+            for item in page.items:
                 if isinstance(item, dict):
                     yield item
-            following = page.get("next_cursor")
-            if not isinstance(following, str) or not following or following == cursor:
-                return
-            cursor = following
+                else:
+                    rows.skip(f"is {type(item).__name__}, not an object")
 
     async def _ask_undelivered(self, limits: Mapping[str, int]) -> dict[str, Any]:
         body = limits if self._method == "POST" else None
@@ -138,7 +154,15 @@ class InternalBackend:
 
     async def _capabilities(self) -> Capabilities | None:
         try:
-            data = await self._request("GET", f"{_BASE}/capabilities")
+            try:
+                data = await ask_capabilities(lambda path: self._request("GET", path))
+            except (BackendAuthError, BackendRejectedError):
+                if self._agent is None:
+                    raise
+                agent = self._agent
+                data = await ask_capabilities(
+                    lambda path: self._transport.request("GET", path, headers=agent)
+                )
             return Capabilities.model_validate(data)
         except (BackendNotFoundError, BackendAuthError, BackendRejectedError, ValidationError):
             return None

@@ -104,7 +104,7 @@ class TaskFinder:
 
 
 async def _find(backend: AgentBackend, title: str) -> Task | None:
-    async for task in backend.tasks():
+    async for task in backend.tasks(title=title):
         if task.title.strip() == title:
             return task
     return None

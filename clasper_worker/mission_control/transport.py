@@ -7,6 +7,7 @@ again is safe for POSTs too: each carries an idempotency key, and the very same 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -37,6 +38,7 @@ from clasper_worker.resilience.calls import (
     Verdict,
     call_persistently,
     patience_for,
+    spared,
     verdict_on_status,
 )
 from clasper_worker.resilience.gate import HostGate
@@ -58,6 +60,10 @@ _FEATURES = {
     "GET /agents": "agents",
 }
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_SECOND_OPINION_SECONDS = 3.0
+
+CAPABILITIES_PATHS = ("/api/mission-control/capabilities", "/api/capabilities")
+"""Where a backend says what it offers; the original's clients ask at the second."""
 
 
 class _Transient(Exception):  # noqa: N818 - a signal to the retry loop, never seen outside
@@ -101,6 +107,7 @@ class BackendTransport:
         self._gate = gate
         self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds)
         self._warned: set[str] = set()
+        self._looking: asyncio.Future[bool] | None = None
 
     async def request(
         self,
@@ -112,6 +119,7 @@ class BackendTransport:
         body: Mapping[str, Any] | None = None,
         confirm: Confirm | None = None,
         alone: bool = False,
+        who: str = "",
     ) -> dict[str, Any]:
         """Send one request and return its JSON object.
 
@@ -123,6 +131,8 @@ class BackendTransport:
             body: sent as JSON.
             confirm: called right before each try; what it raises ends the request.
             alone: whether a 5xx may be this endpoint's own trouble, for which no others wait.
+            who: on whose behalf: a request that the backend fails at for one user, while it works
+                for others, holds nobody else up.
 
         Raises:
             BackendError: one of its subclasses, by what the backend answered.
@@ -136,9 +146,14 @@ class BackendTransport:
             sent_headers = dict(headers())
             if content is not None:
                 sent_headers["Content-Type"] = "application/json"
-            return await self._send(method, path, sent_headers, params, content, confirm, alone)
+            try:
+                return await self._send(method, path, sent_headers, params, content, confirm, alone)
+            except _Transient as exc:
+                if exc.verdict.outcome.failed and not exc.verdict.outcome.alone:
+                    await self._weigh(exc, path, sent_headers, who)
+                raise
 
-        patience = patience_for(self._gate)
+        patience = patience_for(self._gate, who)
         try:
             return await call_persistently(self._gate, patience, send, _judge, self._pace)
         except _Transient as exc:
@@ -147,6 +162,34 @@ class BackendTransport:
             if isinstance(exc.__cause__, _Transient):
                 raise exc.__cause__.error from exc
             raise _unavailable(f"{method} {path}", "has been unavailable for too long") from exc
+
+    async def _weigh(
+        self, failure: _Transient, path: str, headers: Mapping[str, str], who: str
+    ) -> None:
+        """Before one user's failures open the circuit for all, see whether the backend works."""
+        gate = self._gate
+        if gate is None or not who or path in CAPABILITIES_PATHS:
+            return
+        if not gate.is_accused_by_one(who):
+            return
+        if isinstance(failure.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return  # it was not the request
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._works(headers))
+        # Shared by all requests that fail at this moment, and not ended with the turn of one.
+        if await asyncio.shield(self._looking):
+            failure.verdict = spared(failure.verdict)
+            log.warning("backend.fails_for_one_user", path=path)
+
+    async def _works(self, headers: Mapping[str, str]) -> bool:
+        try:
+            async with asyncio.timeout(_SECOND_OPINION_SECONDS):
+                answer = await self._fetch(
+                    "GET", CAPABILITIES_PATHS[0], headers=headers, params=None, content=None
+                )
+        except (httpx2.RequestError, aiohttp.ClientError, httpx2.InvalidURL, TimeoutError):
+            return False
+        return answer.status < 500 and answer.status not in _TRANSIENT_STATUSES
 
     async def _send(
         self,

@@ -28,6 +28,7 @@ from clasper_worker.prompt.snapshot import (
     note_day,
 )
 from clasper_worker.roles import validate_role
+from clasper_worker.whole_text import is_damaged, whole
 
 Stamp = tuple[int, ...]
 """What tells a changed file from an unchanged one without reading it."""
@@ -123,18 +124,19 @@ class WorkspaceReader:
         kept = replace(known, stamp=stamp) if known else _Entry(stamp)
         good = kept.file is not None
         instead = "the last good version stays in use" if good else "it is left out"
+        shown = whole(name)
         try:
             _check_name(self.root, name)
             file = read_file(self.root, name)
             skill = parse_skill(name, file.text) if name.startswith(f"{_SKILLS}/") else None
         except FileNotFoundError:
-            return _Entry(stamp, warning=WorkspaceWarning(name, "is missing; it is left out"))
+            return _Entry(stamp, warning=WorkspaceWarning(shown, "is missing; it is left out"))
         except UnreadableFileError as exc:
-            return replace(kept, warning=WorkspaceWarning(name, f"{exc}; {instead}"))
+            return replace(kept, warning=WorkspaceWarning(shown, f"{exc}; {instead}"))
         except SkillError as exc:
-            warning = WorkspaceWarning(name, f"{exc.problem}; {instead}", exc.line)
+            warning = WorkspaceWarning(shown, f"{exc.problem}; {instead}", exc.line)
             return replace(kept, warning=warning)
-        return _Entry(stamp, file, skill, _size_warning(file))
+        return _Entry(stamp, file, skill, _size_warning(file) or _doubts(skill))
 
     def _assemble(self) -> WorkspaceSnapshot:
         entries = self._entries
@@ -200,6 +202,8 @@ def _stamp(path: str) -> Stamp | None:
 
 
 def _check_name(root: Path, name: str) -> None:
+    if is_damaged(name):
+        raise UnreadableFileError("has a name that is not UTF-8; rename it")
     if name in _FOLDERS:
         resolve_inside(root, name)
         raise UnreadableFileError("cannot be listed")
@@ -213,6 +217,13 @@ def _check_name(root: Path, name: str) -> None:
         raise UnreadableFileError(
             "is no day's notes; name it after the day, memory/2026-03-31.md, or use MEMORY.md"
         )
+
+
+def _doubts(skill: Skill | None) -> WorkspaceWarning | None:
+    if skill is None or not skill.doubts:
+        return None
+    line = skill.doubts[0][0]
+    return WorkspaceWarning(skill.file, "; ".join(problem for _, problem in skill.doubts), line)
 
 
 def _size_warning(file: WorkspaceFile) -> WorkspaceWarning | None:

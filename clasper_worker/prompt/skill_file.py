@@ -5,39 +5,30 @@ its fields those are read that decide whether a skill is on (``requires.env``, `
 ``requires.anyBins``, ``os``, ``always``: below ``metadata.openclaw``, or at the top where there is
 no such block) and what the prompt shows (``name``, ``description``, ``emoji``); all others are
 ignored. ``metadata`` may be YAML or a string that holds JSON.
+
+A file without front matter is a skill too: its folder names it, and its first words describe it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-import yaml
-from frontmatter.default_handlers import SafeLoader, YAMLHandler
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
+from clasper_worker.prompt.front_matter import Doubt, FrontMatter, SkillError, read_front_matter
 from clasper_worker.prompt.skills import Skill
 
-_MAX_NESTING = 32
+__all__ = ["SkillError", "parse_skill"]
+
+_NAME = re.compile(r"\w[\w .:-]*")
 _OS_NAMES = {"macos": "darwin", "mac": "darwin", "windows": "win32"}
-_HANDLER = YAMLHandler()
-
-
-class SkillError(Exception):
-    """A SKILL.md that cannot be used.
-
-    Attributes:
-        line: where in the file, from 1.
-        problem: what is wrong and how to mend it.
-    """
-
-    def __init__(self, line: int, problem: str) -> None:
-        self.line = line
-        self.problem = problem
-        super().__init__(f"line {line}: {problem}")
+_DESCRIPTION_CHARS = 1024
+_SHOWN = {"name": 64, "description": _DESCRIPTION_CHARS, "emoji": 32}  # and how long each may be
 
 
 def parse_skill(file: str, text: str) -> Skill:
@@ -46,25 +37,27 @@ def parse_skill(file: str, text: str) -> Skill:
     Args:
         file: its path inside the workspace, ``skills/<folder>/SKILL.md``; the folder names the
             skill when the front matter does not.
-        text: the file's text, LF line ends.
+        text: the file's text.
 
     Raises:
-        SkillError: there is no front matter, it is not YAML, or a field has the wrong form.
+        SkillError: there is nothing to describe the skill by, the front matter cannot be read, or
+            a field that decides whether the skill is on has the wrong form.
     """
-    source, first_line, body = _split(text)
-    data = _load_yaml(source, first_line)
+    matter = read_front_matter(text)
+    doubts = list(matter.doubts)
+    fields = {**matter.fields, **_shown(matter, doubts)}
     try:
-        front = _FrontMatter.model_validate(data)
+        front = _FrontMatter.model_validate(fields)
     except ValidationError as exc:
         error = exc.errors(include_input=False, include_url=False)[0]
         path = [str(part) for part in error["loc"]]
         problem = f"{'.'.join(path)}: {_say(error)}"
-        raise SkillError(_line_of(source, path, first_line), problem) from None
+        raise SkillError(matter.line_of(path), problem) from None
     gates = front.gates()
     return Skill(
         name=front.name or PurePosixPath(file).parent.name,
-        description=front.description,
-        instructions=body.strip(),
+        description=front.description or _described(matter, doubts),
+        instructions=matter.body.strip(),
         file=file,
         emoji=gates.emoji,
         requires_env=gates.requires.env,
@@ -72,84 +65,67 @@ def parse_skill(file: str, text: str) -> Skill:
         requires_any_bins=gates.requires.anyBins,
         os=tuple(_OS_NAMES.get(name.lower(), name.lower()) for name in gates.os),
         always=gates.always,
+        doubts=tuple((doubt.line, doubt.problem) for doubt in doubts),
     )
 
 
-def _split(text: str) -> tuple[str, int, str]:
-    """Front matter, the line its first line has in the file, and the body."""
-    start = len(text) - len(text.lstrip())
-    opening_line = text.count("\n", 0, start) + 1
-    content = text[start:]
-    opened = _HANDLER.FM_BOUNDARY.match(content)
-    if opened is None:
+def _shown(matter: FrontMatter, doubts: list[Doubt]) -> dict[str, str | None]:
+    """The fields that the prompt shows, as text, whatever their authors wrote there."""
+    found: dict[str, str | None] = {}
+    for name, longest in _SHOWN.items():
+        value = matter.fields.get(name)
+        text = " ".join(_text_of(value).split())
+        problem = ""
+        if value is not None and not isinstance(value, str):
+            problem = "is not text and was read as such; put it in quotes"
+        if len(text) > longest:
+            problem = f"is longer than {longest:,} characters and was cut; shorten it"
+            text = text[:longest].rstrip()
+        if name == "name" and text and _NAME.fullmatch(text) is None:
+            problem = "may hold letters, digits, spaces and . _ : - only; the folder's name is used"
+            text = ""
+        if problem:
+            doubts.append(Doubt(matter.line_of([name]), f"{name}: {problem}"))
+        found[name] = text or None
+    return found
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):  # `Use when: asked` below `description:` is one, to YAML
+        return "; ".join(f"{name}: {_text_of(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple | set):
+        return ", ".join(map(_text_of, value))
+    try:
+        return str(value)
+    except ValueError:  # a number of thousands of digits
+        return ""
+
+
+def _described(matter: FrontMatter, doubts: list[Doubt]) -> str:
+    """What the body says first: its first paragraph's first line, else its heading."""
+    heading = ""
+    for line in matter.body.splitlines():
+        text = " ".join(line.strip(" \t#*_>`-=|").split())
+        if not text:
+            continue
+        if line.lstrip().startswith("#"):
+            heading = heading or text
+            continue
+        heading = text
+        break
+    if not heading:
         raise SkillError(
-            opening_line,
-            "no front matter; begin with a line ---, then name: and description:, then ---",
+            matter.first_line if matter.is_there else 1,
+            "description: is missing, and there is no text to take it from; add one",
         )
-    try:
-        source, body = _HANDLER.split(content)
-    except ValueError:
-        raise SkillError(
-            opening_line, "the front matter is not closed; add a line --- after its last field"
-        ) from None
-    return source, opening_line + content.count("\n", 0, opened.end()), body
-
-
-def _load_yaml(source: str, first_line: int) -> dict[Any, Any]:
-    try:
-        _refuse_bombs(source, first_line)
-        data = _HANDLER.load(source)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        problem = exc.problem or exc.context or "is not valid"
-        raise SkillError(first_line + (mark.line if mark else 0), f"YAML: {problem}") from None
-    except yaml.YAMLError as exc:  # an unprintable character: it has a position, not a line
-        offset = getattr(exc, "position", 0)
-        line = first_line + source.count("\n", 0, offset)
-        raise SkillError(line, "YAML: holds a character that YAML does not allow") from None
-    except (ValueError, TypeError, OverflowError):  # a date or number out of range
-        raise SkillError(
-            first_line, "YAML: a date or number is not valid; put it in quotes if it is text"
-        ) from None
-    if not isinstance(data, dict):
-        raise SkillError(first_line, "the front matter must be fields such as name: my-skill")
-    return data
-
-
-def _refuse_bombs(source: str, first_line: int) -> None:
-    """Check on the flat event stream what would blow up the loader.
-
-    Its C part recurses on the thread's stack and dies on deep nesting; aliases and merge keys
-    multiply.
-    """
-    depth = 0
-    for event in yaml.parse(source, Loader=SafeLoader):
-        line = first_line + (event.start_mark.line if event.start_mark else 0)
-        if isinstance(event, yaml.AliasEvent):
-            raise SkillError(line, "YAML: aliases (*name) are not supported; write the value out")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_NESTING:
-                raise SkillError(line, f"YAML: nested more than {_MAX_NESTING} levels deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-def _line_of(source: str, path: Sequence[str], first_line: int) -> int:
-    """The line of the deepest part of ``path`` that the front matter holds."""
-    node = yaml.compose(source, Loader=SafeLoader)
-    line = 0
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            found = next((pair for pair in node.value if pair[0].value == part), None)
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit():
-            found = next(((item, item) for item in node.value[int(part) :]), None)
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line, found[1]
-    return first_line + line
+    if matter.is_there:
+        problem = "description: is missing; the file's first words are used; add one"
+        doubts.append(Doubt(matter.line_of(["description"]), problem))
+    return heading[:_DESCRIPTION_CHARS]
 
 
 _PROBLEMS = {
@@ -171,8 +147,10 @@ def _say(error: ErrorDetails) -> str:
     return _PROBLEMS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 
-def _one_line(value: Any) -> Any:
-    return " ".join(value.split()) if isinstance(value, str) else value
+def _one_line_of_text(value: Any) -> Any:
+    """An emoji that is none is left out: it decorates."""
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    return text[: _SHOWN["emoji"]] or None
 
 
 def _list(value: Any) -> Any:
@@ -192,16 +170,7 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-# The validator that runs first comes last, so that the constraints stay those of a text.
-Name = Annotated[
-    str,
-    StringConstraints(pattern=r"^[\w][\w .:-]*$", max_length=64),
-    BeforeValidator(_one_line),
-]
-Description = Annotated[
-    str, StringConstraints(min_length=1, max_length=1024), BeforeValidator(_one_line)
-]
-Emoji = Annotated[str, StringConstraints(max_length=32), BeforeValidator(_one_line)]
+Emoji = Annotated[str | None, BeforeValidator(_one_line_of_text)]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_list)]
 
@@ -217,7 +186,7 @@ class _Requires(_Lenient):
 
 
 class _Gates(_Lenient):
-    emoji: Emoji | None = None
+    emoji: Emoji = None
     requires: Annotated[_Requires, BeforeValidator(_or_empty)] = _Requires()
     os: Words = ()
     always: bool = False
@@ -229,8 +198,8 @@ class _Metadata(_Lenient):
 
 
 class _FrontMatter(_Gates):
-    name: Name | None = None
-    description: Description
+    name: str | None = None
+    description: str | None = None
     metadata: Annotated[_Metadata, BeforeValidator(_or_empty), BeforeValidator(_from_json)] = (
         _Metadata()
     )

@@ -28,6 +28,7 @@ class Skill:
         os: platforms it works on (``sys.platform`` names); empty: all.
         always: on even where ``requires`` is not met, and its instructions always in the prompt.
         off_reason: why it is off here; None when it is on.
+        doubts: what its file says in a form that had to be guessed: lines and problems.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Skill:
     os: tuple[str, ...] = ()
     always: bool = False
     off_reason: str | None = None
+    doubts: tuple[tuple[int, str], ...] = ()
 
     @property
     def enabled(self) -> bool:

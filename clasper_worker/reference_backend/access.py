@@ -11,6 +11,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.openapi.models import APIKey
 from fastapi.responses import JSONResponse
 from fastapi.security.base import SecurityBase
+from pydantic import AfterValidator
 
 from clasper_worker.reference_backend.auth import Agent, TokenVerifier
 from clasper_worker.reference_backend.config import BackendConfig
@@ -35,11 +36,9 @@ class Backend:
         """Answer with what `query` reads."""
         return JSONResponse(self.store.read(query))
 
-    async def change(
-        self, work: Callable[[Transaction], JsonItem], *, status: int = 200
-    ) -> Response:
+    async def change(self, work: Callable[[Transaction], JsonItem]) -> Response:
         """Do `work` in one transaction and answer with what it returns."""
-        return JSONResponse(await self.store.write(work), status_code=status)
+        return JSONResponse(await self.store.write(work))
 
     async def change_once(
         self,
@@ -47,8 +46,6 @@ class Backend:
         user_id: str,
         body: KeyedBody,
         work: Callable[[Transaction], JsonItem],
-        *,
-        status: int = 201,
     ) -> Response:
         """Do `work` in one transaction, once for each idempotency key of this tenant.
 
@@ -59,7 +56,7 @@ class Backend:
         """
         endpoint = f"{request.method} {request.url.path}"
         answer = await self.store.write(
-            lambda transaction: run_once(transaction, user_id, endpoint, body, work, status=status)
+            lambda transaction: run_once(transaction, user_id, endpoint, body, work)
         )
         return Response(
             answer.body,
@@ -121,7 +118,13 @@ EitherDep = Annotated[Agent | None, Depends(_either)]
 EITHER_TOKEN: dict[str, Any] = {"security": [{"agent": []}, {"internal": []}]}
 """For /docs (``openapi_extra``), which cannot see into `EitherDep`."""
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page, at most.")]
+MAX_LIMIT = 100
+
+Limit = Annotated[
+    int,
+    Query(description=f"Items on a page, at most; from 1 to {MAX_LIMIT}, others are clamped."),
+    AfterValidator(lambda limit: min(max(limit, 1), MAX_LIMIT)),
+]
 Cursor = Annotated[str | None, Query(description="A next_cursor from the page before.")]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, RootModel
 
 ItemT = TypeVar("ItemT")
 
@@ -17,6 +17,7 @@ class Capabilities(BaseModel):
 
     contract_version: str
     features: dict[str, bool]
+    features_list: list[str]
 
 
 class Health(BaseModel):
@@ -149,18 +150,21 @@ class ToolRequest(BaseModel):
     """A tool call that waits for a decision, or has one."""
 
     id: str
-    tool_name: str
+    tool: str
     arguments: dict[str, JsonValue]
+    arguments_hash: str | None = None
     status: Literal["pending", "approved", "rejected"]
-    reason: str | None = None
-    task_id: str | None = None
+    wait_id: str | None = None
     turn_id: str | None = None
-    session_key: str | None = None
+    task_id: str | None = None
     agent_role: str
+    session_key: str | None = None
+    reason: str | None = None
+    expires_at: str | None = None
     created_at: str
     decided_at: str | None = None
-    decided_by: str | None = None
-    decision_note: str | None = None
+    by: str | None = None
+    decision_reason: str | None = None
 
 
 class ToolListing(BaseModel):
@@ -169,13 +173,18 @@ class ToolListing(BaseModel):
     name: str
     description: str
     parameters: dict[str, JsonValue]
+    effect: Literal["read", "write", "irreversible"]
+    idempotent: bool
 
 
-class ToolResult(BaseModel):
-    """What a tool returned."""
+class ToolList(BaseModel):
+    """The tools that agents may call."""
 
-    tool: str
-    result: dict[str, JsonValue]
+    tools: list[ToolListing]
+
+
+class ToolResult(RootModel[dict[str, JsonValue]]):
+    """What a tool returned: any JSON object."""
 
 
 def shows(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:

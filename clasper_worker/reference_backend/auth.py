@@ -35,7 +35,8 @@ class _Claims(BaseModel):
     user_id: _ClaimText
     agent_role: _ClaimText
     agent_id: _ClaimText | None = None
-    exp: float | None = None
+    exp: float
+    aud: None = None  # PyJWT passes an empty one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,18 @@ class Agent:
         user_id: the tenant that every read and write is scoped to.
         agent_role: the role it acts in.
         agent_id: which agent, where the token says so.
-        expires_at: when its token ends, in seconds since the epoch; None for never.
+        expires_at: when its token ends, in seconds since the epoch.
     """
 
     user_id: str
     agent_role: str
+    expires_at: float
     agent_id: str | None = None
-    expires_at: float | None = None
 
     @property
-    def seconds_left(self) -> float | None:
-        """How long its token is still good for; None for ever."""
-        return None if self.expires_at is None else max(0.0, self.expires_at - time.time())
+    def seconds_left(self) -> float:
+        """How long its token is still good for."""
+        return max(0.0, self.expires_at - time.time())
 
 
 def _expired() -> ApiError:
@@ -103,8 +104,9 @@ class TokenVerifier:
                 token,
                 self._key,
                 algorithms=self._algorithms,
-                # Whom a token is for is no part of the contract.
-                options={"verify_aud": False},
+                # The contract's tokens name no audience: one that does is meant for another
+                # service, which signs with the same secret.
+                options={"require": ["exp"], "verify_aud": True},
             )
             claims = _Claims.model_validate(payload)
         except jwt.ExpiredSignatureError:
@@ -117,6 +119,14 @@ class TokenVerifier:
                 f"The agent token's claims are wrong: {text}",
                 details={"claims": details["fields"]},
             ) from None
+        except jwt.MissingRequiredClaimError:
+            raise ApiError(
+                401, "The agent token never ends; sign one with `exp`, a few minutes ahead."
+            ) from None
+        except jwt.InvalidAudienceError:
+            raise ApiError(
+                401, "The agent token is for another audience; sign one without `aud`."
+            ) from None
         except (jwt.InvalidTokenError, TypeError, OverflowError):
             # The last two are PyJWT's for an `exp` that is no number, or an endless one.
             raise ApiError(
@@ -124,7 +134,7 @@ class TokenVerifier:
                 "The agent token is not valid: it must be a JWT signed with AGENT_JWT_SECRET and "
                 f"{self._algorithms[0]}.",
             ) from None
-        return Agent(claims.user_id, claims.agent_role, claims.agent_id, claims.exp)
+        return Agent(claims.user_id, claims.agent_role, claims.exp, claims.agent_id)
 
     def internal(self, token: str | None) -> None:
         """Check an ``X-Internal-Token``, in constant time.

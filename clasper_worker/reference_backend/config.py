@@ -29,6 +29,9 @@ FEATURES = {
     "tools": "tools that the backend offers and runs",
 }
 
+# How the original's clients find that there are tools, in `features_list`.
+_TOOL_NAMES = ["tool_discovery", "/api/tools", "/api/tools/{tool_name}"]
+
 # These are called with the internal token alone, so without one they cannot be reached.
 _INTERNAL_FEATURES = frozenset({"notifications_dispatch", "agents"})
 
@@ -99,7 +102,12 @@ class BackendConfig:
 
     def capabilities(self) -> dict[str, object]:
         """The answer of ``GET /api/mission-control/capabilities`` (contract, Part 1)."""
+        features = {name: self.has(name) for name in FEATURES}
+        listed = [name for name, on in features.items() if on]
+        if features["tools"]:
+            listed += _TOOL_NAMES
         return {
             "contract_version": CONTRACT_VERSION,
-            "features": {name: self.has(name) for name in FEATURES},
+            "features": features,
+            "features_list": listed,
         }

@@ -8,7 +8,7 @@ from clasper_worker.errors import ConfigurationError
 
 # Marks the file as ours ("CLSP"), so that another application's database is never written to.
 _APPLICATION_ID = 0x434C5350
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 # How long SQLite itself may wait for another process's lock: while opening, and afterwards, when
 # the event loop stands still meanwhile.
@@ -51,11 +51,13 @@ CREATE INDEX notifications_undelivered ON notifications (user_id, seq) WHERE del
 
 CREATE TABLE tool_requests (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
-  tool_name TEXT NOT NULL, arguments TEXT NOT NULL, reason TEXT, task_id TEXT, turn_id TEXT,
+  tool TEXT NOT NULL, arguments TEXT NOT NULL, reason TEXT, task_id TEXT, turn_id TEXT,
   session_key TEXT, agent_role TEXT NOT NULL, status TEXT NOT NULL, created_at TEXT NOT NULL,
-  decided_at TEXT, decided_by TEXT, decision_note TEXT
+  decided_at TEXT, "by" TEXT, decision_reason TEXT,
+  wait_id TEXT, arguments_hash TEXT, expires_at TEXT
 );
 CREATE INDEX tool_requests_of_user ON tool_requests (user_id, seq);
+CREATE INDEX tool_requests_by_wait ON tool_requests (user_id, wait_id);
 
 CREATE TABLE agents (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, agent_role TEXT NOT NULL,
@@ -81,6 +83,17 @@ CREATE TABLE events (
   data TEXT NOT NULL
 );
 CREATE INDEX events_of_user ON events (user_id, seq);
+"""
+
+# From version 1, whose tool requests had other names.
+_UPGRADE = """
+ALTER TABLE tool_requests RENAME COLUMN tool_name TO tool;
+ALTER TABLE tool_requests RENAME COLUMN decided_by TO "by";
+ALTER TABLE tool_requests RENAME COLUMN decision_note TO decision_reason;
+ALTER TABLE tool_requests ADD COLUMN wait_id TEXT;
+ALTER TABLE tool_requests ADD COLUMN arguments_hash TEXT;
+ALTER TABLE tool_requests ADD COLUMN expires_at TEXT;
+CREATE INDEX tool_requests_by_wait ON tool_requests (user_id, wait_id);
 """
 
 
@@ -135,6 +148,11 @@ def _prepare(connection: sqlite3.Connection, database: str) -> None:
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if (application, version) == (_APPLICATION_ID, 1):
+            for statement in _UPGRADE.split(";"):
+                connection.execute(statement)
+            version = _SCHEMA_VERSION
+            connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -15,6 +15,8 @@ from clasper_worker.reference_backend.records import JsonItem, now
 from clasper_worker.reference_backend.schemas import KeyedBody
 from clasper_worker.reference_backend.store import Transaction
 
+_CREATED = 200  # the contract's answer to what creates, too
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -37,8 +39,6 @@ def run_once(
     endpoint: str,
     request: KeyedBody,
     work: Callable[[Transaction], JsonItem],
-    *,
-    status: int = 201,
 ) -> Answer:
     """Do `work`, unless this tenant's same request under the same key has been done before.
 
@@ -49,14 +49,13 @@ def run_once(
         request: its key is optional; without one, `work` is done each time.
         work: makes the changes and returns the response's body. If it raises, nothing is
             remembered and the key stays free.
-        status: the status code of a response that is not a repetition's.
 
     Raises:
         ApiError: 409; the key was used with a different request.
     """
     key = request.idempotency_key
     if key is None:
-        return Answer(status, _dump(work(transaction)))
+        return Answer(_CREATED, _dump(work(transaction)))
     fingerprint = request.fingerprint(endpoint)
     known = transaction.execute(
         "SELECT fingerprint, status, body FROM idempotency WHERE user_id = ? AND key = ?",
@@ -72,7 +71,7 @@ def run_once(
                 details={"idempotency_key": key},
             )
         return Answer(known["status"], known["body"], replayed=True)
-    answer = Answer(status, _dump(work(transaction)))
+    answer = Answer(_CREATED, _dump(work(transaction)))
     transaction.execute(
         "INSERT INTO idempotency (user_id, key, fingerprint, status, body, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?)",

@@ -25,6 +25,11 @@ _JSON_COLUMNS = frozenset({"metadata", "attachments", "arguments"})
 _MAX_SEQ = 2**63 - 1
 
 
+def _quoted(column: str) -> str:
+    """A column's name as SQL takes it where it is a keyword, too."""
+    return f'"{column}"'
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of things that belong to a tenant.
@@ -42,7 +47,7 @@ class Table:
     @property
     def selection(self) -> str:
         """`columns` for a SELECT."""
-        return ", ".join(self.columns)
+        return ", ".join(map(_quoted, self.columns))
 
 
 TASKS = Table(
@@ -86,18 +91,21 @@ TOOL_REQUESTS = Table(
     "tool_request",
     (
         "id",
-        "tool_name",
+        "tool",
         "arguments",
+        "arguments_hash",
         "status",
-        "reason",
-        "task_id",
+        "wait_id",
         "turn_id",
-        "session_key",
+        "task_id",
         "agent_role",
+        "session_key",
+        "reason",
+        "expires_at",
         "created_at",
         "decided_at",
-        "decided_by",
-        "decision_note",
+        "by",
+        "decision_reason",
     ),
 )
 AGENTS = Table("agents", "agent", ("user_id", "agent_role", "timezone", "active_hours"))
@@ -122,6 +130,10 @@ def to_item(row: sqlite3.Row) -> JsonItem:
     }
 
 
+def _stored(column: str, value: Any) -> Any:
+    return json.dumps(value) if column in _JSON_COLUMNS else value
+
+
 def insert(transaction: Transaction, table: Table, user_id: str, values: JsonItem) -> JsonItem:
     """Store one item of this tenant and record its event.
 
@@ -129,12 +141,8 @@ def insert(transaction: Transaction, table: Table, user_id: str, values: JsonIte
         The item as the API shows it.
     """
     item = {"id": new_id(), "created_at": now(), **values}
-    columns = {
-        name: json.dumps(value) if name in _JSON_COLUMNS else value
-        for name, value in item.items()
-        if value is not None
-    }
-    names, slots = ", ".join(columns), ", ".join("?" * len(columns))
+    columns = {name: _stored(name, value) for name, value in item.items() if value is not None}
+    names, slots = ", ".join(map(_quoted, columns)), ", ".join("?" * len(columns))
     transaction.execute(
         # S608: names come from this package's code alone.
         f"INSERT INTO {table.name} (user_id, {names}) VALUES (?, {slots})",  # noqa: S608
@@ -156,11 +164,11 @@ def update(
     Raises:
         ApiError: 404; this tenant has no such item.
     """
-    assignments = ", ".join(f"{name} = ?" for name in values)
+    assignments = ", ".join(f"{_quoted(name)} = ?" for name in values)
     transaction.execute(
         # S608: names come from this package's code alone.
         f"UPDATE {table.name} SET {assignments} WHERE id = ? AND user_id = ?",  # noqa: S608
-        (*values.values(), item_id, user_id),
+        (*(_stored(name, value) for name, value in values.items()), item_id, user_id),
     )
     item = get(transaction, table, user_id, item_id)
     transaction.emit(user_id, table.noun, "updated", item)
@@ -206,7 +214,7 @@ def page(
         ApiError: 400; the cursor is not one of this list's.
     """
     wanted = {name: value for name, value in filters.items() if value is not None}
-    where = "".join(f" AND {name} = ?" for name in wanted)
+    where = "".join(f" AND {_quoted(name)} = ?" for name in wanted)
     rows = connection.execute(
         # S608: names come from this package's code alone.
         f"SELECT seq, {table.selection} FROM {table.name} "  # noqa: S608

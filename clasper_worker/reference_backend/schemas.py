@@ -133,9 +133,11 @@ class NewMessage(KeyedBody):
 
     task_id: Name
     content: Content
-    actor_type: Literal["agent", "user", "system"]
+    actor_type: Literal["agent", "user", "system"] | None = Field(
+        default=None, description="Default: agent."
+    )
     actor_id: Name | None = None
-    agent_role: Role
+    agent_role: Role | None = Field(default=None, description="Default: the agent token's.")
     attachments: list[JsonValue] | None = None
 
 
@@ -188,20 +190,27 @@ class StandupBody(KeyedBody):
 class NewToolRequest(KeyedBody):
     """`POST /api/mission-control/tool-requests`."""
 
-    tool_name: Name
+    tool: Name
     arguments: JsonObject | None = Field(default=None, description="Default: {}.")
-    reason: Content | None = None
-    task_id: Name | None = None
+    arguments_hash: Name | None = None
+    wait_id: Name | None = Field(default=None, description="What waits for the decision.")
     turn_id: Name | None = None
+    task_id: Name | None = None
+    agent_role: Role | None = Field(default=None, description="Default: the agent token's.")
     session_key: Name | None = None
+    reason: Content | None = None
+    expires_at: Name | None = None
 
 
 class Decision(RequestBody):
     """`PATCH /api/mission-control/tool-requests/{id}`."""
 
     status: Literal["approved", "rejected"]
-    decided_by: Name | None = None
-    note: Content | None = None
+    arguments: JsonObject | None = Field(
+        default=None, description="What to call it with instead; the request then shows these."
+    )
+    by: Name | None = None
+    reason: Content | None = None
 
 
 class ToolCall(KeyedBody):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import stamina
@@ -51,6 +51,11 @@ def verdict_on_status(
     failed = status >= 500
     limited = passing and (status == _RATE_LIMITED or wait is not None)
     return Verdict(Outcome(not failed, failed, limited, wait, failed and alone), passing)
+
+
+def spared(verdict: Verdict) -> Verdict:
+    """The verdict on a failure, where the host was seen to answer another request since."""
+    return replace(verdict, outcome=replace(verdict.outcome, alone=True, others_work=True))
 
 
 NO_ANSWER = Verdict(Outcome(failed=True), passing=True)
@@ -108,9 +113,14 @@ class _Tries:
         self.made = 0
 
 
-def patience_for(gate: HostGate | None) -> Patience:
-    """The configured patience for one request; none without a gate."""
-    return Patience(0) if gate is None else gate.patience()
+def patience_for(gate: HostGate | None, who: str = "") -> Patience:
+    """The configured patience for one request; none without a gate.
+
+    Args:
+        gate: of the request's host.
+        who: on whose behalf it is made.
+    """
+    return Patience(0) if gate is None else gate.patience(who)
 
 
 async def call_persistently(

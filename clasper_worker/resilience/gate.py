@@ -35,6 +35,11 @@ class Passage:
         self.probe = ""
         self.since = 0.0
 
+    @property
+    def who(self) -> str:
+        """On whose behalf it is made."""
+        return self._patience.who
+
     def report(self, outcome: Outcome) -> None:
         """Say what the request told of its host."""
         self.outcome = outcome
@@ -84,6 +89,7 @@ class HostGate:
         self._policy = board.policy
         self._in_flight = 0
         self._failures = 0
+        self._failing: set[str] = set()  # on whose behalf the requests were that failed in a row
         self._last_failure = 0.0
         self._waiters: deque[_Waiter] = deque()
         self._doorkeeper: asyncio.Task[None] | None = None
@@ -99,9 +105,22 @@ class HostGate:
         """Whether the circuit is open or the host is to be left alone."""
         return self.state.is_open or self.state.is_paused(self._board.now())
 
-    def patience(self) -> Patience:
-        """The configured one, for one request and its tries."""
-        return Patience(self._policy.wait)
+    def patience(self, who: str = "") -> Patience:
+        """The configured one, for one request and its tries.
+
+        Args:
+            who: on whose behalf it is made.
+        """
+        return Patience(self._policy.wait, who=who)
+
+    def is_accused_by_one(self, who: str) -> bool:
+        """Whether one more failure of theirs would open the circuit, and nobody else's failed.
+
+        It may be their own request that the host cannot take: to be asked before that is reported.
+        """
+        if self.state.is_open or self._failures + 1 < self._policy.failures:
+            return False
+        return self._failing <= {who}
 
     def passage(self, patience: Patience) -> Passage:
         """Pass the gate: ``async with gate.passage(patience) as passage``.
@@ -139,7 +158,7 @@ class HostGate:
         if outcome.failed:
             self._note_failure(passage)
         elif outcome.answered or outcome.limited:
-            self._failures = 0
+            self._forget_failures()
             if probe:
                 self.known.see(states.probe_answered(probe))
         elif probe:
@@ -152,18 +171,25 @@ class HostGate:
         if passage.probe:
             self.known.see(states.probe_failed(passage.probe, self._policy, self._board.jitter()))
             return
+        if passage.outcome.others_work:
+            self._forget_failures()
         if passage.outcome.alone:
             return
         now = self._board.now()
         if self.state.is_open or passage.since < self.state.recovered_at:
             return  # sent before the outage that is known of, or is over
         if now - self._last_failure > self._policy.failure_window:
-            self._failures = 0
+            self._forget_failures()
         self._failures += 1
+        self._failing.add(passage.who)
         self._last_failure = now
         if self._failures >= self._policy.failures:
-            self._failures = 0
+            self._forget_failures()
             self.known.see(states.trip(self._policy, self._board.jitter()))
+
+    def _forget_failures(self) -> None:
+        self._failures = 0
+        self._failing.clear()
 
     # Waiting
 

@@ -17,10 +17,12 @@ class Patience:
         seconds: in all, from when it first has to wait.
         for_outages: whether it waits while the circuit is open; else it is told so at once, and
             of a pause that is longer than ``seconds``, too.
+        who: on whose behalf it is made; empty where that is not known.
     """
 
     seconds: float
     for_outages: bool = True
+    who: str = ""
     _until: float | None = None
 
     def until(self, now: float) -> float:
@@ -41,6 +43,7 @@ class Outcome:
         wait: for how many seconds; None if it named no time.
         alone: whether the failure may be its endpoint's alone, while the host works: it does not
             open the circuit, and closes none.
+        others_work: whether the host was seen to answer another request since.
     """
 
     answered: bool = False
@@ -48,6 +51,7 @@ class Outcome:
     limited: bool = False
     wait: float | None = None
     alone: bool = False
+    others_work: bool = False
 
 
 ANSWERED = Outcome(answered=True)

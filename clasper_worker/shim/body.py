@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from clasper_worker.error_bounds import shortened
 from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.whole_text import whole_json
 
 # UTF-8 takes up to four; JSON may escape a character as \\uXXXX, or a pair of them.
 BYTES_PER_CHARACTER = 12
@@ -63,7 +64,8 @@ def _decoded(content: bytes) -> dict[str, Any]:
         raise _refused("The body is nested too deep") from None
     if not isinstance(body, dict):
         raise _refused("The body is not a JSON object")
-    return body
+    repaired: dict[str, Any] = whole_json(body) if "\\ud" in text.lower() else body
+    return repaired
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -107,12 +107,13 @@ async def _get_notifications(
 
 
 MISSION_CONTROL_TOOLS: tuple[Tool[Any], ...] = (
-    Tool("list_tasks", "List the user's tasks, a page at a time.", ListTasks, _list_tasks),
+    Tool("list_tasks", "List the user's tasks, a page at a time.", ListTasks, _list_tasks, "tasks"),
     Tool(
         "create_task",
         "Create a task for the user; if one of this title exists, that one is returned.",
         CreateTask,
         _create_task,
+        "tasks",
     ),
     Tool(
         "post_message",
@@ -120,17 +121,20 @@ MISSION_CONTROL_TOOLS: tuple[Tool[Any], ...] = (
         " post it with this.",
         PostMessage,
         _post_message,
+        "messages",
     ),
     Tool(
         "create_document",
         "Save a document (a plan, a report, a note) with a task.",
         CreateDocument,
         _create_document,
+        "documents",
     ),
     Tool(
         "get_notifications",
         "Read the user's notifications.",
         GetNotifications,
         _get_notifications,
+        "notifications",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,7 @@ from clasper_worker.llm.tokens import tool_tokens
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
+from clasper_worker.whole_text import json_of, whole
 
 # Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
 _TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflictError, ToolError)
@@ -60,12 +62,16 @@ ArgumentsT = TypeVar("ArgumentsT", bound=ToolArguments)
 
 @dataclass(frozen=True)
 class Tool(Generic[ArgumentsT]):
-    """One tool: its name and description for the model, its arguments, and what it does."""
+    """One tool: its name and description for the model, its arguments, and what it does.
+
+    ``feature`` is what the backend must offer for it; None where it needs nothing of the backend.
+    """
 
     name: str
     description: str
     arguments: type[ArgumentsT]
     run: Callable[[ToolContext, ArgumentsT], Awaitable[Mapping[str, Any]]]
+    feature: str | None = None
 
     def spec(self) -> ToolSpec:
         """The tool as the model is told of it."""
@@ -80,7 +86,7 @@ class Tool(Generic[ArgumentsT]):
             BackendError: the backend refused or failed.
         """
         try:
-            parsed = self.arguments.model_validate_json(arguments or "{}")
+            parsed = self.arguments.model_validate_json(_whole_arguments(arguments) or "{}")
         except ValidationError as exc:
             problems = [
                 {"argument": ".".join(map(str, error["loc"])) or "(all)", "problem": error["msg"]}
@@ -93,12 +99,38 @@ class Tool(Generic[ArgumentsT]):
         return await self.run(context, parsed)
 
 
+def _whole_arguments(arguments: str) -> str:
+    """The arguments without escapes of half a surrogate pair, which no strict parser takes."""
+    text = whole(arguments)
+    if "\\ud" not in text.lower():
+        return text
+    try:
+        return json.dumps(json_of(text))
+    except (ValueError, RecursionError):
+        return text  # the schema's own error tells what is wrong
+
+
 class Toolbox:
     """The tools that a turn offers its model."""
 
     def __init__(self, tools: Sequence[Tool[Any]]) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._narrowed: dict[tuple[str, ...], Toolbox] = {}
         self.specs = tuple(tool.spec() for tool in tools)
+
+    def where(self, features: AbstractSet[str]) -> Toolbox:
+        """The tools that a backend with these features can carry out."""
+        able = [
+            tool
+            for tool in self._tools.values()
+            if tool.feature is None or tool.feature in features
+        ]
+        if len(able) == len(self._tools):
+            return self
+        names = tuple(tool.name for tool in able)
+        if (known := self._narrowed.get(names)) is None:
+            known = self._narrowed[names] = Toolbox(able)
+        return known
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from clasper_worker.turn.fit import ModelWindow
 from clasper_worker.turn.request import RequestLimits
 from clasper_worker.turn.request_parts import HistoryMessage
 from clasper_worker.turn.wellformed import measure
+from clasper_worker.whole_text import whole_json
 
 SUMMARY_HEAD = (
     "What was said before the messages that follow, summarised by the system that runs you. It is"
@@ -85,6 +86,7 @@ def parse_compact_request(data: Mapping[str, Any], limits: RequestLimits) -> Com
     Raises:
         InvalidRequestError: names every bad field, its problem and the fix.
     """
+    data = whole_json(data)
     characters, problems = measure(data)
     messages = data.get("messages")
     if characters > limits.request_chars:

@@ -14,6 +14,7 @@ from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, Tool
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
 from clasper_worker.turn.stopwatch import spent_on
+from clasper_worker.whole_text import whole
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ def _text(reply: ModelReply) -> str:
             f"The provider of {reply.model!r} filtered the reply: nothing was posted",
             {"model": reply.model, "finish_reason": reply.finish_reason},
         )
-    text = reply.text.strip()
+    text = whole(reply.text).strip()
     if not text:
         raise EmptyReplyError(
             f"The model {reply.model!r} answered with neither text nor tool calls"

@@ -21,6 +21,7 @@ from clasper_worker.settings import Settings
 from clasper_worker.turn.request_parts import HistoryMessage, RequestPart, SendMetadata, Webhook
 from clasper_worker.turn.request_problems import field_problem, invalid_request
 from clasper_worker.turn.wellformed import measure
+from clasper_worker.whole_text import undamaged, whole_json
 
 DEFAULT_ROLE = "default"
 DEFAULT_KICKOFF_NOTE = "Draft a concise plan based on the request below."
@@ -111,15 +112,15 @@ class SendRequest(RequestPart):
     webhook: Webhook | None = None
     metadata: SendMetadata = SendMetadata()
 
-    @field_validator("idempotency_key", "task_id")
+    @field_validator("idempotency_key", "task_id", "session_key")
     @classmethod
     def _plain_identifier(cls, value: str | None) -> str | None:
-        return value if value is None else _no_controls(value)
+        return value if value is None else undamaged(_no_controls(value))
 
     @field_validator("user_id")
     @classmethod
     def _user_as_seen(cls, value: str) -> str:
-        return check_user_id(value)
+        return check_user_id(undamaged(value))
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -234,6 +235,7 @@ def parse_send_request(data: Mapping[str, Any], limits: RequestLimits | None = N
         InvalidRequestError: names every bad field, its problem and the fix.
     """
     limits = limits or RequestLimits()
+    data = whole_json(data)
     characters, problems = measure(data)
     if characters > limits.request_chars:
         problem = f"has {characters:,} characters in all; at most {limits.request_chars:,}"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from clasper_worker.llm.catalogue import Tier
 from clasper_worker.webhooks.headers import check_headers
 from clasper_worker.webhooks.url import parse_target
+from clasper_worker.whole_text import undamaged
 
 
 class RequestPart(BaseModel):
@@ -36,7 +37,14 @@ class Webhook(RequestPart):
     @field_validator("url")
     @classmethod
     def _usable_url(cls, value: str) -> str:
-        parse_target(value)
+        parse_target(undamaged(value))
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _whole_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            undamaged(value.get_secret_value())
         return value
 
     @field_validator("headers")

@@ -105,6 +105,7 @@ async def _think(
             limit=request.history_limit(deps.settings.history_limit),
             seen=seen,
         )
+    toolbox = deps.toolbox.where(await backend.offered())
     opening = seen or Opening(task, deps.now(), history.end)
     journal.begin(opening)
     prompt = await turn_prompt(
@@ -114,12 +115,12 @@ async def _think(
         settings=deps.settings.prompt,
         now=opening.now,
         task_title=task.title,
-        tool_names=deps.toolbox.names,
+        tool_names=toolbox.names,
         history=history.messages,
     )
     tier = request.metadata.model_tier
     window, model = deps.window(tier), FencedModel(deps.model(tier), deps.lease)
-    messages, fitted = prompt.fit(history.messages, deps.toolbox.tokens, window)
+    messages, fitted = prompt.fit(history.messages, toolbox.tokens, window)
 
     def context_for(step: str) -> ToolContext:
         key = turn_step_key(request.user_id, turn.turn_id, step)
@@ -129,7 +130,7 @@ async def _think(
         answer = await converse(
             model,
             messages,
-            deps.toolbox,
+            toolbox,
             context_for,
             journal,
             max_steps=deps.settings.max_steps,

@@ -1,4 +1,4 @@
-"""What any JSON value in a request must keep to: UTF-8 text, a bounded size and depth."""
+"""What any JSON value in a request must keep to: finite numbers, a bounded size and depth."""
 
 from __future__ import annotations
 
@@ -31,10 +31,6 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
         path, value, depth = left.pop()
         if isinstance(value, str):
             total += len(value)
-            if not _is_utf8(value):
-                problems.append(
-                    _problem(path, "holds half of a surrogate pair", "send well-formed Unicode")
-                )
         elif isinstance(value, float) and not math.isfinite(value):
             problems.append(
                 _problem(path, "is not a finite number", "send a number or leave it out")
@@ -55,14 +51,6 @@ def measure(data: Any) -> tuple[int, list[dict[str, str]]]:
                 total += len(name) if isinstance(name, str) else 0
                 left.append(((path, name), item, depth + 1))
     return total, problems
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _problem(path: _Path, problem: str, fix: str) -> dict[str, str]:

@@ -12,7 +12,10 @@ import openai
 import pytest
 from aiohttp import web
 
+from clasper_worker.errors import BackendProtocolError
 from clasper_worker.http_client import LeanClient, open_http_client
+from clasper_worker.http_transport import MAX_ANSWER_BYTES, AnswerTooLargeError
+from clasper_worker.mission_control.transport import BackendTransport
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -243,3 +246,34 @@ async def test_where_the_environment_names_a_proxy_a_client_that_uses_it_is_made
     client = open_http_client(20)
     assert isinstance(client, LeanClient)
     await client.aclose()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_an_answer_that_is_too_large_is_not_read_to_its_end(compressed: bool) -> None:
+    body = b"x" * (MAX_ANSWER_BYTES + 1)
+
+    async def large(_: web.Request) -> web.Response:
+        if compressed:
+            return web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
+        return web.Response(body=body)
+
+    async def mislabelled(_: web.Request) -> web.Response:
+        return web.Response(body=b"{}", headers={"Content-Encoding": "gzip"})
+
+    app = web.Application()
+    app.add_routes([web.get("/large", large), web.get("/mislabelled", mislabelled)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with lean(f"http://{host}:{port}") as client:
+        with pytest.raises(AnswerTooLargeError):
+            await client.fetch("GET", "/large", headers={})
+        with pytest.raises(httpx2.DecodingError):
+            await client.fetch("GET", "/mislabelled", headers={})
+        transport = BackendTransport(client, attempts=2)
+        with pytest.raises(BackendProtocolError, match="has more than 16 MiB"):
+            await transport.request("GET", "/large", headers=dict)
+        with pytest.raises(BackendProtocolError, match="not compressed as it says"):
+            await transport.request("GET", "/mislabelled", headers=dict)
+    await runner.cleanup()

@@ -13,6 +13,12 @@ router = APIRouter(tags=["discovery"])
 
 
 @router.get(
+    "/api/capabilities",
+    openapi_extra=EITHER_TOKEN,
+    responses=shows(Capabilities),
+    operation_id="capabilities_at_the_originals_place",
+)
+@router.get(
     "/api/mission-control/capabilities", openapi_extra=EITHER_TOKEN, responses=shows(Capabilities)
 )
 async def capabilities(backend: BackendDep, caller: EitherDep) -> Response:

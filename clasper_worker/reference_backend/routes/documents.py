@@ -50,9 +50,8 @@ async def list_documents(
 
 @router.post(
     "",
-    status_code=201,
     dependencies=[Depends(feature("documents"))],
-    responses=shows(Document, 201),
+    responses=shows(Document),
 )
 async def create_document(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewDocument

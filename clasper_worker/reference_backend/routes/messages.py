@@ -50,9 +50,7 @@ async def list_messages(
     return backend.answer(query)
 
 
-@router.post(
-    "", status_code=201, dependencies=[Depends(feature("messages"))], responses=shows(Message, 201)
-)
+@router.post("", dependencies=[Depends(feature("messages"))], responses=shows(Message))
 async def post_message(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewMessage
 ) -> Response:
@@ -66,6 +64,8 @@ async def post_message(
                 (agent.user_id, agent.agent_role),
             )
         values = body.model_dump(exclude={"idempotency_key"})
+        values["actor_type"] = body.actor_type or "agent"
+        values["agent_role"] = body.agent_role or agent.agent_role
         return insert(transaction, MESSAGES, agent.user_id, values)
 
     return await backend.change_once(request, agent.user_id, body, work)

@@ -65,7 +65,7 @@ async def list_notifications(
     )
 
 
-@router.post("", status_code=201, openapi_extra=EITHER_TOKEN, responses=shows(Notification, 201))
+@router.post("", openapi_extra=EITHER_TOKEN, responses=shows(Notification))
 async def create_notification(
     request: Request, backend: BackendDep, caller: EitherDep, body: NewNotification
 ) -> Response:

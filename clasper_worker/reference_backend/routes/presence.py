@@ -54,7 +54,7 @@ async def list_agents(backend: BackendDep, limit: Limit = 50, cursor: Cursor = N
     return backend.answer(lambda connection: page(connection, AGENTS, {}, limit, cursor))
 
 
-@agents.post("", status_code=201, responses=shows(RegisteredAgent, 201))
+@agents.post("", responses=shows(RegisteredAgent))
 async def register_agent(backend: BackendDep, body: AgentEntry) -> Response:
     """Add an agent, or replace what is known of it (ours, beyond the contract)."""
 
@@ -68,7 +68,7 @@ async def register_agent(backend: BackendDep, body: AgentEntry) -> Response:
         )
         return body.model_dump(exclude_none=True)
 
-    return await backend.change(work, status=201)
+    return await backend.change(work)
 
 
 @router.post("/heartbeat", dependencies=[Depends(feature("heartbeat"))], responses=shows(Heartbeat))
@@ -102,7 +102,7 @@ async def heartbeat(
             ),
         }
 
-    return await backend.change_once(request, agent.user_id, body, work, status=200)
+    return await backend.change_once(request, agent.user_id, body, work)
 
 
 @router.post("/standup", dependencies=[Depends(feature("standup"))], responses=shows(Standup))
@@ -146,7 +146,7 @@ async def standup(
             "created": known is None,
         }
 
-    return await backend.change_once(request, agent.user_id, body, work, status=200)
+    return await backend.change_once(request, agent.user_id, body, work)
 
 
 def summarise(transaction: Transaction, user_id: str, day: str) -> str:

@@ -43,7 +43,7 @@ async def list_tasks(
     )
 
 
-@router.post("", status_code=201, responses=shows(Task, 201))
+@router.post("", responses=shows(Task))
 async def create_task(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewTask
 ) -> Response:

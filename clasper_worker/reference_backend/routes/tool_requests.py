@@ -44,8 +44,10 @@ _Status = Annotated[
     Literal["pending", "approved", "rejected"] | None, Query(description="Only those.")
 ]
 
+_WaitId = Annotated[str | None, Query(description="Only the one that this waits for.")]
 
-@router.post("", status_code=201, responses=shows(ToolRequest, 201))
+
+@router.post("", responses=shows(ToolRequest))
 async def ask(
     request: Request, backend: BackendDep, agent: AgentDep, body: NewToolRequest
 ) -> Response:
@@ -57,7 +59,7 @@ async def ask(
         values = body.model_dump(exclude={"idempotency_key"})
         values |= {
             "arguments": body.arguments or {},
-            "agent_role": agent.agent_role,
+            "agent_role": body.agent_role or agent.agent_role,
             "status": "pending",
         }
         return insert(transaction, TOOL_REQUESTS, agent.user_id, values)
@@ -70,11 +72,12 @@ async def list_requests(
     backend: BackendDep,
     agent: AgentDep,
     status: _Status = None,
+    wait_id: _WaitId = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
     """The user's tool requests, oldest first."""
-    filters = {"user_id": agent.user_id, "status": status}
+    filters = {"user_id": agent.user_id, "status": status, "wait_id": wait_id}
     return backend.answer(
         lambda connection: page(connection, TOOL_REQUESTS, filters, limit, cursor)
     )
@@ -109,19 +112,15 @@ async def decide(
                 code="already_decided",
                 details={"status": item["status"]},
             )
-        decider = body.decided_by or (f"agent:{caller.agent_role}" if caller else "internal")
-        return update(
-            transaction,
-            TOOL_REQUESTS,
-            user_id,
-            request_id,
-            {
-                "status": body.status,
-                "decided_at": now(),
-                "decided_by": decider,
-                "decision_note": body.note,
-            },
-        )
+        decision: JsonItem = {
+            "status": body.status,
+            "decided_at": now(),
+            "by": body.by or (f"agent:{caller.agent_role}" if caller else "internal"),
+            "decision_reason": body.reason,
+        }
+        if body.arguments is not None:
+            decision["arguments"] = body.arguments
+        return update(transaction, TOOL_REQUESTS, user_id, request_id, decision)
 
     return await backend.change(work)
 

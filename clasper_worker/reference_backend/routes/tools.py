@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clasper_worker.reference_backend.access import AgentDep, BackendDep, feature
-from clasper_worker.reference_backend.answers import Page, ToolListing, ToolResult, shows
+from clasper_worker.reference_backend.answers import ToolList, ToolResult, shows
 from clasper_worker.reference_backend.errors import ApiError, describe, invalid_fields
 from clasper_worker.reference_backend.records import JsonItem
 from clasper_worker.reference_backend.routes.tasks import change, count_by_status
@@ -30,6 +30,10 @@ class _NoArguments(_Arguments):
     pass
 
 
+class _Echo(_Arguments):
+    message: str = Field(description="What to say back.")
+
+
 class _SetTaskStatus(_Arguments):
     task_id: Name = Field(description="The id of one of the user's tasks.")
     status: TaskStatus = Field(description="The task's new status.")
@@ -44,12 +48,14 @@ class Tool:
         description: what it does, for a model.
         arguments: what it takes.
         run: does it, for a tenant, and returns the result.
+        effect: whether it changes anything.
     """
 
     name: str
     description: str
     arguments: type[_Arguments]
     run: Callable[[Transaction, str, Any], JsonItem]
+    effect: Literal["read", "write"] = "read"
 
     def listing(self) -> JsonItem:
         """The tool as agents see it, with its parameters as JSON Schema."""
@@ -58,7 +64,18 @@ class Tool:
         schema.setdefault("properties", {})
         for parameter in schema["properties"].values():
             parameter.pop("title", None)
-        return {"name": self.name, "description": self.description, "parameters": schema}
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": schema,
+            "effect": self.effect,
+            "idempotent": True,
+        }
+
+
+def _echo(transaction: Transaction, user_id: str, arguments: _Echo) -> JsonItem:
+    del transaction, user_id
+    return {"message": arguments.message}
 
 
 def _count(transaction: Transaction, user_id: str, arguments: _NoArguments) -> JsonItem:
@@ -75,6 +92,7 @@ def _set_status(transaction: Transaction, user_id: str, arguments: _SetTaskStatu
 TOOLS = {
     tool.name: tool
     for tool in (
+        Tool("echo", "Say a message back.", _Echo, _echo),
         Tool(
             "count_tasks_by_status",
             "How many tasks the user has in each status.",
@@ -86,6 +104,7 @@ TOOLS = {
             "Change the status of one of the user's tasks.",
             _SetTaskStatus,
             _set_status,
+            "write",
         ),
     )
 }
@@ -93,18 +112,18 @@ TOOLS = {
 _LISTING = [tool.listing() for tool in TOOLS.values()]
 
 
-@router.get("", responses=shows(Page[ToolListing]))
+@router.get("", responses=shows(ToolList))
 async def list_tools(agent: AgentDep) -> Response:
     """The tools that agents may call."""
     del agent
-    return JSONResponse({"items": _LISTING})
+    return JSONResponse({"tools": _LISTING})
 
 
 @router.post("/{name}", responses=shows(ToolResult))
 async def call_tool(
     request: Request, backend: BackendDep, agent: AgentDep, name: str, body: ToolCall
 ) -> Response:
-    """Run a tool: `{"tool", "result"}`."""
+    """Run a tool; the answer is what it returns."""
     tool = TOOLS.get(name)
     if tool is None:
         raise ApiError(404, f"There is no tool of this name; there are {', '.join(TOOLS)}.")
@@ -117,6 +136,6 @@ async def call_tool(
         ) from None
 
     def work(transaction: Transaction) -> JsonItem:
-        return {"tool": name, "result": tool.run(transaction, agent.user_id, arguments)}
+        return tool.run(transaction, agent.user_id, arguments)
 
-    return await backend.change_once(request, agent.user_id, body, work, status=200)
+    return await backend.change_once(request, agent.user_id, body, work)

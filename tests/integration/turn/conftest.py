@@ -89,10 +89,14 @@ class Processes:
         claims = {"type": "agent", "user_id": user_id, "agent_role": "test"}
         token = jwt.encode({**claims, "exp": int(time.time()) + 60}, SECRET)
         url = f"{self.backend_url}/api/mission-control/{collection}"
-        query |= {"limit": "200"}
-        answer = self.http.get(url, params=query, headers={"X-Agent-Token": token})
-        items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
-        return items
+        items: list[dict[str, Any]] = []
+        while True:
+            answer = self.http.get(url, params=query, headers={"X-Agent-Token": token})
+            page = answer.raise_for_status().json()
+            items += page["items"]
+            if not page.get("next_cursor"):
+                return items
+            query["cursor"] = page["next_cursor"]
 
     def posted(self, user_id: str) -> list[str]:
         """What was said in all of a user's threads."""

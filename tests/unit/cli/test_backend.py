@@ -86,10 +86,11 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+CLAIMS = {"type": "agent", "user_id": "u1", "agent_role": "x"}
+
+
 def tasks(url: str, *titles: str) -> list[str]:
-    token = jwt.encode(
-        {"type": "agent", "user_id": "u1", "agent_role": "x", "exp": time.time() + 600}, SECRET
-    )
+    token = jwt.encode({**CLAIMS, "exp": int(time.time()) + 600}, SECRET)
     with httpx2.Client(base_url=url, headers={"X-Agent-Token": token}) as client:
         for title in titles:
             client.post("/api/mission-control/tasks", json={"title": title}).raise_for_status()
@@ -114,7 +115,7 @@ def test_serves_keeps_its_data_and_ends_well(run: Callable[..., Running], tmp_pa
 def test_ends_well_while_a_stream_is_open(run: Callable[..., Running]) -> None:
     """A client that listens does not keep it from stopping, and sees a proper end."""
     running = run("--database", ":memory:", INTERNAL_API_TOKEN="inner")
-    token = jwt.encode({"type": "agent", "user_id": "u1", "agent_role": "x"}, SECRET)
+    token = jwt.encode({**CLAIMS, "exp": int(time.time()) + 600}, SECRET)
     with httpx2.stream(
         "GET",
         f"{running.url}/api/mission-control/events",
@@ -133,7 +134,7 @@ def test_a_short_secret_is_remarked_once(run: Callable[..., Running]) -> None:
     """At the start, not with each request, even where warnings are errors."""
     running = run("--database", ":memory:", AGENT_JWT_SECRET="dev-secret-change-me")
     key = b"dev-secret-change-me".ljust(64, b"\0")  # the same key to HMAC, without the warning
-    token = jwt.encode({"type": "agent", "user_id": "u1", "agent_role": "x"}, key)
+    token = jwt.encode({**CLAIMS, "exp": int(time.time()) + 600}, key)
     for _ in range(2):
         httpx2.get(
             f"{running.url}/api/mission-control/tasks", headers={"X-Agent-Token": token}

@@ -25,7 +25,7 @@ def workspace(tmp_path: Path) -> Path:
     root = tmp_path / "workspace"
     files = template_files("multi-agent") | {
         "skills/refunds/SKILL.md": SKILL.format("refunds"),
-        "skills/broken/SKILL.md": "no front matter",
+        "skills/broken/SKILL.md": "---\nmetadata: {oops\n---\n",
         "MEMORY.md": "# Ada\nlikes tea",
     }
     for name, text in files.items():
@@ -65,7 +65,7 @@ def test_what_is_printed_is_what_is_sent_section_by_section(run: Callable[..., R
         "problem": None,
         "candidates": [],
     }
-    assert any("skills/broken/SKILL.md:1" in warning for warning in told["warnings"])
+    assert any("skills/broken/SKILL.md:" in warning for warning in told["warnings"])
 
 
 def test_a_whole_request_is_shown_with_its_history_and_the_tools(
@@ -206,3 +206,17 @@ def test_a_role_with_path_characters_and_a_missing_folder_are_clear_errors(
         raise_from(run("--role", "../x"))
     with pytest.raises(WorkspaceError, match="clasper init"):
         raise_from(run("--path", str(tmp_path / "nowhere")))
+
+
+def test_strict_fails_on_a_workspace_with_problems_and_lists_them(
+    run: Callable[..., Result], workspace: Path
+) -> None:
+    assert run("--no-text").exit_code == 0
+    for how in (("--no-text",), ("--json",)):
+        result = run("--strict", *how)
+        assert result.exit_code == 1
+        assert "1 problem:" in result.stderr
+        assert "skills/broken/SKILL.md" in result.stderr
+    (workspace / "skills/broken/SKILL.md").write_text("# Tasks\n\nHow to manage tasks.\n")
+    result = run("--strict", "--no-text")
+    assert (result.exit_code, result.stderr) == (0, "")

@@ -253,3 +253,84 @@ async def test_a_feature_that_is_told_of_and_not_offered_is_named(
         await get(transport, path)
     assert (told or "") in str(caught.value)
     assert ("features" in str(caught.value)) is (told is not None)
+
+
+@pytest.mark.parametrize("fault", [500, 502, httpx2.ReadTimeout("x"), httpx2.ReadError("x")])
+def test_one_users_request_that_fails_again_and_again_keeps_nobody_else_waiting(
+    fault: int | Exception,
+) -> None:
+    async def main() -> tuple[bool, int, dict[str, object]]:
+        asked: list[str] = []
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            asked.append(request.url.path)
+            if request.url.path != "/poison":
+                return httpx2.Response(404 if "capabilities" in request.url.path else 200, json={})
+            if isinstance(fault, Exception):
+                raise fault
+            return httpx2.Response(fault)
+
+        worker = Worker(SharedStore(), GatePolicy(wait=20))
+        transport = transport_answering(handler, attempts=1, gate=worker.gate)
+        for _ in range(20):
+            with pytest.raises(errors.BackendUnavailableError):
+                await transport.request("POST", "/poison", headers=dict, who="u1")
+        is_open = worker.gate.state.is_open
+        well = await transport.request("POST", "/x", headers=dict, who="u2")
+        await worker.gates.close()
+        return is_open, asked.count("/api/mission-control/capabilities"), well
+
+    is_open, second_opinions, well = run_virtually(main())
+    assert not is_open
+    assert 1 <= second_opinions <= 5  # at the brink alone
+    assert well == {}
+
+
+def test_requests_of_several_users_that_fail_in_a_row_are_an_outage() -> None:
+    async def main() -> bool:
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(200 if "capabilities" in request.url.path else 500, json={})
+
+        worker = Worker(SharedStore(), GatePolicy(wait=1))
+        transport = transport_answering(handler, attempts=1, gate=worker.gate)
+        for number in range(4):
+            with pytest.raises(errors.BackendUnavailableError):
+                await transport.request("POST", "/x", headers=dict, who=f"u{number % 2}")
+        found = worker.gate.state.is_open
+        await worker.gates.close()
+        return found
+
+    assert run_virtually(main())
+
+
+@pytest.mark.parametrize("fault", [503, httpx2.ConnectError("x")])
+def test_an_outage_is_one_for_a_lone_user_too(fault: int | Exception) -> None:
+    async def main() -> bool:
+        def handler(_: httpx2.Request) -> httpx2.Response:
+            if isinstance(fault, Exception):
+                raise fault
+            return httpx2.Response(fault)
+
+        worker = Worker(SharedStore(), GatePolicy(wait=1))
+        transport = transport_answering(handler, attempts=1, gate=worker.gate)
+        for _ in range(4):
+            with pytest.raises(errors.BackendUnavailableError):
+                await transport.request("POST", "/x", headers=dict, who="u1")
+        found = worker.gate.state.is_open
+        await worker.gates.close()
+        return found
+
+    assert run_virtually(main())
+
+
+async def test_half_a_surrogate_pair_in_a_body_is_sent_as_the_replacement_character() -> None:
+    sent: list[bytes] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.content)
+        return httpx2.Response(500 if len(sent) == 1 else 200, json={})
+
+    await transport_answering(handler).request(
+        "POST", "/x", headers=dict, body={"content": "a\ud83d"}
+    )
+    assert sent == ['{"content":"a\ufffd"}'.encode()] * 2

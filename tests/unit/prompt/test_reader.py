@@ -136,11 +136,24 @@ def test_a_file_that_was_cut_is_reported(snapshot: Callable[..., WorkspaceSnapsh
 def test_a_broken_skill_is_reported_with_file_and_line_and_the_others_stay(
     snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
 ) -> None:
-    broken = "---\nname: b\ndescription: a: b\n---\n"
+    broken = "---\nname: b\nmetadata: {oops\n---\n"
     found = snapshot(GOOD | {"skills/a/SKILL.md": skill("a"), "skills/b/SKILL.md": broken})
     assert list(found.skills) == ["a"]
-    assert [(w.file, w.line) for w in found.warnings] == [("skills/b/SKILL.md", 3)]
-    assert problems(found)[0].startswith("skills/b/SKILL.md:3: YAML: mapping values")
+    assert [w.file for w in found.warnings] == ["skills/b/SKILL.md"]
+    assert ": YAML: " in problems(found)[0]
+    assert "it is left out" in problems(found)[0]
+
+
+def test_a_skill_with_a_slip_is_used_and_the_slip_reported(
+    snapshot: Callable[..., WorkspaceSnapshot], skill: Callable[..., str]
+) -> None:
+    slip = "---\nname: b\ndescription: a: b\n---\n"
+    bare = "# Manage tasks\n\nBy the API.\n"
+    found = snapshot(GOOD | {"skills/b/SKILL.md": slip, "skills/task-management/SKILL.md": bare})
+    assert found.skills["b"].description == "a: b"
+    assert found.skills["task-management"].enabled
+    (told,) = problems(found)
+    assert told.startswith("skills/b/SKILL.md:3: description: YAML: mapping values")
 
 
 def test_of_two_skills_with_one_name_the_first_folder_wins_and_the_other_is_reported(

@@ -76,20 +76,15 @@ def test_empty_fields_count_as_not_given() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("", 1, "no front matter"),
-        ("# Just text", 1, "no front matter"),
-        ("---\nname: x\ndescription: d\n", 1, "not closed"),
-        ("---\nname: x\ndescription: a: b\n---\n", 3, "YAML: mapping values are not allowed"),
-        ("\n\n---\n\nname: x\n\tdescription: d\n---\n", 6, "YAML: found a tab"),
-        ("---\n---\n", 1, "must be fields"),
-        ("---\n- a\n---\n", 1, "must be fields"),
-        ("---\nname: x\n---\n", 1, "description: is missing; add it"),
-        ("---\nname: x\ndescription: ''\n---\n", 3, "description: is empty"),
-        ("---\nname: x\ndescription: 5\n---\n", 3, "description: must be text; put it in quotes"),
-        ("---\ndescription: d\nname: ../x\n---\n", 3, "name: may hold letters"),
-        ("---\ndescription: d\nname: " + "x" * 65 + "\n---\n", 3, "name: is longer than 64"),
+        ("", 1, "description: is missing, and there is no text"),
+        ("---\nname: x\ndescription: d\n", 1, "not closed; add a line ---"),
+        ("---\nname: x\ndescr", 1, "not closed; add a line ---"),
+        ("---\nname: x\n---\n", 1, "description: is missing, and there is no text"),
+        ("---\nname: x\n---\n***\n", 1, "description: is missing, and there is no text"),
         ("---\ndescription: d\nmetadata: '{oops'\n---\n", 3, "metadata: is text that is not JSON"),
         ("---\ndescription: d\nmetadata: [a]\n---\n", 3, "metadata: must hold fields"),
+        ("---\ndescription: a: b\nmetadata: {oops\n---\n", 4, "YAML: "),
+        ("---\ndescription: a: b\nos: 7\n---\n", 3, "os: must be a list"),
         (
             (
                 "---\ndescription: d\nmetadata:\n  openclaw:\n    requires:\n      env:\n"
@@ -103,17 +98,85 @@ def test_empty_fields_count_as_not_given() -> None:
             5,
             "metadata.openclaw.always: must be true or false",
         ),
-        ("---\ndescription: d\nwhen: 2024-13-45\n---\n", 1, "a date or number is not valid"),
-        ("---\ndescription: d\nx: \x07\n---\n", 3, "character that YAML does not allow"),
     ],
 )
-def test_a_broken_file_is_reported_with_its_line_and_problem(
+def test_what_decides_whether_a_skill_is_on_is_never_guessed(
     text: str, line: int, problem: str
 ) -> None:
     with pytest.raises(SkillError) as caught:
         parse_skill(FILE, text)
-    assert caught.value.line == line
     assert problem in caught.value.problem
+    assert caught.value.line == line
+
+
+def test_a_file_without_front_matter_is_the_skill_of_its_folders_name() -> None:
+    text = "# Task management\n\nCreate and list **tasks** by the API.\n\n- one\n"
+    skill = parse_skill("skills/task-management/SKILL.md", text)
+    assert skill.name == "task-management"
+    assert skill.description == "Create and list **tasks** by the API."
+    assert skill.instructions == text.strip()
+    assert skill.doubts == ()
+    assert parse_skill(FILE, "# Only a heading").description == "Only a heading"
+
+
+def test_a_description_with_a_colon_is_read_as_the_line_of_text_that_it_is() -> None:
+    skill = parse(
+        "name: s\ndescription: Use when: asked about x: y\nmetadata:\n  openclaw:\n"
+        '    requires: {env: [KEY]}\nhomepage: "https://x"'
+    )
+    assert (skill.name, skill.description) == ("s", "Use when: asked about x: y")
+    assert skill.requires_env == ("KEY",)
+    ((line, problem),) = skill.doubts
+    assert line == 3
+    assert "description: YAML: mapping values are not allowed" in problem
+    assert "put it in quotes" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "description", "problem"),
+    [
+        ("\ufeff---\r\nname: x\r\ndescription: d\r\n---\r\nB\r\n", "x", "d", ""),
+        ("\n\n---\nname: x\ndescription: d\n---\n", "x", "d", ""),
+        ("---\nname: x\n\tdescription: d\n---\n", "x", "d", "tab"),
+        ("---\nname: x\ndescription: d\n\n# Head\n\nText", "x", "d", "not closed"),
+        ("---\n---\nWords.", "search", "Words.", "has no fields"),
+        ("---\n- a\n---\nWords.", "search", "Words.", "has no fields"),
+        ("---\nname: x\n---\nWords.", "x", "Words.", "description: is missing"),
+        ("---\nname: x\ndescription: ''\n---\nWords.", "x", "Words.", "description: is missing"),
+        ("---\nname: x\ndescription: 5\n---\n", "x", "5", "description: is not text"),
+        ("---\nname: 12\ndescription: d\n---\n", "12", "d", "name: is not text"),
+        ("---\nname: true\ndescription: d\n---\n", "true", "d", "name: is not text"),
+        ("---\nname: 2026-01-02\ndescription: d\n---\n", "2026-01-02", "d", "name: is not text"),
+        ("---\nname: [a, b]\ndescription: d\n---\n", "search", "d", "name: may hold letters"),
+        ("---\nname: x\ndescription: [a, b]\n---\n", "x", "a, b", "description: is not text"),
+        ("---\nname: x\ndescription:\n  Use: y\n---\n", "x", "Use: y", "description: is not text"),
+        ("---\nname: 🔍 find\ndescription: d\n---\n", "search", "d", "name: may hold letters"),
+        ("---\nname: ../x\ndescription: d\n---\n", "search", "d", "name: may hold letters"),
+        ("---\nname: a\nname: b\ndescription: d\n---\n", "b", "d", "name: stands here twice"),
+        ("---\nname: a\nname: b\ndescription: d: e\n---\n", "b", "d: e", "stands here twice"),
+        ("---\nname: x\ndescription: *Always* use\n---\n", "x", "*Always* use", "put it in quotes"),
+        ("---\nname: x\ndescription: @home\n---\n", "x", "@home", "put it in quotes"),
+        ("---\nname: x\ndescription: 'it's'\n---\n", "x", "it's", "put it in quotes"),
+        (
+            '---\nname: x\ndescription: "half \\ud83d"\n---\n',
+            "x",
+            "half \\ud83d",
+            "invalid Unicode",
+        ),
+        ("---\nname: x\ndescription: d\nwhen: 2024-13-45\n---\n", "x", "d", "date or number"),
+        ("---\nname: x\ndescription: d\ny: \x07\n---\n", "x", "d", "YAML does not allow"),
+        ("---\nname: x\ndescription: d\nemoji: [a]\n---\n", "x", "d", "emoji: is not text"),
+        (f"---\nname: {'x' * 65}\ndescription: d\n---\n", "x" * 64, "d", "longer than 64"),
+    ],
+)
+def test_slips_that_people_make_are_read_and_told(
+    text: str, name: str, description: str, problem: str
+) -> None:
+    skill = parse_skill(FILE, text)
+    assert (skill.name, skill.description) == (name, description)
+    told = "; ".join(told for _, told in skill.doubts)
+    assert problem in told
+    assert bool(problem) is bool(told)
 
 
 def test_yaml_that_would_run_code_is_refused() -> None:

@@ -16,7 +16,12 @@ from clasper_worker.reference_backend.auth import Agent, TokenVerifier
 from clasper_worker.reference_backend.errors import ApiError
 
 SECRET = "a-secret-of-the-tests-" + "long-enough-for-every-algorithm-" * 2
-CLAIMS: dict[str, Any] = {"type": "agent", "user_id": "u1", "agent_role": "writer"}
+CLAIMS: dict[str, Any] = {
+    "type": "agent",
+    "user_id": "u1",
+    "agent_role": "writer",
+    "exp": int(time.time()) + 3600,
+}
 
 
 def verifier(**settings: Any) -> TokenVerifier:
@@ -35,6 +40,10 @@ def unsigned(claims: dict[str, Any]) -> str:
     return ".".join([*encoded, ""])
 
 
+def without(claim: str) -> dict[str, Any]:
+    return {name: value for name, value in CLAIMS.items() if name != claim}
+
+
 def refusal(act: Callable[[], object]) -> ApiError:
     with pytest.raises(ApiError) as caught:
         act()
@@ -45,19 +54,20 @@ def test_accepts_an_agents_token() -> None:
     """The claims become the caller; unknown claims are ignored."""
     end = int(time.time()) + 60
     token = sign({**CLAIMS, "agent_id": "a7", "exp": end, "jti": "x", "more": [1]})
-    assert verifier().agent(token) == Agent("u1", "writer", "a7", end)
+    assert verifier().agent(token) == Agent("u1", "writer", end, "a7")
 
 
-def test_accepts_a_token_without_end() -> None:
-    """`exp` is our addition: the contract's own tokens have none."""
-    agent = verifier().agent(sign(CLAIMS))
-    assert agent.expires_at is None
-    assert agent.seconds_left is None
+def test_refuses_a_token_without_end() -> None:
+    """One that was overheard would be good for ever."""
+    error = refusal(lambda: verifier().agent(sign(without("exp"))))
+    assert (error.status, "exp" in error.message) == (401, True)
 
 
-def test_accepts_a_token_for_an_audience() -> None:
-    """Whom a token is for is no part of the contract."""
-    assert verifier().agent(sign({**CLAIMS, "aud": "mission-control"})).user_id == "u1"
+@pytest.mark.parametrize("audience", ["mission-control", ["a", "b"], "", "clasper"])
+def test_refuses_a_token_for_another_audience(audience: object) -> None:
+    """The contract's tokens name none, so one that does is for another service."""
+    error = refusal(lambda: verifier().agent(sign({**CLAIMS, "aud": audience})))
+    assert error.status == 401
 
 
 @pytest.mark.parametrize("token", [None, "", "nonsense", "a.b.c", "ä.ö.ü", "e30.e30.e30"])

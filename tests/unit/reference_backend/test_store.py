@@ -12,6 +12,7 @@ import pytest
 
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.reference_backend import store as store_module
+from clasper_worker.reference_backend.records import TOOL_REQUESTS, get
 from clasper_worker.reference_backend.store import Store, Transaction
 
 
@@ -177,3 +178,32 @@ def test_refuses_another_applications_database(tmp_path: Path, change: str) -> N
     with pytest.raises(ConfigurationError, match="not made by this version"):
         Store(str(path))
     assert path.read_bytes() == before
+
+
+def test_a_file_of_the_version_before_is_taken_over_with_what_is_in_it(tmp_path: Path) -> None:
+    """Its tool requests had other names."""
+    path = tmp_path / "b.db"
+    Store(str(path)).close()
+    old = sqlite3.connect(path)
+    old.executescript(
+        """
+        DROP TABLE tool_requests;
+        CREATE TABLE tool_requests (
+          seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
+          tool_name TEXT NOT NULL, arguments TEXT NOT NULL, reason TEXT, task_id TEXT, turn_id TEXT,
+          session_key TEXT, agent_role TEXT NOT NULL, status TEXT NOT NULL,
+          created_at TEXT NOT NULL, decided_at TEXT, decided_by TEXT, decision_note TEXT
+        );
+        INSERT INTO tool_requests (id, user_id, tool_name, arguments, agent_role, status,
+          created_at, decided_by, decision_note)
+        VALUES ('r1', 'u1', 'mail', '{"a": 1}', 'w', 'approved', 'now', 'ann', 'fine');
+        PRAGMA user_version = 1;
+        """
+    )
+    old.close()
+    for _ in range(2):  # and it is taken over once
+        store = Store(str(path))
+        item = store.read(lambda connection: get(connection, TOOL_REQUESTS, "u1", "r1"))
+        store.close()
+        assert (item["tool"], item["by"], item["decision_reason"]) == ("mail", "ann", "fine")
+        assert item["arguments"] == {"a": 1}

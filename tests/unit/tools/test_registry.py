@@ -12,6 +12,7 @@ from pydantic import Field
 from clasper_worker import errors
 from clasper_worker.llm.messages import ToolCall
 from clasper_worker.prompt.sanitize import unfence_data
+from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import (
     MAX_RESULT_CHARS,
     Tool,
@@ -122,3 +123,49 @@ async def test_a_very_long_result_is_cut_and_says_so() -> None:
 @given(st.text())
 async def test_whatever_the_model_writes_as_arguments_it_is_told_json(arguments: str) -> None:
     assert isinstance(await told(arguments), dict)
+
+
+class NoteArguments(ToolArguments):
+    text: str
+
+
+async def note(context: ToolContext, arguments: NoteArguments) -> Mapping[str, Any]:
+    arguments.text.encode()
+    return {"noted": arguments.text}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "noted"),
+    [
+        ('{"text": "half \\ud83d"}', "half \ufffd"),
+        ('{"text": "half \ud83d"}', "half \ufffd"),
+        ('{"text": "whole \\uD83D\\uDE00"}', "whole \U0001f600"),
+        ('{"text": "a path \\\\udir"}', "a path \\udir"),
+    ],
+)
+async def test_half_an_emoji_in_the_arguments_does_not_spoil_the_call(
+    arguments: str, noted: str
+) -> None:
+    toolbox = Toolbox([Tool("note", "Notes.", NoteArguments, note)])
+    assert await told(arguments, "note", toolbox) == {"noted": noted}
+
+
+async def test_half_an_emoji_in_a_result_does_not_reach_the_model() -> None:
+    async def give(context: ToolContext, arguments: NoteArguments) -> Mapping[str, Any]:
+        return {"text\ud83d": "half \ud83d"}
+
+    text = await Toolbox([Tool("note", "Notes.", NoteArguments, give)]).call(
+        CONTEXT, ToolCall("1", "note", '{"text": "x"}')
+    )
+    text.encode()
+
+
+def test_a_tool_is_offered_only_where_the_backend_has_its_feature() -> None:
+    toolbox = Toolbox(MISSION_CONTROL_TOOLS)
+    required = toolbox.where({"tasks", "messages", "documents"})
+    assert "get_notifications" not in required.names
+    assert len(required.names) == len(toolbox.names) - 1
+    assert toolbox.where({"tasks", "messages", "documents"}) is required
+    assert toolbox.where({"tasks", "messages", "documents", "notifications"}) is toolbox
+    assert toolbox.where({"messages"}).names == ("post_message",)
+    assert Toolbox([ADD]).where(set()).names == ("add",)

@@ -354,3 +354,38 @@ async def test_a_turn_that_timed_out_says_so_once_and_ends_the_same_way_again(
     with pytest.raises(errors.TurnTimeoutError):
         await harness.run()
     assert len(harness.http.requests) == before
+
+
+async def test_half_an_emoji_in_a_stored_message_does_not_break_the_thread(harness: Any) -> None:
+    result, _ = await harness.run(says("First"), turn_id="turn-1")
+    rows = [
+        {"id": "m1", "content": "half \ud83d", "actor_type": "user"},
+        {"id": None, "content": None},
+        {"id": "m2", "content": "\ude00 other half", "actor_type": "agent"},
+    ]
+    body = json.dumps({"items": rows}).encode()
+    harness.http.answers["GET", "messages"] = [httpx2.Response(200, content=body)]
+    again, model = await harness.run(
+        says("Fine \ud83d"), turn_id="turn-2", task_id=result.task_id, message="And \ud83d?"
+    )
+    told = [message.content for message in model.requests[0].messages[1:]]
+    assert told[0] == "half \ufffd"
+    assert told[1] == "\ufffd other half"
+    assert told[2].endswith("And \ufffd?")
+    assert again.task_id == result.task_id
+    assert (await harness.messages(result.task_id))[-1] == "Fine \ufffd"
+
+
+async def test_tools_are_offered_as_far_as_the_backend_has_what_they_need(harness: Any) -> None:
+    _, everything = await harness.run(says("Hi"))
+    assert "get_notifications" in {tool.name for tool in everything.requests[0].tools}
+
+
+async def test_a_backend_without_notifications_is_not_offered_their_tool(harness: Any) -> None:
+    harness.http.answers["GET", "capabilities"] = [
+        httpx2.Response(200, json={"contract_version": "v1", "features": {"history": True}})
+    ]
+    _, model = await harness.run(says("Hi"))
+    names = {tool.name for tool in model.requests[0].tools}
+    assert names == {"list_tasks", "create_task", "post_message", "create_document"}
+    assert "get_notifications" not in str(model.requests[0].messages)

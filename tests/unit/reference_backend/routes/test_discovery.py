@@ -28,6 +28,18 @@ async def test_capabilities_name_the_contract_and_every_feature(agent: httpx2.As
     assert all(found.features.values())
 
 
+async def test_capabilities_are_at_the_originals_place_too(
+    backend: Any, agent: httpx2.AsyncClient
+) -> None:
+    """And name there, as a list, what the original's clients look for."""
+    answer = await agent.get("/api/capabilities")
+    assert answer.json() == (await agent.get("/api/mission-control/capabilities")).json()
+    assert {"tool_discovery", "/api/tools", "/api/tools/{tool_name}", "tasks"} <= set(
+        answer.json()["features_list"]
+    )
+    assert (await backend.client({}).get("/api/capabilities")).status_code == 401
+
+
 async def test_capabilities_answer_either_token(internal: httpx2.AsyncClient) -> None:
     """A dispatcher has the internal token alone."""
     assert (await internal.get("/api/mission-control/capabilities")).status_code == 200

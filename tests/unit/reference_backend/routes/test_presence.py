@@ -148,7 +148,7 @@ async def test_agents_are_registered_and_listed(internal: httpx2.AsyncClient) ->
         "timezone": "Europe/Berlin",
         "active_hours": "08:00-22:00",
     }
-    assert (await internal.post(AGENTS, json=full)).status_code == 201
+    assert (await internal.post(AGENTS, json=full)).status_code == 200
     await internal.post(AGENTS, json={"user_id": "u1", "agent_role": "writer"})
     assert (await internal.get(AGENTS)).json()["items"] == [
         full,

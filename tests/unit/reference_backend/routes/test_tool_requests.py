@@ -10,9 +10,9 @@ from clasper_worker.reference_backend.answers import Page, ToolRequest
 PATH = "/api/mission-control/tool-requests"
 
 
-async def ask(agent: httpx2.AsyncClient, tool_name: str = "send_mail") -> str:
-    answer = await agent.post(PATH, json={"tool_name": tool_name, "arguments": {"to": "x"}})
-    assert answer.status_code == 201, answer.text
+async def ask(agent: httpx2.AsyncClient, tool: str = "send_mail") -> str:
+    answer = await agent.post(PATH, json={"tool": tool, "arguments": {"to": "x"}})
+    assert answer.status_code == 200, answer.text
     found: str = answer.json()["id"]
     return found
 
@@ -20,15 +20,18 @@ async def ask(agent: httpx2.AsyncClient, tool_name: str = "send_mail") -> str:
 async def test_a_request_is_pending_until_decided(agent: httpx2.AsyncClient, task_id: str) -> None:
     """With everything that the one who decides has to know."""
     body = {
-        "tool_name": "send_mail",
+        "tool": "send_mail",
         "arguments": {"to": ["a", "b"], "n": 1},
+        "arguments_hash": "abc",
+        "wait_id": "w1",
+        "expires_at": "2026-12-01T00:00:00+00:00",
         "reason": "The user asked",
         "task_id": task_id,
         "turn_id": "turn-1",
         "session_key": "user:u1:writer",
     }
     answer = await agent.post(PATH, json=body)
-    assert answer.status_code == 201
+    assert answer.status_code == 200
     found = ToolRequest.model_validate(answer.json())
     assert (found.status, found.agent_role) == ("pending", "writer")
     assert {name: answer.json()[name] for name in body} == body
@@ -41,12 +44,12 @@ async def test_the_product_decides_with_the_internal_token(
 ) -> None:
     """The agent sees who decided what, and why."""
     made = await ask(agent)
-    body = {"status": decision, "decided_by": "ann", "note": "fine"}
+    body = {"status": decision, "by": "ann", "reason": "fine"}
     answer = await internal.patch(f"{PATH}/{made}", json=body)
     assert answer.status_code == 200
     seen = ToolRequest.model_validate((await agent.get(f"{PATH}/{made}")).json())
     assert seen.model_dump() == ToolRequest.model_validate(answer.json()).model_dump()
-    assert (seen.status, seen.decided_by, seen.decision_note) == (decision, "ann", "fine")
+    assert (seen.status, seen.by, seen.decision_reason) == (decision, "ann", "fine")
     assert seen.decided_at is not None
 
 
@@ -54,14 +57,14 @@ async def test_an_agent_of_the_tenant_decides(backend: Any, agent: httpx2.AsyncC
     """As the contract has it; the record says which role it was."""
     made = await ask(agent)
     answer = await backend.agent(role="lead").patch(f"{PATH}/{made}", json={"status": "approved"})
-    assert answer.json()["decided_by"] == "agent:lead"
+    assert answer.json()["by"] == "agent:lead"
 
 
 async def test_a_decision_is_final(agent: httpx2.AsyncClient, internal: httpx2.AsyncClient) -> None:
     """The same one again is no error; the opposite is a conflict."""
     made = await ask(agent)
     first = await internal.patch(f"{PATH}/{made}", json={"status": "rejected"})
-    again = await internal.patch(f"{PATH}/{made}", json={"status": "rejected", "note": "x"})
+    again = await internal.patch(f"{PATH}/{made}", json={"status": "rejected", "reason": "x"})
     assert again.json() == first.json()
     opposite = await internal.patch(f"{PATH}/{made}", json={"status": "approved"})
     assert opposite.status_code == 409
@@ -107,5 +110,20 @@ async def test_there_is_nothing_to_decide_that_was_not_asked(internal: httpx2.As
 
 async def test_a_request_in_an_unknown_task_is_refused(agent: httpx2.AsyncClient) -> None:
     """404, as for a message."""
-    body = {"tool_name": "x", "task_id": "nope"}
+    body = {"tool": "x", "task_id": "nope"}
     assert (await agent.post(PATH, json=body)).status_code == 404
+
+
+async def test_a_decision_may_change_the_arguments_and_is_found_by_what_waits(
+    agent: httpx2.AsyncClient, internal: httpx2.AsyncClient
+) -> None:
+    """What was approved is what the list shows then."""
+    for wait in ("w1", "w2"):
+        body = {"tool": "send_mail", "arguments": {"to": "x"}, "wait_id": wait}
+        made = (await agent.post(PATH, json=body)).json()
+    decision = {"status": "approved", "arguments": {"to": "y"}, "by": "ann", "reason": "typo"}
+    await internal.patch(f"{PATH}/{made['id']}", json=decision)
+    (found,) = (await agent.get(PATH, params={"wait_id": "w2"})).json()["items"]
+    assert (found["id"], found["status"], found["arguments"]) == (
+        made["id"], "approved", {"to": "y"},
+    )  # fmt: skip

@@ -5,16 +5,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from clasper_worker.reference_backend.answers import Page, ToolListing
+from clasper_worker.reference_backend.answers import ToolList
 
 TASKS = "/api/mission-control/tasks"
 
 
 async def test_lists_tools_with_json_schema(agent: httpx2.AsyncClient) -> None:
     """In the form that models are given."""
-    page = Page[ToolListing].model_validate((await agent.get("/api/tools")).json())
-    by_name = {tool.name: tool for tool in page.items}
-    assert set(by_name) == {"count_tasks_by_status", "set_task_status"}
+    listed = ToolList.model_validate((await agent.get("/api/tools")).json())
+    by_name = {tool.name: tool for tool in listed.tools}
+    assert set(by_name) == {"echo", "count_tasks_by_status", "set_task_status"}
+    assert by_name["set_task_status"].effect == "write"
     for tool in by_name.values():
         assert tool.description
         assert tool.parameters["type"] == "object"
@@ -32,17 +33,20 @@ async def test_counts_tasks(agent: httpx2.AsyncClient, body: dict[str, Any]) -> 
         await agent.post(TASKS, json={"title": "t", "status": status})
     answer = await agent.post("/api/tools/count_tasks_by_status", json=body)
     assert answer.status_code == 200
-    assert answer.json() == {
-        "tool": "count_tasks_by_status",
-        "result": {"counts": {"done": 1, "todo": 2}, "total": 3},
-    }
+    assert answer.json() == {"counts": {"done": 1, "todo": 2}, "total": 3}
+
+
+async def test_echoes(agent: httpx2.AsyncClient) -> None:
+    """The one tool of the original's."""
+    answer = await agent.post("/api/tools/echo", json={"arguments": {"message": "hi"}})
+    assert (answer.status_code, answer.json()) == (200, {"message": "hi"})
 
 
 async def test_sets_a_tasks_status(agent: httpx2.AsyncClient, task_id: str) -> None:
     """Really."""
     body = {"arguments": {"task_id": task_id, "status": "done"}}
     answer = await agent.post("/api/tools/set_task_status", json=body)
-    assert answer.json()["result"] == {"id": task_id, "title": "A task", "status": "done"}
+    assert answer.json() == {"id": task_id, "title": "A task", "status": "done"}
     assert (await agent.get(TASKS)).json()["items"][0]["status"] == "done"
 
 
@@ -90,4 +94,4 @@ async def test_a_tool_reaches_the_callers_tenant_alone(backend: Any, task_id: st
     body = {"arguments": {"task_id": task_id, "status": "done"}}
     assert (await other.post("/api/tools/set_task_status", json=body)).status_code == 404
     counted = (await other.post("/api/tools/count_tasks_by_status", json={})).json()
-    assert counted["result"] == {"counts": {}, "total": 0}
+    assert counted == {"counts": {}, "total": 0}
