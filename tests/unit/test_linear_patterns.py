@@ -133,9 +133,7 @@ def test_the_measurement_tells_a_pattern_that_is_not(quadratic: str) -> None:
     pattern = re.compile(quadratic)
 
     def linear(head: str, one: str, middle: str, other: str, end: str) -> bool:
-        return is_linear(
-            pattern.search, lambda n: head + one * n + middle + other * n + end
-        )
+        return is_linear(pattern.search, lambda n: head + one * n + middle + other * n + end)
 
     assert not all(linear(*shape) for shape in shapes(pattern))
 
