@@ -271,7 +271,7 @@ def _status_error(exc: openai.APIStatusError, model: str) -> ModelError:
     inside = isinstance(exc.__cause__, EmbeddedError)
     where = f"{'error' if inside else 'HTTP'} {status}{' inside HTTP 200' if inside else ''}"
     named = ", ".join(filter(None, (where, refusal.code, refusal.parameter)))
-    details = {"model": model, "status": status, "provider_code": refusal.code or exc.code}
+    details = {"model": model, "status": status, "provider_code": refusal.code}
     if refusal.parameter:
         details["parameter"] = refusal.parameter
     if status < 500 and refusal.is_too_long:

@@ -184,7 +184,8 @@ def read_refusal(status: int, body: object) -> Refusal:
 
 
 def _shown(value: object) -> str | None:
-    return value if isinstance(value, str) and _SHOWN.fullmatch(value) else None
+    text = str(value) if isinstance(value, int) else value
+    return text if isinstance(text, str) and _SHOWN.fullmatch(text) else None
 
 
 def _leaves(value: object, depth: int) -> Iterator[str | int]:

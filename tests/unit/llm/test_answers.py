@@ -72,10 +72,10 @@ async def test_a_failure_inside_http_200_leads_to_the_fallback(answer: Played) -
 @pytest.mark.parametrize(
     ("error", "expected", "status", "code"),
     [
-        ({"code": 429, "message": "SECRET"}, errors.ModelUnavailableError, 429, None),
+        ({"code": 429, "message": "SECRET"}, errors.ModelUnavailableError, 429, "429"),
         ({"code": "429"}, errors.ModelUnavailableError, 429, "429"),
         ({"type": "overloaded_error"}, errors.ModelUnavailableError, 503, "overloaded_error"),
-        ({"code": 401}, errors.ModelAuthError, 401, None),
+        ({"code": 401}, errors.ModelAuthError, 401, "401"),
         ({"status": "UNAUTHENTICATED"}, errors.ModelAuthError, 401, "UNAUTHENTICATED"),
         ({"code": "insufficient_quota"}, errors.ModelRejectedError, 429, "insufficient_quota"),
         ({"type": "invalid_request_error"}, errors.ModelRejectedError, 400,
