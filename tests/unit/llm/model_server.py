@@ -11,7 +11,6 @@ from openai import AsyncOpenAI
 
 from clasper_worker.http_client import open_http_client
 from clasper_worker.llm.catalogue import ModelRef
-
 from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
 
 Body = dict[str, Any]
