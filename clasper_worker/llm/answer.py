@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from clasper_worker.large_json import has_too_many_values
+
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of one answer: reading more would hold the event loop, and no reply is as long."""
 
@@ -69,8 +71,8 @@ def read_answer(body: bytes) -> dict[str, Any]:
         EmbeddedError: it is an error.
         BrokenAnswerError: it is nothing of the two.
     """
-    if len(body) > MAX_ANSWER_BYTES:
-        raise BrokenAnswerError(f"it has more than {MAX_ANSWER_BYTES:,} bytes")
+    if len(body) > MAX_ANSWER_BYTES or has_too_many_values(body):
+        raise BrokenAnswerError(f"it has more than {MAX_ANSWER_BYTES:,} bytes, or too many values")
     if not body.strip():
         raise BrokenAnswerError("its body is empty")
     try:

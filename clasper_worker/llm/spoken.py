@@ -10,9 +10,7 @@ import re
 from typing import Any
 
 _NAME = r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reasoning)"
-_OPENING = re.compile(
-    rf"\s*+(?:<({_NAME})(?: [^<>]{{0,99}})?>|\[(THINK)\]|◁(think)▷)", re.IGNORECASE
-)
+_OPENING = re.compile(rf"<{_NAME}(?: [^<>]{{0,99}})?>|\[THINK\]|◁think▷", re.IGNORECASE)
 _CLOSING = re.compile(rf"<\s?/\s?{_NAME}\s?>|\[/THINK\]|◁/think▷", re.IGNORECASE)
 _QUOTES = "`'\""  # before a tag that is spoken of, and closes nothing
 
@@ -57,7 +55,7 @@ def without_thoughts(text: str) -> str:
     if "<" not in text and "[" not in text and "◁" not in text:
         return text
     start = 0
-    while opened := _OPENING.match(text, start):
+    while opened := _OPENING.match(text, _after_blanks(text, start)):
         closed = _CLOSING.search(text, opened.end())
         if closed is None:
             return ""
@@ -70,6 +68,12 @@ def without_thoughts(text: str) -> str:
             start = closed.end()
         break
     return text[start:].lstrip() if start else text
+
+
+def _after_blanks(text: str, start: int) -> int:
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start
 
 
 def _is_opened(text: str) -> bool:

@@ -27,6 +27,7 @@ from clasper_worker.errors import (
 )
 from clasper_worker.http_client import LeanClient
 from clasper_worker.http_transport import Answer
+from clasper_worker.large_json import has_too_many_values
 from clasper_worker.resilience.calls import (
     NO_ANSWER,
     NOTHING,
@@ -54,6 +55,11 @@ _FEATURES = {
     "POST /standup": "standup",
     "GET /agents": "agents",
 }
+MAX_ANSWER_BYTES = 24 * 1024 * 1024
+"""Of one answer. Fifty messages of 100,000 characters, the longest page asked for, are 5 MB."""
+
+_MAX_ERROR_BYTES = 64 * 1024
+
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
@@ -219,9 +225,11 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
 def _json_object(endpoint: str, body: bytes) -> dict[str, Any]:
     if not body:
         return {}
+    if len(body) > MAX_ANSWER_BYTES or has_too_many_values(body):
+        raise protocol_error(endpoint, "it is too large to be read at once; give smaller pages")
     try:
         data = json.loads(body)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise protocol_error(endpoint, "its body is not JSON") from exc
     if not isinstance(data, dict):
         raise protocol_error(endpoint, "its body is not a JSON object")
@@ -271,8 +279,10 @@ def _refusal(endpoint: str, answer: Answer, *, alone: bool) -> Exception:
 
 def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
+    if len(body) > _MAX_ERROR_BYTES:
+        return None
     try:
         code = json.loads(body)["code"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return code[:64] if isinstance(code, str) else None

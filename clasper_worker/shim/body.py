@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request
 
+from clasper_worker.large_json import has_too_many_values
 from clasper_worker.shim.problems import ApiProblem
 
 # UTF-8 takes up to four; JSON may escape a character as \\uXXXX, or a pair of them.
@@ -27,8 +28,11 @@ async def json_object(request: Request, max_characters: int) -> dict[str, Any]:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ApiProblem(415, "content_type", "Send the body as application/json")
+    content = await _bounded_body(request, max_characters * BYTES_PER_CHARACTER)
+    if has_too_many_values(content):
+        raise ApiProblem(413, "too_large", "The body has more values than are read at once")
     try:
-        body = json.loads(await _bounded_body(request, max_characters * BYTES_PER_CHARACTER))
+        body = json.loads(content)
     except (ValueError, RecursionError):
         raise ApiProblem(400, "invalid_request", "The body is not valid JSON") from None
     if not isinstance(body, dict):

@@ -102,6 +102,8 @@ def characters_of(pattern: re.Pattern[str]) -> str:
 def shapes(pattern: re.Pattern[str]) -> Iterator[tuple[str, ...]]:
     """Head, what is repeated, middle, what is repeated, end."""
     chars = characters_of(pattern)
+    for count, char in itertools.product(range(1, 6), chars):
+        yield f"{chars[:count]}a", char, "", "", "\0"
     for char in chars:
         yield "", char, "", "", "\0"
     for first, second in itertools.permutations(chars, 2):
