@@ -18,6 +18,8 @@
     │  ├─ ModelUnavailableError       no answer, 5xx or 429 after retries (transient)
     │  ├─ ModelAuthError              401/403: the provider refused the key
     │  ├─ ModelRejectedError          any other 4xx: it will not take this request
+    │  │  ├─ ModelNotFoundError           … the provider has no such model
+    │  │  └─ ContextLengthError           … the conversation is longer than the model takes
     │  ├─ ModelProtocolError          an answer that is not the provider's protocol
     │  └─ EmptyReplyError             an answer without text and without tool calls
     ├─ ToolError                  one tool call, told to the model so that it can mend it
@@ -169,6 +171,21 @@ class ModelRejectedError(ModelError):
     """The provider will not take this request (a 4xx that is not about auth or rate)."""
 
     code = "model_rejected"
+
+
+class ModelNotFoundError(ModelRejectedError):
+    """The provider has no model of this name, or not for this key."""
+
+    code = "model_not_found"
+
+
+class ContextLengthError(ModelRejectedError):
+    """The conversation is longer than the model takes.
+
+    ``details`` has ``limit`` and ``requested``, in tokens, where the provider named them.
+    """
+
+    code = "context_length_exceeded"
 
 
 class ModelProtocolError(ModelError):

@@ -14,10 +14,11 @@ from clasper_worker.agent_context import AgentContext, prompt_settings
 from clasper_worker.contradictions import refuse_contradictions
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.http_client import open_http_client
-from clasper_worker.llm.catalogue import TIERS, Tier, model_chain
+from clasper_worker.llm.catalogue import TIERS, ModelRef, Tier, model_chain
 from clasper_worker.llm.chain import ModelChain
+from clasper_worker.llm.dialect import KnownDialect
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
+from clasper_worker.llm.openai_compatible import OpenAICompatibleModel, first_dialect
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
@@ -81,7 +82,8 @@ class Runtime:
             attempts=settings.clasper_backend_attempts,
             gate=gates.gate(backend_url),
         )
-        models = {tier: _models(settings, tier, llm, gates) for tier in TIERS}
+        known: dict[ModelRef, KnownDialect] = {}
+        models = {tier: _models(settings, tier, llm, gates, known) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
@@ -158,7 +160,11 @@ def journal_seconds(settings: Settings) -> int:
 
 
 def _models(
-    settings: Settings, tier: Tier, llm: AsyncOpenAI, gates: Gates
+    settings: Settings,
+    tier: Tier,
+    llm: AsyncOpenAI,
+    gates: Gates,
+    known: dict[ModelRef, KnownDialect],
 ) -> tuple[ChatModel, ...]:
     refs = model_chain(settings, tier)
     return tuple(
@@ -169,6 +175,8 @@ def _models(
             retries=settings.clasper_llm_retries,
             gate=gates.gate(str(llm.base_url), ref.name),
             has_fallback=ref is not refs[-1],
+            timeout_seconds=settings.clasper_llm_timeout_sec,
+            known=known.setdefault(ref, KnownDialect(first_dialect(llm))),
         )
         for ref in refs
     )

@@ -8,7 +8,6 @@ posted; that all is well is not.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,7 +30,7 @@ from clasper_worker.jobs.agents import Agent
 from clasper_worker.local_time import ActiveHours
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.tokens import AgentIdentity
-from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
+from clasper_worker.prompt.sanitize import fence_data, json_for_model
 from clasper_worker.prompt.snapshot import HEARTBEAT_FILE
 from clasper_worker.settings import Settings
 from clasper_worker.turn.dependencies import TurnDependencies
@@ -294,5 +293,4 @@ def _is_read(item: Mapping[str, Any]) -> bool:
 
 
 def _data(label: str, value: Any) -> str:
-    text = json.dumps(strip_unsafe_json(value), ensure_ascii=False)
-    return fence_data(label, shorten(text, _VIEW_CHARS, "… (cut)"))
+    return fence_data(label, json_for_model(value, _VIEW_CHARS, "… (cut)"))

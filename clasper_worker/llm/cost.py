@@ -32,8 +32,8 @@ class Usage(BaseModel):
 class Cost(BaseModel):
     """What the turn cost, in ``currency``.
 
-    Where no price is known for the model, the three costs are None and ``reason`` says why; never
-    zero, which would read as free.
+    Where no price is known for the model, or the provider did not say how much was used, the three
+    costs are None and ``reason`` says why; never zero, which would read as free.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +52,8 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
     """Price a turn's model calls, in USD, each at its own model's price.
 
     Prices come from the ``genai-prices`` package's data. If any call's model has no known price,
-    all costs are None and ``reason`` names it: a partial sum would understate.
+    all costs are None and ``reason`` names it: a partial sum would understate. So it is where the
+    provider of one did not count its tokens.
     """
     calls = list(replies)
     input_tokens = sum(call.usage.prompt for call in calls)
@@ -61,19 +62,27 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
     input_cost = output_cost = Decimal(0)
     for call in calls:
         used = call.usage
+        if not used.is_complete:
+            reason: str | None = f"the provider sent no usage for the model {call.model!r}"
+            break
         price = _price(call.provider, call.model, used.prompt, used.completion, used.cached)
         if price is None:
-            return Cost(
-                model=model,
-                inputTokens=input_tokens,
-                outputTokens=output_tokens,
-                inputCost=None,
-                outputCost=None,
-                totalCost=None,
-                reason=f"no price is known for the model {call.model!r}",
-            )
+            reason = f"no price is known for the model {call.model!r}"
+            break
         input_cost += price[0]
         output_cost += price[1]
+    else:
+        reason = None
+    if reason is not None:
+        return Cost(
+            model=model,
+            inputTokens=input_tokens,
+            outputTokens=output_tokens,
+            inputCost=None,
+            outputCost=None,
+            totalCost=None,
+            reason=reason,
+        )
     return Cost(
         model=model,
         inputTokens=input_tokens,

@@ -9,36 +9,50 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; ``arguments`` is JSON text as it wrote it, maybe invalid."""
+    """A call that the model asks for; ``arguments`` is JSON text as it wrote it, maybe invalid.
+
+    ``extra`` is what else the provider's message says of it, and goes back with it: a signature of
+    the thoughts that led to the call, for one.
+    """
 
     id: str
     name: str
     arguments: str = field(repr=False)
+    extra: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of the conversation, in the roles of the chat completions API."""
+    """One message of the conversation, in the roles of the chat completions API.
+
+    ``extra`` is a model's reply's, of which this is the message: see `ModelReply`.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = field(repr=False)
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    extra: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens of one model call as the provider counted them; ``cached`` is part of ``prompt``."""
+    """Tokens of one model call as the provider counted them; ``cached`` is part of ``prompt``.
+
+    Where the provider did not give all the counts, ``is_complete`` is false, and what is missing 0.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    is_complete: bool = True
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
         return TokenUsage(
             self.prompt + other.prompt,
             self.completion + other.completion,
             self.cached + other.cached,
+            self.is_complete and other.is_complete,
         )
 
 
@@ -53,7 +67,12 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """One answer of a model: text, tool calls, or both; ``model`` is the name that it gave."""
+    """One answer of a model: text, tool calls, or both; ``model`` is the name that it gave.
+
+    ``extra`` holds the fields of its message that mean nothing to us, and ``content`` where that is
+    more than the text. Within the turn they go back to the provider unchanged, since some refuse a
+    conversation whose signed thoughts are missing.
+    """
 
     text: str = field(repr=False)
     tool_calls: tuple[ToolCall, ...]
@@ -61,6 +80,7 @@ class ModelReply:
     provider: str
     model: str
     finish_reason: str | None = None
+    extra: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
 ToolChoice = Literal["auto", "none"]

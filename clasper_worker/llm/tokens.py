@@ -27,6 +27,7 @@ DEFAULT_WINDOW = 128_000
 MESSAGE_TOKENS = 4
 """What a message takes beside its text: role and separators."""
 
+_SAMPLE_CHARS = 4_000
 _LEARNING_RATE = 0.2
 _RATIOS = (0.5, 3.0)  # a provider that counts otherwise counts something else
 _LEARNED_FROM = 200  # tokens; in less, what the provider adds weighs too much
@@ -120,7 +121,19 @@ def tiktoken_encode(model: str) -> Callable[[str], int] | None:
     if not _tiktoken_file(name).is_file():
         return None
     encoding = tiktoken.get_encoding(name)
-    return lambda text: len(encoding.encode_ordinary(text))
+    return sampled(lambda text: len(encoding.encode_ordinary(text)))
+
+
+def sampled(encode: Callable[[str], int]) -> Callable[[str], int]:
+    """Count a long text by its two ends: all of it would hold the event loop."""
+
+    def count(text: str) -> int:
+        if len(text) <= 2 * _SAMPLE_CHARS:
+            return encode(text)
+        of_ends = encode(text[:_SAMPLE_CHARS]) + encode(text[-_SAMPLE_CHARS:])
+        return math.ceil(of_ends * len(text) / (2 * _SAMPLE_CHARS))
+
+    return count
 
 
 def _tiktoken_file(encoding: str) -> Path:

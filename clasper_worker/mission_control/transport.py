@@ -30,6 +30,7 @@ from clasper_worker.errors import (
 from clasper_worker.http_client import LeanClient
 from clasper_worker.http_redirects import is_redirect, told
 from clasper_worker.http_transport import MAX_ANSWER_BYTES, Answer, AnswerTooLargeError
+from clasper_worker.large_json import has_too_many_values
 from clasper_worker.resilience.calls import (
     NO_ANSWER,
     NOTHING,
@@ -59,6 +60,8 @@ _FEATURES = {
     "POST /standup": "standup",
     "GET /agents": "agents",
 }
+_MAX_ERROR_BYTES = 64 * 1024
+
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _SECOND_OPINION_SECONDS = 3.0
 
@@ -277,6 +280,8 @@ def _unavailable(endpoint: str, what: str, status: int | None = None) -> Backend
 def _json_object(endpoint: str, answer: Answer) -> dict[str, Any]:
     if not answer.body:
         return {}
+    if has_too_many_values(answer.body):
+        raise protocol_error(endpoint, "it is too large to be read at once; give smaller pages")
     try:
         data = json_of(answer.body)
     except (ValueError, RecursionError) as exc:
@@ -339,6 +344,8 @@ def _refusal(endpoint: str, answer: Answer, *, alone: bool) -> Exception:
 
 def _error_code(body: bytes) -> str | None:
     """The contract's optional error ``code``; the error's text may quote people's words."""
+    if len(body) > _MAX_ERROR_BYTES:
+        return None
     try:
         code = json_of(body)["code"]
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -8,6 +8,7 @@ instructions; the text cannot hold such a marker itself. `shorten` fits a text i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,7 @@ _MARKER = re.compile(
 _FENCED = re.compile(rf'<{DATA_TAG} source="[^"]*">\n(.*)\n</{DATA_TAG}>', re.DOTALL)
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9 _.,:/#-]+")
 _LABEL_CHARS = 80
+_ITEM_CHARS = 4  # what JSON puts around a field, at least
 
 
 def strip_unsafe(text: str) -> str:
@@ -99,6 +101,56 @@ def strip_unsafe_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [strip_unsafe_json(item) for item in value]
     return value
+
+
+def json_for_model(value: Any, limit: int, marker: str) -> str:
+    """A decoded JSON value from outside as JSON text, without what `strip_unsafe` takes out.
+
+    Of a value that is too large no more is read than is told, whatever its size: it must not hold
+    the event loop.
+
+    Args:
+        value: the value; what is not of JSON's types is told as its ``str``.
+        limit: characters that the text may have.
+        marker: see `shorten`; it ends a text that was cut.
+    """
+    budget = _Budget(limit)
+    text = json.dumps(strip_unsafe_json(budget.taken(value)), ensure_ascii=False, default=str)
+    if budget.left < 0:
+        text = shorten(text, limit - len(marker), "") + marker
+    return shorten(text, limit, marker)
+
+
+class _Budget:
+    """Takes the beginning of a value: as many characters of texts and items as it is made with."""
+
+    def __init__(self, characters: int) -> None:
+        self.left = characters
+
+    def taken(self, value: Any) -> Any:
+        """The value, or its beginning, from where on ``left`` is less than 0."""
+        if isinstance(value, str):
+            text = value[: max(0, self.left)]
+            self.left -= len(value)
+            return text
+        if isinstance(value, Mapping):
+            fields: dict[str, Any] = {}
+            for key, item in value.items():
+                if self.left < 0:
+                    break
+                self.left -= _ITEM_CHARS
+                name = self.taken(str(key))
+                fields[name] = self.taken(item)
+            return fields
+        if isinstance(value, list | tuple):
+            items: list[Any] = []
+            for item in value:
+                if self.left < 0:
+                    break
+                self.left -= 1
+                items.append(self.taken(item))
+            return items
+        return value
 
 
 def shorten(text: str, limit: int, marker: str) -> str:

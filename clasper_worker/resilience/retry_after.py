@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _RATE_LIMITS = ("requests", "tokens")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|d|h|m|s))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
+_PART = re.compile(r"(?<!\d)(\d++(?:\.\d++)?+)(ms|us|µs|ns|d|h|m|s)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
             "d": 86_400.0}  # fmt: skip
 

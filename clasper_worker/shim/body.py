@@ -10,6 +10,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from clasper_worker.error_bounds import shortened
+from clasper_worker.large_json import has_too_many_values
 from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.whole_text import whole_json
 
@@ -53,6 +54,8 @@ def _decoded(content: bytes) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise _refused(f"The body is not valid UTF-8, at byte {exc.start:,}") from None
+    if has_too_many_values(content):
+        raise ApiProblem(413, "too_large", "The body has more values than are read at once")
     try:
         body = json.loads(text, object_pairs_hook=_unambiguous, parse_constant=_refuse_constant)
     except json.JSONDecodeError as exc:

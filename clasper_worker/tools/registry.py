@@ -21,7 +21,7 @@ from clasper_worker.llm.messages import ToolCall, ToolSpec
 from clasper_worker.llm.tokens import tool_tokens
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.prompt.sanitize import fence_data, shorten, strip_unsafe_json
+from clasper_worker.prompt.sanitize import fence_data, json_for_model
 from clasper_worker.whole_text import json_of, whole
 
 # Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
@@ -30,6 +30,8 @@ _TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflic
 MAX_RESULT_CHARS = 40_000
 """Characters of one result that the model is told, about 10,000 tokens: one call must not fill the
 conversation."""
+
+_NAME_CHARS = 64  # of a tool that there is not
 
 _RESULT_CUT = " … [the result is longer and was cut here: ask for less at a time]"
 
@@ -155,12 +157,14 @@ class Toolbox:
         try:
             tool = self._tools.get(call.name)
             if tool is None:
-                raise ToolError(f"There is no tool {call.name!r}", {"tools": list(self._tools)})
+                raise ToolError(
+                    f"There is no tool {call.name[:_NAME_CHARS]!r}", {"tools": list(self._tools)}
+                )
             result = await tool.call(context, call.arguments)
         except _TOLD_TO_THE_MODEL as exc:
             result = {"error": str(exc), **exc.details}
-        text = json.dumps(strip_unsafe_json(result), ensure_ascii=False, default=str)
-        return fence_data(f"tool {call.name}", shorten(text, MAX_RESULT_CHARS, _RESULT_CUT))
+        text = json_for_model(result, MAX_RESULT_CHARS, _RESULT_CUT)
+        return fence_data(f"tool {call.name[:_NAME_CHARS]}", text)
 
 
 def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

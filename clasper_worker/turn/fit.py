@@ -7,8 +7,9 @@ history stay: a summary of what was compacted is one. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.tokens import DEFAULT_WINDOW, TokenCounter, estimated
@@ -25,6 +26,13 @@ _STEPS = 10
 
 _LONG_STEPS = 4
 # A history shorter than this many steps loses what must go alone.
+
+
+_AFTER_REFUSAL = 0.8
+# Of what the provider says that it takes: the conversation grows within the turn.
+
+_UNKNOWN_LIMIT = 0.4
+# Of what was refused as too long, where the provider does not say what it takes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,25 @@ def fit_history(
         else:
             kept += exchange
     return FittedHistory(tuple(kept), dropped, estimate)
+
+
+def window_by_refusal(fitted: FittedHistory, details: Mapping[str, Any]) -> ModelWindow:
+    """The window to fit the history to once more, after a provider said that it was too long.
+
+    In tokens by the estimate alone: what the counts were learned from has proved wrong.
+
+    Args:
+        fitted: the history as it was sent.
+        details: the error's; ``limit`` and ``requested`` in the provider's own tokens, if known.
+    """
+    limit, requested = details.get("limit"), details.get("requested")
+    if limit and requested:
+        part = limit / requested * _AFTER_REFUSAL
+    elif limit:
+        part = min(limit / fitted.estimate * _AFTER_REFUSAL, _UNKNOWN_LIMIT)
+    else:
+        part = _UNKNOWN_LIMIT
+    return ModelWindow(int(fitted.estimate * part / _MARGIN), 0, TokenCounter())
 
 
 def exchanges(history: Sequence[ChatMessage]) -> Iterator[list[ChatMessage]]:

@@ -262,11 +262,15 @@ def conflict() -> TurnConflictError:
 
 def _reply_text(reply: ModelReply) -> str:
     # ASCII, since a tool's arguments may hold half of a surrogate pair, which is not UTF-8.
+    used = reply.usage
     return json.dumps(
         {
             "text": reply.text,
-            "tool_calls": [(call.id, call.name, call.arguments) for call in reply.tool_calls],
-            "usage": (reply.usage.prompt, reply.usage.completion, reply.usage.cached),
+            "tool_calls": [
+                (call.id, call.name, call.arguments, call.extra) for call in reply.tool_calls
+            ],
+            "extra": reply.extra,
+            "usage": (used.prompt, used.completion, used.cached, used.is_complete),
             "provider": reply.provider,
             "model": reply.model,
             "finish_reason": reply.finish_reason,
@@ -283,6 +287,7 @@ def _read_reply(text: str) -> ModelReply:
         provider=data["provider"],
         model=data["model"],
         finish_reason=data["finish_reason"],
+        extra=data.get("extra"),
     )
 
 

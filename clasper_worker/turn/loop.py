@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopError
+from clasper_worker.llm.completion import with_own_ids
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
@@ -64,6 +65,7 @@ async def converse(
     messages = list(opening)
     replies: list[ModelReply] = []
     repeats: Counter[str] = Counter()
+    call_ids: set[str] = set()
     calls = 0
     for step in range(1, max_steps + 1):
         choice: ToolChoice = "auto" if step < max_steps else "none"
@@ -72,13 +74,15 @@ async def converse(
             with spent_on("model"):
                 reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
             if reply.tool_calls and choice == "auto":
-                reply = await journal.record_reply(step, reply)
+                reply = await journal.record_reply(step, with_own_ids(reply, step, call_ids))
         replies.append(reply)
         if not reply.tool_calls:
             return Answer(_text(reply), tuple(replies), calls)
         if choice == "none":
             break
-        messages.append(ChatMessage("assistant", reply.text or None, reply.tool_calls))
+        call_ids.update(call.id for call in reply.tool_calls)
+        said = reply.text or None
+        messages.append(ChatMessage("assistant", said, reply.tool_calls, extra=reply.extra))
         for index, call in enumerate(reply.tool_calls):
             result = _refuse_repeat(call, repeats) or journal.tool_result(step, index)
             if result is None:
@@ -134,5 +138,5 @@ def _refuse_repeat(call: ToolCall, repeats: Counter[str]) -> str | None:
 def _canonical(arguments: str) -> str:
     try:
         return json.dumps(json.loads(arguments), sort_keys=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from clasper_worker.errors import ContextLengthError
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.llm.messages import TokenUsage
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.tools.registry import ToolContext
 from clasper_worker.turn.deliver import about_the_task, finish, timed_out
 from clasper_worker.turn.dependencies import TurnDependencies, TurnProgress
-from clasper_worker.turn.fit import window_warning
+from clasper_worker.turn.fit import window_by_refusal, window_warning
 from clasper_worker.turn.history import load_history
 from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
@@ -121,20 +122,30 @@ async def _think(
     tier = request.metadata.model_tier
     window, model = deps.window(tier), FencedModel(deps.model(tier), deps.lease)
     messages, fitted = prompt.fit(history.messages, toolbox.tokens, window)
+    is_trimmed = False
 
     def context_for(step: str) -> ToolContext:
         key = turn_step_key(request.user_id, turn.turn_id, step)
         return ToolContext(backend, deps.tasks, task.id, key)
 
     while True:
-        answer = await converse(
-            model,
-            messages,
-            toolbox,
-            context_for,
-            journal,
-            max_steps=deps.settings.max_steps,
-        )
+        try:
+            answer = await converse(
+                model,
+                messages,
+                toolbox,
+                context_for,
+                journal,
+                max_steps=deps.settings.max_steps,
+            )
+        except ContextLengthError as exc:
+            # Once more, with less history; what the turn has done until then is in its journal.
+            smaller = window_by_refusal(fitted, exc.details)
+            trimmed = prompt.fit(history.messages, toolbox.tokens, smaller)
+            if is_trimmed or trimmed[1].dropped <= fitted.dropped:
+                raise
+            is_trimmed, (messages, fitted) = True, trimmed
+            continue
         first, last = answer.replies[0], answer.replies[-1]
         window.counter.learn(fitted.estimate, first.usage.prompt)
         used = last.usage.prompt + last.usage.completion

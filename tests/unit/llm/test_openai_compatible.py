@@ -50,6 +50,7 @@ def model_answering(handler: Handler, *, retries: int = 0, **options: Any) -> Op
         api_key="sk-SECRET",
         base_url="http://model.test/v1",
         max_retries=0,
+        timeout=None,  # virtual time would run to it while the client waits for a thread
         http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(handler)),
     )
     return OpenAICompatibleModel(client, REF, retries=retries, **options)
@@ -153,10 +154,10 @@ async def test_a_body_that_is_not_json_is_a_protocol_error(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [
-        (400, "context_length_exceeded", errors.ModelRejectedError),
+        (400, "context_length_exceeded", errors.ContextLengthError),
         (401, "invalid_api_key", errors.ModelAuthError),
         (403, None, errors.ModelAuthError),
-        (404, "model_not_found", errors.ModelRejectedError),
+        (404, "model_not_found", errors.ModelNotFoundError),
         (408, None, errors.ModelUnavailableError),
         (409, None, errors.ModelUnavailableError),
         (422, None, errors.ModelRejectedError),

@@ -14,6 +14,7 @@ from clasper_worker.llm.tokens import (
     TokenCounter,
     estimated,
     known_window,
+    sampled,
     tiktoken_encode,
 )
 
@@ -89,3 +90,16 @@ def test_tiktoken_is_used_only_where_its_data_is_on_this_machine(
 def test_without_tiktoken_there_is_no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     assert tiktoken_encode("gpt-4o") is None
+
+
+def test_a_long_text_is_counted_by_its_ends() -> None:
+    seen: list[int] = []
+
+    def encode(text: str) -> int:
+        seen.append(len(text))
+        return len(text) // 4
+
+    count = sampled(encode)
+    assert count("a" * 1_000) == 250
+    assert count("a" * 1_000_000) == 250_000
+    assert max(seen) <= 4_000

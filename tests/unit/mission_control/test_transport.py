@@ -112,6 +112,33 @@ async def test_a_body_that_is_not_a_json_object_is_a_protocol_error(body: bytes)
         await get(transport_answering(lambda _: httpx2.Response(200, content=body)))
 
 
+async def test_an_answer_that_would_hold_the_loop_is_a_protocol_error() -> None:
+    many = b'{"items": [' + b"{}," * 200_000 + b"{}]}"
+    for body in (many, b"[" * 100_000, b" " * (24 * 1024 * 1024 + 1)):
+
+        def handler(_: httpx2.Request, body: bytes = body) -> httpx2.Response:
+            return httpx2.Response(200, content=body)
+
+        with pytest.raises(errors.BackendProtocolError):
+            await get(transport_answering(handler))
+
+
+async def test_a_long_conversation_is_read() -> None:
+    page = {
+        "items": [
+            {"id": str(number), "content": "words, and more. " * 30_000} for number in range(10)
+        ]
+    }
+    answer = httpx2.Response(200, json=page)
+    assert await get(transport_answering(lambda _: answer)) == page
+
+
+async def test_the_code_of_an_error_too_deep_to_read_is_not_told() -> None:
+    answer = httpx2.Response(400, content=b"[" * 60_000)
+    with pytest.raises(errors.BackendRejectedError):
+        await get(transport_answering(lambda _: answer))
+
+
 async def test_a_deprecation_warning_is_logged_once_an_endpoint(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
