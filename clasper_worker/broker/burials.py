@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, states
 from celery.app.task import Context
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from clasper_worker.broker.answers import Burial
 from clasper_worker.broker.dead_letters import DeadLetters
@@ -79,9 +81,20 @@ class Burials:
 def store_failure(app: Any, job_id: str, error: ClasperError, message: TaskMessage | None) -> None:
     """Store that a job failed without having run, and see to what Celery is to do then.
 
-    That is, its errbacks are sent, and the chord or chain that it is part of fails.
+    That is, its errbacks are sent, and the chord or chain that it is part of fails. What of that is
+    malformed is logged: its caller knows all the same.
+
+    Raises:
+        Exception: the result backend or the broker does not answer; it is to be done again.
     """
-    request = None
-    if message is not None:
-        request = Context({**message.headers, **message.follow_ups, "id": job_id})
-    app.backend.mark_as_failure(job_id, error, request=request)
+    app.backend.store_result(job_id, error, states.FAILURE)
+    if message is None:
+        return
+    about = {"delivery_info": {}, **message.headers, **message.follow_ups, "id": job_id}
+    try:
+        app.backend.mark_as_failure(job_id, error, request=Context(about), store_result=False)
+    except (RedisError, OSError, OperationalError):
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever the message says of them
+        failed = type(exc).__name__
+        logger.warning("what was to follow %s could not be told: %s", job_id, failed)
