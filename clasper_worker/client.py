@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from clasper_worker.broker.route import route_header
+from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
@@ -72,6 +73,8 @@ class ClasperClient:
         # Sends without a result backend: Celery's would subscribe to each result before it
         # sends, a connection and a subscription for nothing where nobody waits in this process.
         self._sender = CheckedCelery("clasper_sender", broker=broker_url, set_as_current=False)
+        # RabbitMQ then says that it has a message, before the caller is told so.
+        confirmed = {} if broker_url.startswith(SCHEDULED) else {"confirm_publish": True}
         for app in (self.app, self._sender):
             app.conf.update(
                 task_serializer="json",
@@ -82,6 +85,7 @@ class ClasperClient:
                     # A Redis that takes connections and answers nothing must not hold callers.
                     "socket_connect_timeout": 3,
                     "socket_timeout": 5,
+                    **confirmed,
                     **(broker_options or {}),
                 },
                 result_backend_transport_options={

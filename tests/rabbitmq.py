@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clasper_worker.local_stack.guard import Guard
 from tests.chaos.workers import wait_until
 
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
 
 
 def find_rabbitmq() -> str | None:
@@ -41,7 +43,8 @@ class RabbitMQ:
     _bin: str
     _environment: dict[str, str]
     _log: Path
-    _process: subprocess.Popen[bytes] | None = field(default=None)
+    _process: subprocess.Popen[bytes] | None = None
+    _guard: Guard = field(default_factory=Guard)
 
     def start(self) -> None:
         """Start the node, and wait until it takes connections."""
@@ -54,6 +57,7 @@ class RabbitMQ:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        self._guard.watch(self._process.pid)
         if not wait_until(self._answers, _START_SECONDS, 0.2):
             raise RuntimeError(f"RabbitMQ did not come up:\n{self._log.read_text()[-2000:]}")
 
@@ -63,11 +67,13 @@ class RabbitMQ:
         if process is None:
             return
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        # The script that was told to may have ended without the server.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
+        self._guard.forget(process.pid)
         self._process = None
 
     def restart(self) -> None:
@@ -94,6 +100,7 @@ class RabbitMQ:
     def close(self) -> None:
         """Stop the node, and the daemon by which Erlang's nodes find each other."""
         self.stop()
+        self._guard.close()
         epmd = shutil.which("epmd")
         if epmd:
             with contextlib.suppress(subprocess.SubprocessError):

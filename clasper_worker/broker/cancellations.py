@@ -14,7 +14,7 @@ from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.errors import TurnCancelledError
 from clasper_worker.sentinel import blocking_client
 from clasper_worker.settings import Settings
-from clasper_worker.state import State, StateScript, redis_client
+from clasper_worker.state import Argument, State, StateScript, redis_client
 
 _REMEMBERED_SECONDS = 86_400
 _ANSWER_SECONDS = 5.0
@@ -132,6 +132,6 @@ class CancellableRun:
             TurnCancelledError: it is.
             StateUnavailableError: that cannot be told, since Redis does not answer.
         """
-        arguments = [self._job_id, _REMEMBERED_SECONDS]
+        arguments: list[Argument] = [self._job_id, _REMEMBERED_SECONDS]
         if await self._state.call(_BEGIN, self._keys, arguments):
             raise TurnCancelledError("It was cancelled; nothing more is posted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,12 +10,16 @@ from typing import Any
 
 from celery import Celery, states
 from celery.app.task import Context
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from clasper_worker.broker.kept_apart import is_apart, put_together
 from clasper_worker.broker.letter_reasons import Blame, blame_of, code_of
 from clasper_worker.broker.schedule import Replay, Schedule, redis_answers
 from clasper_worker.broker.task_message import TaskMessage, read_task_message, without_expiry
 from clasper_worker.errors import ClasperError, DeadLetterError
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 
@@ -189,12 +194,23 @@ def dead_letter_error(job_id: str, reason: str) -> DeadLetterError:
 def store_failure(app: Any, job_id: str, error: ClasperError, message: TaskMessage | None) -> None:
     """Store that a job failed without having run, and see to what Celery is to do then.
 
-    That is, its errbacks are sent, and the chord or chain that it is part of fails.
+    That is, its errbacks are sent, and the chord or chain that it is part of fails. What of that is
+    malformed is logged: its caller knows all the same.
+
+    Raises:
+        Exception: the result backend or the broker does not answer; it is to be done again.
     """
-    request = None
-    if message is not None:
-        request = Context({**message.headers, **message.follow_ups, "id": job_id})
-    app.backend.mark_as_failure(job_id, error, request=request)
+    app.backend.store_result(job_id, error, states.FAILURE)
+    if message is None:
+        return
+    about = {"delivery_info": {}, **message.headers, **message.follow_ups, "id": job_id}
+    try:
+        app.backend.mark_as_failure(job_id, error, request=Context(about), store_result=False)
+    except (RedisError, OSError, OperationalError):
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever the message says of them
+        failed = type(exc).__name__
+        logger.warning("what was to follow %s could not be told: %s", job_id, failed)
 
 
 def _letter(letter_id: str, fields: Mapping[bytes, bytes]) -> DeadLetter:

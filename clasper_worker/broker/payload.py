@@ -33,6 +33,8 @@ def payload_of(delivery: Delivery) -> dict[str, Any]:
     if not isinstance(payload["properties"].setdefault("delivery_info", {}), dict):
         raise TypeError("delivery_info is no object")
     headers = payload["headers"]
+    for ours in (VERDICT_HEADER, COLLECTED_HEADER):
+        headers.pop(ours, None)  # whatever its sender says of it
     headers[LEASE_HEADER] = delivery.token
     headers[WAITED_HEADER] = delivery.waited
     if delivery.is_redelivered:

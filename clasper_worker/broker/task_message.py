@@ -62,7 +62,9 @@ def read_task_message(raw: bytes) -> TaskMessage | None:
 def without_expiry(raw: bytes) -> str:
     """The message with no moment after which workers drop it; empty where it has none as it is."""
     try:
-        message = modern(json.loads(raw))
+        message = json.loads(raw)
+        if (message.get("headers") or {}).get("expires") is None:
+            message = modern(message)  # in protocol 1 it is in the body
         expires = message["headers"].get("expires")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return ""

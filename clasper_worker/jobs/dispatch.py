@@ -247,7 +247,7 @@ class Dispatcher:
         self, turns: Sequence[NotificationTurn], malformed: Sequence[Malformed]
     ) -> None:
         # Enqueued first and noted then: dying in between does no harm, and loses nothing.
-        await self._queue.put([_turn(item) for item in (*turns, *malformed)])
+        await self._queue.put([*map(_turn, turns), *map(_turn, malformed)])
         notes = [item.key.note for item in turns]
         await self._slots.write(notes, "enqueued", UNDER_WAY_SECONDS, only_new=True)
         await self._slots.write([item.note for item in malformed], "failed", GIVEN_UP_SECONDS)

@@ -8,6 +8,9 @@ from typing import Any
 
 import structlog
 from celery.app.task import Context
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from clasper_worker.broker.delivery import TurnDelivery
 from clasper_worker.broker.task_message import TaskMessage
@@ -34,8 +37,16 @@ async def fence_of(delivery: TurnDelivery, task: str, job_id: str, kwargs: Any) 
 
 
 async def end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any]) -> None:
-    """Store and announce that the job is revoked, as Celery's worker does of those it knows."""
-    await asyncio.to_thread(_end_revoked, app, task, request, kwargs)
+    """Store and announce that the job is revoked, as Celery's worker does of those it knows.
+
+    Raises:
+        Reject: the result backend does not answer, so that the broker keeps the message.
+    """
+    try:
+        await asyncio.to_thread(_end_revoked, app, task, request, kwargs)
+    except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
+        log.warning("job.cancelled_not_stored", job_id=request.id, error=type(exc).__name__)
+        raise Reject("its end could not be stored", requeue=True) from None
 
 
 def _end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any]) -> None:
@@ -43,5 +54,10 @@ def _end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any
     if task == "clasper.send":
         report_end(app, request.id, kwargs, end_of_cancelled("revoked"))
     app.backend.mark_as_revoked(request.id, "revoked", request=request, store_result=True)
-    with app.events.default_dispatcher() as events:
-        events.send("task-revoked", uuid=request.id, terminated=False, signum=None, expired=False)
+    try:
+        with app.events.default_dispatcher() as events:
+            events.send(
+                "task-revoked", uuid=request.id, terminated=False, signum=None, expired=False
+            )
+    except (OperationalError, OSError) as exc:  # an event is nobody's only word of it
+        log.warning("job.cancelled_not_announced", job_id=request.id, error=type(exc).__name__)

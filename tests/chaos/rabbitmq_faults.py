@@ -39,7 +39,6 @@ def _close_connections(scene: Scene) -> None:
     assert scene.rabbitmq is not None
     at = time.monotonic()
     scene.rabbitmq.close_connections()
-    scene.callers.reconnect()
     scene.disturb("connections closed", at, time.monotonic())
 
 
@@ -47,5 +46,4 @@ def _restart(scene: Scene) -> None:
     assert scene.rabbitmq is not None
     at = time.monotonic()
     scene.rabbitmq.restart()
-    scene.callers.reconnect()
     scene.disturb("RabbitMQ restarted", at, time.monotonic())

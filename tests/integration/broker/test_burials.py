@@ -1,5 +1,6 @@
 """Those who asked for a job that was buried are told: by its result, and by their webhook."""
 
+import base64
 import json
 import logging
 from collections.abc import Iterator
@@ -153,3 +154,29 @@ def test_what_another_worker_has_told_is_not_told_again(site: Site, burials: Bur
     site.schedule.told(buried)
     burials.report(buried)
     assert len(webhooks(site)) == 1
+
+
+def test_the_errbacks_of_a_buried_job_are_sent_to_the_callback_queue(
+    site: Site, burials: Burials, app: Celery
+) -> None:
+    app.conf.task_routes = ("clasper_worker.broker.follow_ups.route_follow_up",)
+    errback = app.signature("shop.note", kwargs={"where": "x"})
+    note = app.signature("shop.other", args=("x",), options={"queue": "clasper", "task_id": "a"})
+    note.apply_async(link_error=errback)
+    buried = site.schedule.bury(site.take_one().token, "a reason")
+    assert burials.report(buried) == list(buried)
+    (sent,) = site.redis.lrange("celery", 0, -1)
+    message = json.loads(sent)
+    assert message["headers"]["task"] == "shop.note"
+    assert json.loads(base64.b64decode(message["body"]))[0] == ["a"]
+
+
+@pytest.mark.parametrize("errbacks", ["x", [7], [{"task": 7}], {"a": 1}])
+def test_follow_ups_that_are_none_keep_nobody_from_being_told(
+    site: Site, burials: Burials, errbacks: Any
+) -> None:
+    body = json.dumps([[], {}, {"errbacks": errbacks, "chord": errbacks, "chain": errbacks}])
+    site.redis.lpush("clasper", message("shop.other", job="a", body=body))
+    buried = site.schedule.bury(site.take_one().token, "a reason")
+    assert burials.report(buried) == list(buried)
+    assert site.state("a") == "FAILURE"

@@ -152,3 +152,42 @@ def test_one_poll_from_the_command_line(processes: Any, wait_until: Any) -> None
     with processes.worker("w2"):
         wait_until(lambda: len(replies(processes, user)) == 1, "answered")
         wait_until(lambda: undelivered(processes) <= before, "and acknowledged")
+
+
+def test_a_callers_metadata_acknowledges_nothing_and_the_messages_header_does(
+    processes: Any, wait_until: Any
+) -> None:
+    user = secrets.token_hex(6)
+    named = notify(processes, user, task_title="T")
+    fields = {"user_id": user, "message": "Please note this.", "task_title": "T"}
+    marks = {"dispatch": {"notification_id": named}, "malformed_notification": {"id": named}}
+
+    def listed() -> bool:
+        url = f"{processes.backend_url}/api/mission-control/dispatch/undelivered"
+        found = processes.http.get(url, params={"limit_users": 1000}, headers=INTERNAL).json()
+        return named in {one["notification_id"] for one in found["deliveries"]}
+
+    with processes.worker("trusting", "-Q", "trusting"):
+        how = {"queue": "trusting", "kwargs": {**fields, "metadata": marks}}
+        assert processes.app.send_task("clasper.send", **how).get(timeout=60)["status"] == "ok"
+        assert listed()
+        header = {"clasper_notification": {"notification_id": named}}
+        processes.app.send_task(
+            "clasper.send", kwargs=fields, queue="trusting", headers=header
+        ).get(timeout=60)
+        wait_until(lambda: not listed(), "it is acknowledged")
+
+
+def test_a_message_whose_header_names_anothers_session_is_refused_with_the_reason(
+    processes: Any,
+) -> None:
+    user = secrets.token_hex(6)
+    fields = {"user_id": user, "message": "Hello", "task_title": "T"}
+    header = {"clasper_route": {"user_id": "victim", "metadata": {"busy": "interrupt"}}}
+    with processes.worker("routed", "-Q", "routed"):
+        turn = processes.app.send_task(
+            "clasper.send", kwargs=fields, queue="routed", headers=header
+        )
+        with pytest.raises(Exception, match="clasper_route"):
+            turn.get(timeout=60)
+    assert replies(processes, user) == []

@@ -9,8 +9,11 @@ from celery import Celery
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.settings import Settings
 from tests.chaos.workers import Nursery
+from tests.integration.turn import conftest as turns
 from tests.integration.turn.conftest import Processes, run_processes
 from tests.rabbitmq import RabbitMQ, find_rabbitmq, start_rabbitmq
+
+slow_model = turns.slow_model
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,8 @@ def processes(
             "CLASPER_REDIS_URL": redis_url,
         }
         app = Celery("my_backend", broker=rabbitmq.url, backend=redis_url, set_as_current=False)
+        # Otherwise what is written into a connection that the server has just closed is gone.
+        app.conf.broker_transport_options = {"confirm_publish": True}
         yield replace(found, app=app, environment=environment)
         app.close()
 

@@ -51,7 +51,6 @@ def test_turns_survive_a_killed_worker_closed_connections_and_a_restarted_server
         rabbitmq.close_connections()
         ended(turns)
         rabbitmq.restart()
-        processes.app.pool.force_close_all()
         turns += [send(processes, user, f"And {n}.", agent_role=f"t{n}") for n in range(10)]
         replies = ended(turns)
     assert sorted(processes.posted(user)) == sorted(replies)

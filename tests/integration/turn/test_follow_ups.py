@@ -1,5 +1,6 @@
 """Links, chains and chords of a customer's own app around our tasks, with a worker of its own."""
 
+import gc
 import json
 import secrets
 from collections.abc import Iterator
@@ -80,9 +81,10 @@ def opened(processes: Processes) -> Iterator[Shop]:
 
 
 @pytest.fixture
-def shop(opened: Shop) -> Shop:
+def shop(opened: Shop) -> Iterator[Shop]:
     opened.where = secrets.token_hex(8)
-    return opened
+    yield opened
+    gc.collect()  # results of which nobody heard unsubscribe, while there is a server to do so at
 
 
 def test_the_next_of_a_chain_gets_the_turns_result(shop: Shop) -> None:

@@ -11,6 +11,7 @@ from kombu.compression import compress
 
 from clasper_worker.broker.collected import collected_requests
 from clasper_worker.broker.task_message import read_task_message, without_expiry
+from clasper_worker.identifiers import clean_identifier
 from clasper_worker.turn.identity import turn_id_for
 
 ANYTHING = st.recursive(
@@ -35,7 +36,10 @@ def test_a_message_gives_its_job_task_and_arguments(base64_body: bool) -> None:
     assert (message.job_id, message.task, message.kwargs) == ("a", "clasper.send", {"user_id": "u"})
 
 
-@given(user=st.text(min_size=1).map(str.strip).filter(bool), key=st.text().map(str.strip))
+NAME = st.text().map(clean_identifier)
+
+
+@given(user=NAME.filter(bool), key=NAME)
 def test_its_turn_is_the_one_that_the_worker_finds(user: str, key: str) -> None:
     message = read_task_message(encoded({"user_id": user, "idempotency_key": key}))
     assert message is not None
@@ -69,6 +73,23 @@ def compressed(job: str, kwargs: dict[str, Any]) -> bytes:
     raw["body"] = base64.b64encode(body).decode()
     raw["headers"] |= {"id": job, "compression": kind}
     return json.dumps(raw).encode()
+
+
+def test_a_message_of_protocol_1_is_read_and_its_expiry_taken_off() -> None:
+    body = {"task": "clasper.send", "id": "a", "args": [], "kwargs": {"user_id": "u"}}
+    body |= {"expires": "2020-01-01T00:00:00", "callbacks": [{"task": "shop.note"}], "retries": 2}
+    properties = {"body_encoding": "base64", "delivery_tag": "t"}
+    text = base64.b64encode(json.dumps(body).encode()).decode()
+    raw = json.dumps({"body": text, "properties": properties}).encode()
+    message = read_task_message(raw)
+    assert message is not None
+    assert (message.job_id, message.task, message.kwargs) == ("a", "clasper.send", {"user_id": "u"})
+    assert message.headers["retries"] == 2
+    assert message.follow_ups["callbacks"] == [{"task": "shop.note"}]
+    left = read_task_message(without_expiry(raw).encode())
+    assert left is not None
+    assert left.headers == {**message.headers, "expires": None}
+    assert (left.kwargs, left.follow_ups) == (message.kwargs, message.follow_ups)
 
 
 def test_a_compressed_body_is_read() -> None:

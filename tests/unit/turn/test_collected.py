@@ -124,6 +124,16 @@ async def test_one_whose_request_is_invalid_fails_alone(site: Site) -> None:
     assert (state, type(error)) == ("FAILURE", InvalidRequestError)
 
 
+async def test_one_whose_header_brought_it_into_anothers_session_fails_alone(site: Site) -> None:
+    alien, role = asked("two", user_id="other"), asked("three", agent_role="s")
+    request = await site.join(asked("one"), b=alien, c=role, d=asked("four"))
+    assert request.instruction == "one\n\nfour"
+    for job in ("b", "c"):
+        state, error = site.ends[job]
+        assert (state, type(error)) == ("FAILURE", InvalidRequestError)
+        assert "clasper_route" in str(error)
+
+
 async def test_a_turn_asked_for_many_times_is_told_to_the_model_once(site: Site) -> None:
     again = asked("one", idempotency_key="k")
     other = asked("two", idempotency_key="l")
