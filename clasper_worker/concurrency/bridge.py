@@ -82,8 +82,9 @@ def run_coroutine(coro: Coroutine[Any, Any, T], *, request: Context | None = Non
     """Run a coroutine on the process's loop and wait for it, from synchronous code.
 
     A soft time limit (which prefork raises in the waiting thread) is thrown into the coroutine,
-    which may catch it; one that is not below the hard limit is none. Whatever else stops the wait, such as KeyboardInterrupt or SystemExit,
-    cancels the coroutine: nothing is left running behind it.
+    which may catch it; one that is not below the hard limit is none. Whatever else stops the
+    wait, such as KeyboardInterrupt or SystemExit, cancels the coroutine: nothing is left running
+    behind it.
 
     Args:
         coro: the coroutine; it is closed in any case.

@@ -57,3 +57,17 @@ def test_no_wait_for_the_broker_is_endless(settings_of: Callable[..., Settings])
     assert 5 < options["socket_timeout"] < 60
     assert options["socket_connect_timeout"] < 60
     assert 0 < options["health_check_interval"] < 30
+
+
+def test_workers_that_were_given_no_name_have_names_of_their_own() -> None:
+    program = (
+        "from clasper_worker.celery import app; import socket\n"
+        "names = {app.Worker(hostname=None).hostname for _ in range(3)}\n"
+        "assert len(names) == 3, names\n"
+        "assert all(n.endswith('@' + socket.gethostname()) for n in names), names\n"
+        "print(app.Worker(hostname='given@host').hostname)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "given@host\n", done.stderr
