@@ -12,9 +12,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import click
 import structlog
 from celery import signals
 from celery.app.amqp import AMQP
+from celery.utils.nodenames import host_format
+from click.core import ParameterSource
 from kombu import Connection, Exchange, Queue
 
 from clasper_worker.broker.rules import ScheduleRules
@@ -177,7 +180,8 @@ class ClasperCelery(CheckedCelery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """Celery's worker program; there is none while our settings contradict each other."""
         _refuse_to_start()
-        return super().Worker
+        base = super().Worker
+        return type(base.__name__, (_UniquelyNamed, base), {"__module__": base.__module__})
 
     @property
     def Beat(self) -> Any:  # noqa: N802 - Celery's name
@@ -186,6 +190,26 @@ class ClasperCelery(CheckedCelery):
         signals.setup_logging.connect(_configure_logging, weak=False)
         # Its banner is for people.
         return super().Beat if sys.stderr.isatty() else partial(super().Beat, quiet=True)
+
+
+class _UniquelyNamed:
+    """A worker whose node name is its own, unless it was given one.
+
+    Celery's default, ``celery@HOST``, is that of each worker on a host.
+    """
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        from clasper_worker.worker_group.commands import unique_node  # noqa: PLC0415 - a worker's
+
+        if hostname is None or _is_default("hostname"):
+            hostname = host_format(unique_node())
+        super().__init__(app, hostname=hostname, **options)  # type: ignore[call-arg]
+
+
+def _is_default(option: str) -> bool:
+    """Whether an option of the running command line was not given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is ParameterSource.DEFAULT
 
 
 def _refuse_to_start() -> None:

@@ -33,14 +33,13 @@ class RedactedRequest(CoroutineRequest):
     ) -> None:
         """As Celery's; see the class for what is different."""
         if is_process_lost(exc_info) and not self.acknowledged and self._is_last_delivery():
-            exc_info = _info_of(
-                WorkerLostError(
-                    "The task's process was lost each time that it ran: look for what kills it"
-                    " (memory, a signal) in the worker's and the system's log",
-                    {"job_id": self.id},
-                )
+            error = WorkerLostError(
+                "The task's process was lost each time that it ran: look for what kills it"
+                " (memory, a signal) in the worker's and the system's log",
+                {"job_id": self.id},
             )
-            self.on_lost_for_good(exc_info.exception)
+            self.on_lost_for_good(error)
+            exc_info = _info_of(error)
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_lost_for_good(self, error: WorkerLostError) -> None:

@@ -38,8 +38,12 @@ def command(ctx: click.Context, processes: int | None, pin: bool, cpu: int | Non
     Each process holds -c turns in flight (500 unless given) on an event loop of its own. SIGTERM
     or Ctrl-C lets running turns finish; a second one, or SIGQUIT, does not.
     """
-    refuse_contradictions(get_settings())  # once, rather than in each process of a group
+    refuse_contradictions(get_settings())
     count = processes or os.cpu_count() or 1
+    from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
+    from clasper_worker.cli.celery_options import check_worker_options  # noqa: PLC0415 - likewise
+
+    check_worker_options(app, ctx.args)  # once, rather than in each process of a group
     if cpu is not None:
         run_on(cpu)
     if count == 1:
@@ -54,11 +58,11 @@ def _run_here(options: list[str]) -> None:
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
     from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - likewise
     from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - likewise
-        split_node,
+        own_node,
         turns_in_flight,
     )
 
-    node, rest = split_node(options)
+    node, rest = own_node(options)
     level = ["--loglevel", get_settings().clasper_log_level]
     # Celery's banner is for people: a log gets a line instead.
     quiet = [] if sys.stderr.isatty() else ["--quiet"]

@@ -82,8 +82,9 @@ def run_coroutine(coro: Coroutine[Any, Any, T], *, request: Context | None = Non
     """Run a coroutine on the process's loop and wait for it, from synchronous code.
 
     A soft time limit (which prefork raises in the waiting thread) is thrown into the coroutine,
-    which may catch it. Whatever else stops the wait, such as KeyboardInterrupt or SystemExit,
-    cancels the coroutine: nothing is left running behind it.
+    which may catch it; one that is not below the hard limit is none. Whatever else stops the
+    wait, such as KeyboardInterrupt or SystemExit, cancels the coroutine: nothing is left running
+    behind it.
 
     Args:
         coro: the coroutine; it is closed in any case.
@@ -108,7 +109,7 @@ def run_coroutine(coro: Coroutine[Any, Any, T], *, request: Context | None = Non
     call_soon = thread.loop.call_soon_threadsafe
     try:
         call_soon(run.start, thread.loop, context)
-        _wait(ended, lambda: call_soon(run.limit_softly, None))
+        _wait(ended, lambda: _has_soft_limit(request) and call_soon(run.limit_softly, None))
     except BaseException:
         call_soon(run.cancel)
         ended.wait(UNWIND_TIMEOUT)
@@ -117,6 +118,12 @@ def run_coroutine(coro: Coroutine[Any, Any, T], *, request: Context | None = Non
         raise run.error
     value: T = run.value
     return value
+
+
+def _has_soft_limit(request: Context | None) -> bool:
+    soft = getattr(request, "soft_time_limit", None)
+    hard = getattr(request, "time_limit", None)
+    return not (soft and hard and soft >= hard)
 
 
 def _wait(ended: threading.Event, limit_softly: Callable[[], object]) -> None:

@@ -24,6 +24,7 @@ class BatchingConsumer(Consumer):
 
     event_delay = 0.2
     event_batch = 200
+    _thread: int | None = None  # on which it consumes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flush_timer: Any = None
@@ -34,7 +35,7 @@ class BatchingConsumer(Consumer):
         """Send what is buffered soon, unless that is to be done already. From any thread."""
         if self.hub is None:
             return
-        if threading.get_ident() != self._thread:
+        if self._thread not in {None, threading.get_ident()}:
             # Of Celery's threads pool, say: the hub's timers are the consumer's thread's alone.
             if self._flush_timer is None:
                 self.hub.call_soon(promise(self.on_send_event_buffered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -26,7 +27,8 @@ def install(app: Celery) -> None:
 
     Also makes ``-P prefork`` mean prefork, which Celery cannot tell from its default once
     ``worker_pool`` is set; gives the asyncio pool its own default for ``-c``, leaving those of the
-    other pools alone; and refuses ``--autoscale``, which has no use here.
+    other pools alone; and refuses ``--autoscale`` and what replaces child processes, which have no
+    use here.
 
     Under any pool, task events are sent in batches, and results on Redis are stored in one step.
     """
@@ -52,14 +54,11 @@ class _PoolChoice:
 
     def on_options(self, instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
         """Before the worker reads its settings: choose the default of ``-c`` by the pool."""
-        if instance.app is not self._app or not self._is_asyncio(options):
+        if instance.app is not self._app or not _is_asyncio(self._app, options):
             return
-        if options.get("autoscale"):
+        if reason := _use(options, conf):
             # A signal's receivers may not raise Exceptions: Celery would log and go on.
-            raise SystemExit(
-                "The asyncio pool does not autoscale: an idle slot costs nothing. "
-                "Give the most turns at a time with -c instead of --autoscale."
-            )
+            raise SystemExit(reason)
         if not options.get("concurrency") and not conf.worker_concurrency:
             conf.worker_concurrency = DEFAULT_CONCURRENCY
 
@@ -84,11 +83,39 @@ class _PoolChoice:
             flush=True,
         )
 
-    def _is_asyncio(self, options: dict[str, Any]) -> bool:
-        if _asked_for_prefork():
-            return False
-        chosen = options.get("pool") or options.get("pool_cls") or self._app.conf.worker_pool
-        return _is_ours(get_implementation(chosen))
+
+def refusal(app: Celery, options: Mapping[str, Any]) -> str:
+    """Why the asyncio pool cannot be run with these options of a worker; empty where it can.
+
+    Args:
+        app: whose worker it is to be.
+        options: by the names of Celery's parameters.
+    """
+    return _use(options, app.conf) if _is_asyncio(app, options) else ""
+
+
+def _use(options: Mapping[str, Any], conf: Any) -> str:
+    """What to use instead of what the asyncio pool has no use for."""
+    if options.get("autoscale"):
+        return (
+            "The asyncio pool does not autoscale: an idle slot costs nothing. "
+            "Give the most turns at a time with -c instead of --autoscale."
+        )
+    for name, limit in (("max_tasks_per_child", "tasks"), ("max_memory_per_child", "memory")):
+        if options.get(name) or getattr(conf, f"worker_{name}"):
+            return (
+                f"The asyncio pool has no child processes whose {limit} could be limited: all turns"
+                f" run in the worker's own process. Leave out --{name.replace('_', '-')}"
+                f" (worker_{name}), or choose Celery's prefork pool with -P prefork."
+            )
+    return ""
+
+
+def _is_asyncio(app: Celery, options: Mapping[str, Any]) -> bool:
+    if _asked_for_prefork():
+        return False
+    chosen = options.get("pool") or options.get("pool_cls") or app.conf.worker_pool
+    return _is_ours(get_implementation(chosen))
 
 
 def _is_ours(pool: Any) -> bool:

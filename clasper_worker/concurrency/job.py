@@ -21,11 +21,10 @@ class Limits:
     hard: float | None = None
 
     def overridden(self, soft: float | None, hard: float | None) -> Limits:
-        """These limits, except where others are given; a soft one only before the hard one."""
+        """These limits, except where others are given."""
         if soft is None and hard is None:
             return self
-        soft, hard = soft or self.soft, hard or self.hard
-        return Limits(None if soft and hard and soft >= hard else soft, hard)
+        return Limits(soft or self.soft, hard or self.hard)
 
 
 @dataclass(frozen=True, slots=True)

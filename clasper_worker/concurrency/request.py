@@ -20,6 +20,8 @@ class CoroutineRequest(Request):
     outcome is already being stored is left alone, and reports that.
     """
 
+    time_limits: tuple[float | None, float | None]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         hard = self.time_limits[0] or self.task.time_limit

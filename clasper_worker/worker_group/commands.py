@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,22 @@ def split_node(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         else:
             rest.append(option)
     return node, tuple(rest)
+
+
+def unique_node() -> str:
+    """A node name that no other worker has, on this host or on one that has the same name.
+
+    Remote control and monitors know workers by their names: of two with the same one, either's
+    answers are taken for the other's.
+    """
+    name, _, host = DEFAULT_NODE.partition("@")
+    return f"{name}-{secrets.token_hex(4)}@{host}"
+
+
+def own_node(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """As `split_node`, with a unique name where none is given."""
+    node, rest = split_node(options)
+    return (unique_node() if len(rest) == len(options) else node), rest
 
 
 def turns_in_flight(options: Sequence[str]) -> int | None:
@@ -65,7 +82,7 @@ def worker_commands(
         cpus: the CPUs to share out among them. Each process is kept on one if there are as many
             as processes; else they are left to the system.
     """
-    node, rest = split_node(options)
+    node, rest = own_node(options)
     single = (sys.executable, "-m", "clasper_worker", "worker", "--processes", "1")
     places = [("--cpu", str(cpu)) for cpu in cpus] if len(cpus) == processes else [()] * processes
     return tuple(

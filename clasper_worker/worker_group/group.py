@@ -20,6 +20,8 @@ from clasper_worker.local_stack.restart import next_restart
 
 log = structlog.get_logger(__name__)
 
+_USAGE_ERROR = 2  # click's exit code: to start it again would change nothing
+
 
 class WorkerGroup:
     """A number of worker processes that are run, and stopped, as one.
@@ -72,9 +74,9 @@ class WorkerGroup:
                 self._exit_code = self._exit_code or int(code != 0)
                 return
             restart = next_restart(restarts, time.monotonic() - started)
-            if restart is None:
+            if restart is None or code == _USAGE_ERROR:
                 log.error("worker_group.gave_up", node=command[-1], exit_code=code)
-                self._exit_code = 1
+                self._exit_code = code if code == _USAGE_ERROR else 1
                 self._ask_to_stop(signal.SIGTERM)
                 return
             restarts = restart.number

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, states
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -69,6 +69,15 @@ class Callers:
                 if value is not None:
                     self._note_end(name, token, backend.decode_result(value))
         return [name for name, _ in ids if name not in self._ends]
+
+    def process_of(self, token: str) -> int | None:
+        """The process that has said it runs a turn; None where none has, or it has ended."""
+        names = [name for sent in self.sent if sent.token == token for name in sent.celery_ids]
+        for name in names:
+            meta = self._reader.backend.get_task_meta(name, cache=False)
+            if meta["status"] == states.STARTED:
+                return int(meta["result"]["pid"])
+        return None
 
     def delete(self, patterns: Iterable[str]) -> dict[str, int]:
         """Delete keys by pattern; results that are among them were fetched by then.

@@ -87,6 +87,11 @@ ROWS = (
         partial(worker_faults.kill_at_points, workers=2),
         limit=_lease,
     ),
+    Row(
+        "prefork",
+        "-P prefork: its children killed, and replaced every three turns",
+        worker_faults.kill_children_at_points,
+    ),
     Row("sigterm", "SIGTERM", partial(worker_faults.stop_at_points, number=signal.SIGTERM)),
     Row("sigquit", "SIGQUIT", partial(worker_faults.stop_at_points, number=signal.SIGQUIT)),
     Row("freeze", "SIGSTOP past the lease, then SIGCONT", worker_faults.freeze_at_points),

@@ -44,6 +44,7 @@ class Scene:
         ticks: what Beats sent.
         crashed: processes that ended although nobody had told them to.
         settings: variables for workers and Beats beyond the usual ones.
+        worker_options: of ``celery worker`` beyond the usual ones.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Scene:
         self.ticks: list[Tick] = []
         self.crashed: list[str] = []
         self.settings: dict[str, str] = {}
+        self.worker_options: tuple[str, ...] = ()
         self._nursery = nursery
         self._folder = folder
         self._processes: list[Process] = []
@@ -94,6 +96,7 @@ class Scene:
         name = f"w{len(self._workers) + 1}"
         size = concurrency or self.options.concurrency
         arguments = ["-A", "clasper_worker", "worker", "-n", f"{name}@chaos", "-c", str(size)]
+        arguments += self.worker_options
         worker = self.start(name, arguments)
         self._workers.append(worker)
         if wait and not wait_until(lambda: self._answers(name), _READY_SECONDS):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.chaos.points import POINTS, Hit, Point, send_for, server_of, wait_for_hit
 from tests.chaos.scene import Scene
@@ -14,6 +16,7 @@ from tests.chaos.workers import wait_until
 _LATEST_SECONDS = 0.004  # after an answer went out: the result and the acknowledgement are then
 _EXIT_SECONDS = 60.0
 _FROZEN_LEASES = 1.6
+_CHILDREN = 4
 
 
 def at_points(scene: Scene, strike: Callable[[Scene, Hit], None], points: int = 0) -> None:
@@ -64,6 +67,34 @@ def _kill(scene: Scene, hit: Hit) -> None:
     killed.wait()
     scene.disturb("kill -9", at, math.inf, workers=(killed.name,), **hit.about())
     scene.start_worker()
+
+
+def kill_children_at_points(scene: Scene) -> None:
+    """Kill the child of a prefork worker whose turn is at a point; the worker itself goes on.
+
+    Its children are replaced after a few turns as well, so that most of them were forked while the
+    worker held leases.
+    """
+    scene.worker_options = ("-P", "prefork", "--max-tasks-per-child", "3")
+    scene.start_worker(wait=True, concurrency=_CHILDREN)
+
+    def strike(scene: Scene, hit: Hit) -> None:
+        worker = scene.worker(hit.worker)
+        children = _children(worker.pid)
+        running = scene.callers.process_of(hit.token) if hit.token else None
+        child = running if running in children else scene.random.choice(children)
+        number = scene.random.choice((signal.SIGKILL, signal.SIGTERM))
+        at = time.monotonic()
+        os.kill(child, number)
+        wait_until(lambda: child not in _children(worker.pid), _EXIT_SECONDS)
+        what = f"{number.name} to a child"
+        scene.disturb(what, at, time.monotonic(), workers=(worker.name,), **hit.about())
+
+    at_points(scene, strike)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def stop_at_points(scene: Scene, number: signal.Signals) -> None:

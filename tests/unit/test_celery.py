@@ -87,3 +87,17 @@ def test_ticks_send_no_events_which_would_bury_the_turns_in_flower() -> None:
     ticks = {"clasper.dispatch", "clasper.heartbeats", "clasper.standups"}
     assert ticks <= silent
     assert app.tasks["clasper.send"].send_events
+
+
+def test_workers_that_were_given_no_name_have_names_of_their_own() -> None:
+    program = (
+        "from clasper_worker.celery import app; import socket\n"
+        "names = {app.Worker(hostname=None).hostname for _ in range(3)}\n"
+        "assert len(names) == 3, names\n"
+        "assert all(n.endswith('@' + socket.gethostname()) for n in names), names\n"
+        "print(app.Worker(hostname='given@host').hostname)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "given@host\n", done.stderr

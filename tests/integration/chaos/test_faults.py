@@ -26,6 +26,7 @@ FORMS = {
     "backend-reset": SHORT,
     "same-key": SHORT,
     "freeze": SHORTEST,
+    "prefork": SHORT,
     "redis-kill": SHORTEST,
 }
 

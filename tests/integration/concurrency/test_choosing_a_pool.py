@@ -46,3 +46,21 @@ def test_autoscale_is_refused_with_a_reason(server: RedisServer) -> None:
     assert refused.returncode == 1
     assert "does not autoscale" in refused.stderr
     assert "with -c instead of --autoscale" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["max_tasks_per_child", "max_memory_per_child"])
+@pytest.mark.parametrize("how", ["option", "setting"])
+def test_limits_of_child_processes_are_refused_with_a_reason(
+    server: RedisServer, name: str, how: str
+) -> None:
+    given = f"--{name.replace('_', '-')}=3" if how == "option" else f"worker.{name}=3"
+    refused = run_celery(server, "worker", *(["--"] if how == "setting" else []), given)
+    assert refused.returncode == 1
+    assert "no child processes" in refused.stderr
+    assert f"worker_{name}" in refused.stderr
+    assert "-P prefork" in refused.stderr
+
+
+def test_prefork_takes_them(start_worker: StartWorker) -> None:
+    with start_worker("-P", "prefork", "-c", "1", "--max-tasks-per-child", "3") as worker:
+        assert worker.ask("stats")["pool"]["max-tasks-per-child"] == 3

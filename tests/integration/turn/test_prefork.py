@@ -1,4 +1,4 @@
-"""Turns under ``-P prefork``, whose children are replaced, stopped and killed while they run them."""
+"""Turns under ``-P prefork``, whose children are replaced, stopped and killed meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ class HeldModel:
 @pytest.fixture
 def model() -> Iterator[HeldModel]:
     class Handler(JsonHandler):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - http.server's name
             said = [m["content"] for m in self.body()["messages"] if m["role"] == "user"]
             self.answer(held.answer_to(str(said[-1])))
 
@@ -133,7 +134,7 @@ def test_a_turn_that_is_revoked_with_terminate_ends_and_is_reported_and_its_chil
         until(lambda: model.asked, "the model is asked")
         processes.app.control.revoke(turn.id, terminate=True)
         until(lambda: turn.state == "REVOKED", "it is revoked", processes.logs[queue])
-        until(lambda: not os.path.exists(f"/proc/{child}"), "its child is gone")
+        until(lambda: not Path(f"/proc/{child}").exists(), "its child is gone")
         answered(processes, user, [send(processes, queue, user, f"Say {n}") for n in range(4)])
         until(lambda: receiver.payloads, "its webhook", processes.logs[queue])
     assert [(one["job_id"], one["code"]) for one in receiver.payloads] == [(turn.id, "cancelled")]

@@ -90,6 +90,22 @@ def test_a_message_that_its_workers_do_not_survive_becomes_a_dead_letter(broker:
     assert broker.drain() == ["after"]
 
 
+def test_a_delivery_whose_process_was_lost_comes_again_at_once_and_in_the_end_is_a_dead_letter(
+    broker: Broker,
+) -> None:
+    broker.rules = ScheduleRules(attempts=2)
+    broker.send("poison")
+    broker.send("beside", role="other")
+    first, beside = broker.take().deliveries
+    assert broker.take(0, lost=[first.token]).buried == ()
+    second = broker.take_one()
+    assert (second.lapses, second.is_redelivered) == (1, True)
+    assert broker.take(0, lost=[first.token]).buried == ()  # void: another delivery is out
+    (burial,) = broker.take(0, lost=[second.token]).buried
+    assert (burial.job_id, burial.reason) == ("poison", "lost its worker (2 times)")
+    assert broker.schedule().refresh([beside.token]) == ()  # nobody else is blamed
+
+
 def test_a_release_is_no_lapse(broker: Broker) -> None:
     broker.rules = ScheduleRules(attempts=2)
     broker.send("a")

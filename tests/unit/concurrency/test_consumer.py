@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -87,3 +88,18 @@ def test_without_a_hub_there_is_no_buffer(consumer: BatchingConsumer) -> None:
     consumer.hub = None
     consumer.on_send_event_buffered()
     assert consumer._flush_timer is None
+
+
+def test_from_another_thread_the_timer_is_set_on_the_consumers_thread(
+    consumer: BatchingConsumer,
+) -> None:
+    soon: list[Any] = []
+    consumer.hub.call_soon = soon.append
+    consumer._thread = threading.get_ident()
+    sender = threading.Thread(target=consumer.on_send_event_buffered)
+    sender.start()
+    sender.join(60)
+    assert consumer.hub.timers == []
+    (callback,) = soon
+    callback()
+    assert len(consumer.hub.timers) == 1

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.message import Message
@@ -188,3 +190,36 @@ def test_where_those_collected_cannot_run_by_themselves_they_end_with_what_never
     expire(request_of(app, [], (other,), **REQUEST))
     assert [payload["code"] for payload in queued(app)] == ["expired", "expired"]
     assert app.backend.get_state(other) == "REVOKED"
+
+
+def lost(request: TurnRequest) -> None:
+    """As a pool reports that its child was killed."""
+    killed = WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL)")
+    try:
+        raise killed
+    except WorkerLostError:
+        request.on_failure(ExceptionInfo())
+
+
+@pytest.mark.parametrize("tag", ["tag#1", 7])
+def test_a_turn_that_lost_its_process_is_given_back_and_says_why(app: Celery, tag: Any) -> None:
+    requeued: list[bool] = []
+    request = request_of(app, [], **REQUEST)
+    request.message.delivery_tag = tag
+    request._on_reject = lambda _log, _errors, requeue: requeued.append(requeue)
+    lost(request)
+    assert requeued == [True]
+    assert request.message.lost_its_process
+    assert queued(app) == []
+
+
+def test_one_that_lost_it_twice_fails_where_the_broker_does_not_count(app: Celery) -> None:
+    acknowledged: list[int] = []
+    request = request_of(app, acknowledged, **REQUEST)
+    request.delivery_info["redelivered"] = True
+    lost(request)
+    assert acknowledged == [1]
+    (payload,) = queued(app)
+    assert (payload["event"], payload["code"]) == ("agent.error", "worker_lost")
+    stored = app.backend.get_task_meta("job-1")
+    assert (stored["status"], type(stored["result"]).__name__) == ("FAILURE", "WorkerLostError")

@@ -4,6 +4,7 @@ import pytest
 
 from clasper_worker.worker_group.commands import (
     numbered,
+    own_node,
     split_node,
     turns_in_flight,
     worker_commands,
@@ -33,6 +34,18 @@ def test_each_process_has_a_name_of_its_own() -> None:
     commands = worker_commands(3, ["-c", "9"])
     assert len({command[-1] for command in commands}) == 3
     assert all(command[-4:-2] == ("-c", "9") for command in commands)
+
+
+def test_groups_that_were_given_no_name_have_other_names_than_one_another() -> None:
+    nodes = [command[-1] for _ in range(20) for command in worker_commands(3, ["-c", "9"])]
+    assert len(set(nodes)) == 60
+    assert len({own_node([])[0] for _ in range(20)}) == 20
+
+
+def test_a_name_that_was_given_is_kept() -> None:
+    assert own_node(["-n", "clasper@%h"]) == ("clasper@%h", ())
+    commands = worker_commands(2, ["-n", "a@h"])
+    assert [command[-1] for command in commands] == ["a-1@h", "a-2@h"]
 
 
 def test_with_a_process_a_core_each_has_one_of_its_own() -> None:

@@ -27,8 +27,8 @@ def quick(*_):
 signal.signal(signal.SIGTERM, warm)
 signal.signal(signal.SIGQUIT, quick)
 note("start")
-if behaviour == "crashing":
-    sys.exit(7)
+if behaviour in ("crashing", "refused"):
+    sys.exit(7 if behaviour == "crashing" else 2)
 while True:
     time.sleep(60)
 """
@@ -158,3 +158,11 @@ def test_a_group_that_is_killed_leaves_nothing_behind(group: Callable[..., Group
     pids = running.pids("w0") + running.pids("w1")
     running.process.kill()
     until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_one_that_is_refused_for_its_options_ends_the_group_at_once(
+    group: Callable[..., Group],
+) -> None:
+    running = group("refused", "well")
+    assert running.process.wait(60) == 2
+    assert running.events("w0") == ["start"]
