@@ -16,6 +16,8 @@ from celery.utils.log import get_logger
 from redbeat.schedulers import RedBeatScheduler, acquire_distributed_beat_lock
 from redis.exceptions import LockError, RedisError
 
+from clasper_worker.redis_faults import typed_error
+
 _PAUSE_SECONDS = 1.0
 
 logger = get_logger("celery.beat")
@@ -64,5 +66,5 @@ class BeatScheduler(RedBeatScheduler):
 
     def _say(self, exc: RedisError) -> None:
         if not self._is_away:
-            logger.warning("beat: Redis does not answer (%s); waiting for it", type(exc).__name__)
+            logger.warning("beat: %s; waiting", typed_error(exc))
         self._is_away = True

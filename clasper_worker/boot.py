@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from clasper_worker.errors import StateUnavailableError
 from clasper_worker.prompt.snapshot import BOOT_FILE, WorkspaceSnapshot
+from clasper_worker.redis_faults import typed_error
 
 _CALL_SECONDS = 10.0
 
@@ -56,8 +56,8 @@ class BootRecord:
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 done = await self._redis.exists(_key(workspace, text))
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise _unavailable(exc) from exc
+        except (RedisError, OSError) as exc:  # a TimeoutError is one
+            raise typed_error(exc) from exc
         return Boot(text, is_complete=bool(done))
 
     async def complete(self, workspace: str, snapshot: WorkspaceSnapshot) -> None:
@@ -72,16 +72,10 @@ class BootRecord:
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await self._redis.set(_key(workspace, text), 1)
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise _unavailable(exc) from exc
+        except (RedisError, OSError) as exc:  # a TimeoutError is one
+            raise typed_error(exc) from exc
 
 
 def _key(workspace: str, text: str) -> str:
     digest = hashlib.sha256(f"{len(workspace)}:{workspace}{text}".encode()).hexdigest()
     return f"clasper:boot:{digest}"
-
-
-def _unavailable(exc: Exception) -> StateUnavailableError:
-    return StateUnavailableError(
-        f"Redis did not answer ({type(exc).__name__}): check CLASPER_REDIS_URL"
-    )

@@ -77,6 +77,11 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": visibility_timeout,
             **options_for_celery(results, settings),
         },
+        # As with the broker: a connection on which nobody answers is given up.
+        "redis_socket_timeout": _BROKER_CONNECTIONS["socket_timeout"],
+        "redis_socket_connect_timeout": _BROKER_CONNECTIONS["socket_connect_timeout"],
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": _BROKER_CONNECTIONS["health_check_interval"],
         "result_expires": settings.clasper_result_ttl_sec,
         "accept_content": ["json"],
         "task_serializer": "json",

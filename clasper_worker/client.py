@@ -8,19 +8,20 @@ header whose turn it is, so that the scheduler need not read the body.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
 
 from clasper_worker.broker.route import route_header
 from clasper_worker.broker.schedule import SCHEDULED
 from clasper_worker.celery_urls import CheckedCelery
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.redaction import redacted
+from clasper_worker.redis_faults import RedisFault, redis_fault, typed_error
 from clasper_worker.sentinel import options_for_celery
 from clasper_worker.settings import Settings
 from clasper_worker.turn.admission import Admission
@@ -28,6 +29,9 @@ from clasper_worker.turn.identity import turn_id_for
 from clasper_worker.turn.request import SendRequest
 
 TURN_QUEUE = "clasper"
+
+_REFUSED_SECONDS = 3.0  # that a failover takes, or a script; whoever enqueues waits for an answer
+_FIRST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class ClasperClient:
                     **(result_options or {}),
                 },
                 redis_socket_connect_timeout=3,
+                redis_socket_timeout=10,
+                redis_backend_health_check_interval=10,
             )
         self._admission = admission or Admission()
 
@@ -174,25 +180,41 @@ class ClasperClient:
             StateUnavailableError: the broker cannot be reached.
         """
         job_id = job_id or str(uuid.uuid4())
-        try:
-            self._sender.send_task(
-                task,
-                kwargs=dict(request),
-                queue=queue,
-                ignore_result=not keeps_result,
-                task_id=job_id,
-                argsrepr="()",
-                kwargsrepr=redacted(request),
-                headers={**(headers or {}), **route_header(task, request)},
-            )
-        except (OperationalError, OSError) as exc:
-            raise StateUnavailableError(
-                "The broker cannot be reached: check CELERY_BROKER_URL, or start everything with"
-                " `clasper up`"
-            ) from exc
-        return job_id
+        deadline = time.monotonic() + _REFUSED_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                self._sender.send_task(
+                    task,
+                    kwargs=dict(request),
+                    queue=queue,
+                    ignore_result=not keeps_result,
+                    task_id=job_id,
+                    argsrepr="()",
+                    kwargsrepr=redacted(request),
+                    headers={**(headers or {}), **route_header(task, request)},
+                )
+            except Exception as exc:
+                kind = redis_fault(exc)
+                if kind is None:
+                    raise
+                if kind is not RedisFault.REFUSED or time.monotonic() + pause > deadline:
+                    raise _not_enqueued(exc, kind) from exc
+            else:
+                return job_id
+            time.sleep(pause)
+            pause *= 2
 
     def close(self) -> None:
         """Close the connections."""
         self._sender.close()
         self.app.close()
+
+
+def _not_enqueued(exc: Exception, kind: RedisFault) -> StateUnavailableError:
+    if kind is RedisFault.LOST:
+        return StateUnavailableError(
+            "The broker cannot be reached: check CELERY_BROKER_URL, or start everything with"
+            " `clasper up`"
+        )
+    return typed_error(exc, "CELERY_BROKER_URL")

@@ -174,10 +174,13 @@ class State:
             self._sending -= 1
 
     async def _deliver(self, batch: Sequence[_Call]) -> None:
+        refused: dict[int, Exception] = {}  # by the calls' places
         try:
             async with asyncio.timeout(self._seconds):
-                await self._exchange(batch)
-        except (RedisError, OSError, TimeoutError) as exc:
+                await self._exchange(batch, refused)
+        except (RedisError, OSError) as exc:  # a TimeoutError is one
+            for at, refusal in refused.items():
+                _settle(batch[at], refusal)  # says more than that time is up
             _fail(batch, exc)
             # Whoever waits behind would wait as long, and in vain.
             _fail(self._waiting, exc)
@@ -186,22 +189,24 @@ class State:
             _fail(batch, exc)
             raise
 
-    async def _exchange(self, batch: Sequence[_Call]) -> None:
+    async def _exchange(self, batch: Sequence[_Call], refused: dict[int, Exception]) -> None:
         """Make the calls, and those again that a Redis refuses which is full or a replica now."""
         deadline = time.monotonic() + self._seconds
         pause = _FIRST_PAUSE_SECONDS
+        places = list(range(len(batch)))
         while True:
-            refused: list[tuple[_Call, Exception]] = []
-            for call, answer in zip(batch, await self._answers(batch), strict=True):
+            answers = await self._answers([batch[at] for at in places])
+            refused.clear()
+            for at, answer in zip(places, answers, strict=True):
                 if isinstance(answer, Exception) and _passes(answer):
-                    refused.append((call, answer))
+                    refused[at] = answer
                 else:
-                    _settle(call, answer)
+                    _settle(batch[at], answer)
             if time.monotonic() + pause >= deadline:
-                for call, answer in refused:
-                    _settle(call, answer)
-            batch = [call for call, _ in refused if not call.answer.done()]
-            if not batch:
+                for at, refusal in refused.items():
+                    _settle(batch[at], refusal)
+            places = [at for at in refused if not batch[at].answer.done()]
+            if not places:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

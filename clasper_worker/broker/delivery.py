@@ -22,8 +22,8 @@ from clasper_worker.errors import (
     LaneFullError,
     LeaseLostError,
     SessionBusyError,
-    StateUnavailableError,
 )
+from clasper_worker.redis_faults import RedisFault, redis_fault, typed_error
 from clasper_worker.settings import get_settings
 from clasper_worker.turn.lease import Lease, NoLease
 
@@ -130,10 +130,9 @@ class HeldLease:
                 held = await asyncio.to_thread(self._ask, keeper)
                 break
             except (RedisError, OSError) as exc:
-                if time.monotonic() > deadline:
-                    raise StateUnavailableError(
-                        f"Redis did not answer ({type(exc).__name__}): check CELERY_BROKER_URL"
-                    ) from exc
+                kind = redis_fault(exc)
+                if kind is RedisFault.FAULT or time.monotonic() > deadline:
+                    raise typed_error(exc, "CELERY_BROKER_URL") from exc
             await asyncio.sleep(_PAUSE_SECONDS)
         if not held:
             raise LeaseLostError("Another worker has taken the turn over; nothing more is posted")

@@ -21,6 +21,7 @@ from typing import Protocol
 from clasper_worker.broker.answers import Burial, Exchanged
 from clasper_worker.broker.leftovers import Left, Leftovers
 from clasper_worker.broker.schedule import Schedule
+from clasper_worker.concurrency.vital import vital
 from clasper_worker.redis_faults import redis_fault, refusal_of
 
 logger = logging.getLogger(__name__)
@@ -178,6 +179,10 @@ class LeaseKeeper:
             self._reporter.dead_letters(found.buried)
 
     def _run(self) -> None:
+        with vital("the lease keeper"):
+            self._keep()
+
+    def _keep(self) -> None:
         wait, refused = 0.0, False
         while not self._stopping.wait(wait):
             wait = self._period

@@ -16,13 +16,13 @@ from celery import bootsteps
 from celery.worker import state as worker_state
 from celery.worker.consumer.connection import Connection
 from celery.worker.consumer.events import Events
-from redis.exceptions import RedisError
 
 from clasper_worker.broker.cancel import store_revoked
 from clasper_worker.broker.cancellations import Cancellations
 from clasper_worker.broker.rules import ScheduleRules
 from clasper_worker.broker.schedule import Schedule
 from clasper_worker.broker.transport import Transport
+from clasper_worker.redis_faults import redis_fault, refusal_of
 from clasper_worker.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -122,8 +122,10 @@ class WithdrawRevoked(bootsteps.StartStopStep):
             revoked = worker_state.revoked.as_dict()
             withdrawn = self._jobs.withdraw(schedule, revoked, time.monotonic())
             store_revoked(consumer.app, withdrawn)  # whichever worker gets it announces it
-        except (RedisError, OSError, RuntimeError) as exc:
-            logger.warning("revoked jobs were not withdrawn: %s", type(exc).__name__)
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            logger.warning("revoked jobs were not withdrawn: %s", refusal_of(exc))
         else:
             if withdrawn:
                 logger.info("withdrew %d revoked jobs from their lanes", len(withdrawn))

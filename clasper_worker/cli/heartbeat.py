@@ -10,10 +10,10 @@ import click
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
-from redis.exceptions import RedisError
 
 from clasper_worker.client import ClasperClient
-from clasper_worker.errors import ConfigurationError, StateUnavailableError
+from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
+from clasper_worker.redis_faults import redis_fault, typed_error
 from clasper_worker.settings import get_settings
 
 QUEUE = "clasper.periodic"
@@ -71,8 +71,10 @@ def _report(job: AsyncResult, timeout: float) -> dict[str, Any]:
         ) from None
     except TaskRevokedError:
         return {"status": "skipped", "reason": "gave_way", "tool_calls": 0}
-    except (RedisError, RuntimeError) as exc:
-        raise StateUnavailableError(
-            "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
-        ) from exc
+    except ClasperError:
+        raise
+    except Exception as exc:
+        if redis_fault(exc) is None:
+            raise
+        raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
     return report

@@ -10,12 +10,12 @@ import click
 import httpx2
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from redis.exceptions import RedisError
 
 from clasper_worker.client import ClasperClient
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
 from clasper_worker.http_redirects import is_loopback
 from clasper_worker.jobs.shim_queue import refuse_redirect
+from clasper_worker.redis_faults import redis_fault, typed_error
 from clasper_worker.settings import Settings, get_settings
 from clasper_worker.whole_text import whole_json
 
@@ -105,10 +105,12 @@ def _send_celery(settings: Settings, request: dict[str, Any], wait: float) -> di
             raise _timed_out(ids, wait) from None
         except TaskRevokedError:
             raise ClasperError(f"The turn was cancelled. turn_id {turn.turn_id}") from None
-        except (RedisError, RuntimeError) as exc:
-            raise StateUnavailableError(
-                "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
-            ) from exc
+        except ClasperError:
+            raise
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
         return result
     finally:
         client.close()

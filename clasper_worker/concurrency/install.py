@@ -13,6 +13,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from click.core import ParameterSource
 
 from clasper_worker.concurrency.hub import SteadyHub
+from clasper_worker.concurrency.vital import is_worker
 
 POOL = "clasper_worker.concurrency.pool:TaskPool"
 CONSUMER = "clasper_worker.concurrency.consumer:BatchingConsumer"
@@ -66,6 +67,7 @@ class _PoolChoice:
         """Before the worker makes its event loop and its pool."""
         if sender.app is not self._app:
             return
+        is_worker(sender)
         sender._conninfo.requires_hub = SteadyHub  # noqa: SLF001 - where Celery looks for it
         if _asked_for_prefork():
             sender.pool_cls = PreforkPool

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from clasper_worker.concurrency.resources import close_resources
+from clasper_worker.concurrency.vital import vital
 
 try:
     import uvloop
@@ -73,7 +74,10 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            with vital("the event loop"):
+                self.loop.run_forever()
+                if not self._closing.locked():
+                    raise RuntimeError("the event loop was stopped by what it ran")
         finally:
             self.loop.close()
 

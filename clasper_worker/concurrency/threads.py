@@ -15,6 +15,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from clasper_worker.concurrency.vital import vital
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class ThreadCrew:
         def work() -> None:
             try:
                 settle, outcome = future.set_result, function(*args)
-            except Exception as exc:  # noqa: BLE001 - it is the caller's
+            except BaseException as exc:  # noqa: BLE001 - it is the caller's
                 settle, outcome = future.set_exception, exc  # type: ignore[assignment]
             with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
                 loop.call_soon_threadsafe(_unless_done, future, settle, outcome)
@@ -87,7 +89,7 @@ class ThreadCrew:
             function, args = work
             try:
                 function(*args)
-            except Exception:  # a thread that ends would take the others' work with it
+            except BaseException:  # a thread that ends would take the others' work with it
                 logger.exception("%r failed", function)
             del work, function, args  # do not keep a finished job alive while waiting for the next
             with self._lock:
@@ -144,6 +146,10 @@ class BatchThread(Generic[T]):
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        with vital(self._name):
+            self._work_on()
+
+    def _work_on(self) -> None:
         again: list[T] = []
         is_open, next_batch = True, 0.0
         while is_open:
@@ -159,7 +165,7 @@ class BatchThread(Generic[T]):
             if items:
                 try:
                     again = self._work(items)
-                except Exception:
+                except Exception:  # whose items they are knows better what to do than to repeat
                     logger.exception("%s failed", self._name)
             del items  # do not keep finished items alive while waiting for the next
 

@@ -15,7 +15,7 @@ import structlog
 from celery import Celery, states
 from redis.asyncio.client import PubSub
 
-from clasper_worker.errors import StateUnavailableError
+from clasper_worker.redis_faults import redis_fault, typed_error
 
 log = structlog.get_logger(__name__)
 
@@ -83,10 +83,10 @@ class JobResults:
         """
         try:
             meta = await asyncio.to_thread(self._app.backend.get_task_meta, job_id, cache=False)
-        except (redis.RedisError, OSError, RuntimeError) as exc:
-            raise StateUnavailableError(
-                "The result backend cannot be reached: check CELERY_RESULT_BACKEND"
-            ) from exc
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
         return _outcome(meta)
 
     async def wait(self, job_id: str, seconds: float) -> JobOutcome:

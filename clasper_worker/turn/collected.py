@@ -9,15 +9,14 @@ from typing import Any, cast
 
 from celery import states
 from pydantic import Field
-from redis.exceptions import RedisError
 
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
-    StateUnavailableError,
     TurnConflictError,
     TurnTimeoutError,
 )
+from clasper_worker.redis_faults import redis_fault, typed_error
 from clasper_worker.turn.identity import TurnIdentity, identify_turn
 from clasper_worker.turn.journal import TurnJournal, conflict
 from clasper_worker.turn.ledger import TurnLedger, ledger_key, request_digest
@@ -228,11 +227,10 @@ class CollectedTurns:
             if await asyncio.to_thread(self._backend.get_state, job_id) == states.REVOKED:
                 return  # cancelled by itself meanwhile, which is reported
             await asyncio.to_thread(self._backend.store_result, job_id, end, state)
-        except (RedisError, OSError, RuntimeError) as exc:  # RuntimeError: Celery, tired of trying
-            raise StateUnavailableError(
-                f"The result backend did not answer ({type(exc).__name__}): check"
-                " CELERY_RESULT_BACKEND"
-            ) from exc
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
         await report(job_id, arguments, end)
 
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 import structlog
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
-from kombu.exceptions import OperationalError
 
 from clasper_worker.concurrency.interrupt import SoftLimitScope
 from clasper_worker.concurrency.threads import ThreadCrew
 from clasper_worker.errors import StateUnavailableError
+from clasper_worker.redis_faults import redis_fault, refusal_of
 from clasper_worker.webhooks.payload import Delivery
 
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[Delivery], object]
-"""Puts a delivery on the queue; blocks, and raises kombu's OperationalError or OSError."""
+"""Puts a delivery on the queue; blocks, and raises what `redis_faults` tells apart."""
 
 WEBHOOK_TASK = "clasper.webhook"
 WEBHOOK_QUEUE = "clasper.webhooks"
@@ -31,7 +31,8 @@ def publish(app: Celery, delivery: Delivery) -> None:
     """Put a delivery on the queue of webhooks, from a thread that may block.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker did not take it.
+        kombu.exceptions.OperationalError: the broker cannot be reached.
+        redis.exceptions.RedisError: it did not take it.
     """
     app.tasks[WEBHOOK_TASK].apply_async(
         kwargs=delivery.as_arguments(),
@@ -67,7 +68,9 @@ class Outbox:
             except SoftTimeLimitExceeded:
                 # The turn has ended, in time: only its report is under way.
                 await sending
-        except (OperationalError, OSError) as exc:
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
             raise _not_taken(exc) from exc
         log.info("webhook.enqueued", event_type=delivery.event, delivery_id=delivery.delivery_id)
 
@@ -75,8 +78,10 @@ class Outbox:
         for pause in self._pauses:
             try:
                 await self._crew.call(self._publish, delivery)
-            except (OperationalError, OSError) as exc:
-                log.warning("webhook.broker_unavailable", error=type(exc).__name__)
+            except Exception as exc:
+                if redis_fault(exc) is None:
+                    raise
+                log.warning("webhook.broker_unavailable", error=refusal_of(exc))
                 await asyncio.sleep(pause)
             else:
                 return
@@ -89,6 +94,5 @@ class Outbox:
 
 def _not_taken(exc: Exception) -> StateUnavailableError:
     return StateUnavailableError(
-        f"The broker did not take the turn's webhook ({type(exc).__name__}): check"
-        " CELERY_BROKER_URL"
+        f"The broker did not take the turn's webhook ({refusal_of(exc)}): check CELERY_BROKER_URL"
     )

@@ -13,6 +13,7 @@ from tests.chaos import (
     outages,
     rabbitmq_faults,
     redis_faults,
+    refusals,
     takeovers,
     worker_faults,
 )
@@ -104,6 +105,22 @@ ROWS = (
         allowed=("repeated", "unreported"),
     ),
     Row("redis-pause", "Redis stands still", redis_faults.pause_redis),
+    Row(
+        "read-only",
+        "Redis is a replica for 1.5 s, ten times (READONLY)",
+        partial(refusals.blink, what="READONLY", refusing=refusals.read_only),
+    ),
+    Row(
+        "busy",
+        "a script keeps Redis busy for 1.5 s, ten times (BUSY)",
+        partial(refusals.blink, what="BUSY", refusing=refusals.busy),
+    ),
+    Row(
+        "full",
+        "Redis has no memory left (OOM)",
+        partial(refusals.strike, what="OOM", refusing=refusals.full),
+    ),
+    Row("half-open", "connections of our own state fall silent, unclosed", refusals.half_open),
     _outage("backend-down", "backend down", Outage("backend", "down")),
     _outage("backend-500", "backend answers 500", Outage("backend", "error")),
     _outage(
