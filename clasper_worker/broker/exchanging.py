@@ -162,7 +162,8 @@ class ExchangingChannel(stock.Channel):
         keeper = self._keeper
         if keeper is None:
             return
-        keeper.leave(Left(**self._given_back.take()))
+        given = self._given_back.take()
+        keeper.leave(Left(given["settled"], given["released"], given["lost"]))
 
     def to_give_back(self) -> frozenset[str]:
         """Deliveries that go with the next exchange."""

@@ -112,8 +112,10 @@ class WithdrawRevoked(bootsteps.StartStopStep):
         try:
             if revoked - self._noted:
                 cancellations.remember(revoked - self._noted)
-        except (RedisError, OSError) as exc:
-            logger.warning("revoked jobs were not noted: %s", type(exc).__name__)
+        except Exception as exc:
+            if redis_fault(exc) is None:
+                raise
+            logger.warning("revoked jobs were not noted: %s", refusal_of(exc))
         else:
             self._noted = revoked
 
