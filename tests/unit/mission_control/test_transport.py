@@ -124,13 +124,10 @@ async def test_an_answer_that_would_hold_the_loop_is_a_protocol_error() -> None:
 
 
 async def test_a_long_conversation_is_read() -> None:
-    page = {
-        "items": [
-            {"id": str(number), "content": "words, and more. " * 30_000} for number in range(10)
-        ]
-    }
-    answer = httpx2.Response(200, json=page)
-    assert await get(transport_answering(lambda _: answer)) == page
+    for said in ('say "{words}", and more. ' * 4_000, "1,2,3\n" * 16_000, '{"a": [1]},' * 8_000):
+        page = {"items": [{"id": str(number), "content": said} for number in range(50)]}
+        answer = httpx2.Response(200, json=page)
+        assert await get(transport_answering(lambda _, answer=answer: answer)) == page
 
 
 async def test_the_code_of_an_error_too_deep_to_read_is_not_told() -> None:
