@@ -79,7 +79,8 @@ async def _post(port: int, turns: list[Turn], callers: int) -> tuple[float, list
             start = time.perf_counter()
             writer.write(
                 b"POST /api/agents/send HTTP/1.1\r\nHost: localhost"
-                b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+                b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(body), body)
             )
             head = await reader.readuntil(b"\r\n\r\n")
             lowered = head.lower()
