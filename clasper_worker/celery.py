@@ -16,6 +16,7 @@ import click
 import structlog
 from celery import signals
 from celery.app.amqp import AMQP
+from celery.apps import worker as worker_program
 from celery.utils.nodenames import host_format
 from click.core import ParameterSource
 from kombu import Connection, Exchange, Queue
@@ -29,7 +30,7 @@ from clasper_worker.errors import ConfigurationError
 from clasper_worker.queues import QUEUES
 from clasper_worker.sentinel import SentinelMaster, is_sentinel, options_for_celery
 from clasper_worker.settings import Settings, bare_value, get_settings
-from clasper_worker.telemetry import configure_logging
+from clasper_worker.telemetry import configure_logging, say_as_json, writes_json
 
 log = structlog.get_logger(__name__)
 
@@ -230,6 +231,8 @@ def _log_our_way(instance: Any, **_: Any) -> None:
     """Take over the logs of a worker of our app (``celery -A clasper_worker worker``)."""
     if instance.app is app:
         signals.setup_logging.connect(_configure_logging, weak=False)
+        if writes_json(get_settings()):
+            worker_program.safe_say = say_as_json
 
 
 def _say_what_is_missing(sender: Any, **_: Any) -> None:

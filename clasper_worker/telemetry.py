@@ -6,10 +6,14 @@ goes through the same pipeline at WARNING and above, since httpx and openai log 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 import redis
 import structlog
@@ -45,6 +49,18 @@ _GONE = (
 )
 
 
+_CELERYS = ("celery.", "kombu.", "redbeat.")
+
+
+def _follows_loss(exc: BaseException | None) -> bool:
+    """Whether it arose while a lost connection was handled, as when Celery restarts its parts."""
+    while exc is not None:
+        exc = exc.__cause__ or exc.__context__
+        if isinstance(exc, _GONE):
+            return True
+    return False
+
+
 class _NoTicks(logging.Filter):
     """Leaves out that a tick was sent, came and went well; not that it failed."""
 
@@ -60,7 +76,7 @@ class _LostConnections(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         exc = record.exc_info[1] if record.exc_info else None
-        if isinstance(exc, _GONE):
+        if isinstance(exc, _GONE) or (record.name.startswith(_CELERYS) and _follows_loss(exc)):
             record.msg, record.args = f"{record.getMessage()} ({type(exc).__name__})", None
             record.exc_info = record.exc_text = None
         return True
@@ -106,9 +122,7 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    console = settings.clasper_log_format == "console" or (
-        settings.clasper_log_format == "auto" and sys.stderr.isatty()
-    )
+    console = not writes_json(settings)
     rendering: list[Processor] = (
         [
             structlog.dev.ConsoleRenderer(
@@ -147,6 +161,22 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     set_on_retry_hooks([PrometheusOnRetryHook, RetryHookFactory(_tell_of_retries)])
+
+
+def say_as_json(text: str, *_: Any) -> None:
+    """What Celery's worker says of signals, in a line of JSON.
+
+    Written at once: a signal may come while a line is being logged.
+    """
+    told = {"event": text, "level": "warning", "timestamp": datetime.now(UTC).isoformat()}
+    with contextlib.suppress(OSError):
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{json.dumps(told)}\n".encode())
+
+
+def writes_json(settings: Settings) -> bool:
+    """Whether this process logs in JSON."""
+    form = settings.clasper_log_format
+    return form == "json" or (form == "auto" and not sys.stderr.isatty())
 
 
 def _tell_of_retries() -> RetryHook:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,11 +39,43 @@ given the scheduler and the app and makes an object with ``report`` (`dead_lette
 Where it is not set, they stay unreported."""
 
 
+_LONGEST_REFUSED_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+
+
+def _is_to_stop() -> bool:
+    return worker_state.should_stop is not None or worker_state.should_terminate is not None
+
+
 class TurnConsumer(BatchingConsumer):
     """Keeps a message that is no task, or none of ours, as a dead letter with the reason.
 
     Celery logs and drops it.
     """
+
+    _refusals = 0  # in a row, of commands that the Redis user may not use
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Connect anew; where the user lacks rights, name the command, and wait longer each time.
+
+        Celery would come back at once, dozens of times a second.
+        """
+        if not isinstance(exc, redis.exceptions.NoPermissionError):
+            self._refusals = 0
+            super().on_connection_error_after_connected(exc)
+            return
+        pause = min(2.0**self._refusals, _LONGEST_REFUSED_SECONDS)
+        self._refusals += 1
+        # Redis names the command, or says that it was a key: never what was sent.
+        logger.error(
+            "Redis refuses a command to the user of CELERY_BROKER_URL (%s): give it the rights that"
+            " docs/redis.md lists. Trying again in %g s",
+            exc,
+            pause,
+        )
+        deadline = time.monotonic() + pause
+        while time.monotonic() < deadline and not _is_to_stop():
+            time.sleep(_LOOK_SECONDS)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """A handler that buries what Celery's own fails at, which would end worker after worker."""
