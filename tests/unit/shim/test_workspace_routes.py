@@ -28,7 +28,7 @@ FILES = {
     "MEMORY.md": "m" * 25_000,
     "skills/tea/SKILL.md": "---\nname: tea\ndescription: Makes tea.\nemoji: T\n---\nBoil.",
     "skills/gated/SKILL.md": "---\nname: gated\ndescription: G.\nos: [amiga]\n---\nx",
-    "skills/bad/SKILL.md": "no front matter",
+    "skills/bad/SKILL.md": "---\nmetadata: {oops\n---\n",
 }
 
 
@@ -80,7 +80,7 @@ async def test_skills_are_listed_with_the_reason_why_one_is_off(shim: httpx2.Asy
     assert gated["enabled"] is False
     assert "amiga" in gated["reason"]
     assert [(item["file"], item["line"]) for item in body["warnings"]] == [
-        ("skills/bad/SKILL.md", 1)
+        ("skills/bad/SKILL.md", 3)
     ]
 
 
