@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[], object]
 
 
-class SteadyHub(Hub):  # type: ignore[misc]  # kombu has no types
+class SteadyHub(Hub):
     """A hub that runs every callback of `call_soon`, whatever others raise."""
 
     _is_closing = False
