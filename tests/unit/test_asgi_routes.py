@@ -41,7 +41,7 @@ async def test_a_first_request_makes_no_validators(
 
     monkeypatch.setattr(warnings.catch_warnings, "__enter__", spy)
     transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/no/such/route")).status_code == 404
     assert changed == []

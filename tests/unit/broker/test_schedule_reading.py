@@ -28,7 +28,7 @@ each_on_one_server = settings(suppress_health_check=[HealthCheck.function_scoped
 
 
 def read(broker: Broker, raw: bytes) -> dict[str, str]:
-    """The fields that the scheduler keeps of a message."""
+    """The fields that the scheduler keeps of a message, but the moment that it came."""
     broker.client.flushall()
     broker.push(raw)
     broker.take(0)
@@ -36,7 +36,7 @@ def read(broker: Broker, raw: bytes) -> dict[str, str]:
     return {
         name.decode(): value.decode()
         for name, value in broker.client.hgetall(key).items()
-        if name != b"raw"
+        if name not in {b"raw", b"at"}
     }
 
 

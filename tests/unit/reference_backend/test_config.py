@@ -45,10 +45,15 @@ def test_refuses_numbers_out_of_range(settings: dict[str, int]) -> None:
 def test_offers_everything_with_both_tokens() -> None:
     """All features are on unless switched off."""
     config = BackendConfig(agent_jwt_secret="x", internal_api_token="y")
-    assert config.capabilities() == {
-        "contract_version": "v1",
-        "features": dict.fromkeys(FEATURES, True),
-    }
+    said = config.capabilities()
+    assert said["contract_version"] == "v1"
+    assert said["features"] == dict.fromkeys(FEATURES, True)
+    assert said["features_list"] == [
+        *FEATURES,
+        "tool_discovery",
+        "/api/tools",
+        "/api/tools/{tool_name}",
+    ]
 
 
 def test_without_internal_token_its_features_are_off() -> None:

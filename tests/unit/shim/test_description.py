@@ -1,6 +1,7 @@
 """The OpenAPI document."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from clasper_worker.shim.schemas import Context, Health, Job, Problem, Queued, Skills
 from tests.unit.shim.shims import caller, shim_app
 
+WORKSPACE = Path(__file__).parents[3] / "workspace"
 REQUEST = {"user_id": "u1", "message": "Hello", "task_title": "T"}
 
 
@@ -102,7 +104,7 @@ def test_a_route_that_wants_the_key_says_so_and_which_headers_take_it() -> None:
 
 
 async def test_what_is_answered_is_what_the_document_says() -> None:
-    async with caller(shim_app(clasper_workspace="workspace")) as client:
+    async with caller(shim_app(clasper_workspace=str(WORKSPACE))) as client:
         queued = (await client.post("/api/agents/send", json=REQUEST)).json()
         Queued.model_validate(queued)
         Job.model_validate((await client.get(queued["status_url"])).json())
