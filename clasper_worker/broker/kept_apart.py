@@ -11,10 +11,9 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.compression import decompress
-
-from clasper_worker.webhooks.url import parse_target
 
 _MARK = "kept_apart"
 
@@ -80,6 +79,6 @@ def _is_mark(webhook: Any) -> bool:
 
 def _host(webhook: Any) -> str:
     try:
-        return parse_target(webhook["url"]).host
+        return urlsplit(webhook["url"]).hostname or ""
     except (TypeError, KeyError, ValueError, AttributeError):
         return ""
