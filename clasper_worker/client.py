@@ -168,8 +168,8 @@ class ClasperClient:
             task: the task's name, such as ``clasper.compact``.
             request: its keyword arguments.
             job_id: the Celery task's id; a new one when omitted.
-            queue: one of `clasper_worker.queues.QUEUES`; that of the tasks that a person waits
-                for when omitted.
+            queue: one of `QUEUES` (`clasper_worker.queues`); that of the tasks that a person
+                waits for when omitted.
             keeps_result: whether anybody may ask for its result.
             headers: of the message, beside those that are made here.
 

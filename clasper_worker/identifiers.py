@@ -1,7 +1,7 @@
 """What a user's id, a session key, a role and an idempotency key are, whatever surrounds them.
 
-One definition for Python and for the scheduler's script (`broker/script.py` hands it the table):
-were the two to differ, one user's turns would lie in two lanes under two caps.
+One definition for Python and for the scheduler's script, which is handed the table: were the two to
+differ, one user's turns would lie in two lanes under two caps.
 """
 
 from __future__ import annotations

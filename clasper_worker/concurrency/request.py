@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from celery.exceptions import WorkerLostError
+from celery.exceptions import WorkerLostError as ProcessLostError
 from celery.platforms import signals
 from celery.worker.request import Request
 
@@ -73,4 +73,4 @@ def is_process_lost(exc_info: Any) -> bool:
     error = exc_info.exception
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
-    return isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt)
+    return isinstance(error, ProcessLostError | SystemExit | KeyboardInterrupt)

@@ -75,7 +75,7 @@ class ShimQueue:
         )
 
     async def put(self, jobs: Sequence[Job]) -> None:
-        """See `clasper_worker.jobs.queue.JobQueue.put`; the order is kept within each session.
+        """See `JobQueue.put` of `clasper_worker.jobs.queue`; each session keeps its order.
 
         What the shim refuses for its content is logged with the reason, and left out.
 

@@ -16,7 +16,7 @@ from clasper_worker.local_stack.redis_binary import MINIMUM_VERSION, version_num
 from clasper_worker.sentinel import blocking_client, shown_url
 from clasper_worker.settings import Settings
 
-_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 
 
 def check_broker(url: str, settings: Settings) -> None:
@@ -35,8 +35,10 @@ def check_broker(url: str, settings: Settings) -> None:
         if url.startswith(SCHEDULED):
             _check_redis(url, shown, settings)
         else:
-            with Connection(url, connect_timeout=_SECONDS) as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_SECONDS)
+            with Connection(url, connect_timeout=_ANSWER_SECONDS) as connection:
+                connection.ensure_connection(
+                    max_retries=1, interval_start=0, timeout=_ANSWER_SECONDS
+                )
     except (StackError, ConfigurationError):
         raise
     except Exception as exc:  # each transport has its own kinds
@@ -51,8 +53,8 @@ def _check_redis(url: str, shown: str, settings: Settings) -> None:
     client: Any = blocking_client(
         url,
         settings,
-        socket_timeout=_SECONDS,
-        socket_connect_timeout=_SECONDS,
+        socket_timeout=_ANSWER_SECONDS,
+        socket_connect_timeout=_ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
     try:

@@ -1,4 +1,7 @@
-"""fakeredis' TCP server as a process: ``python -m clasper_worker.local_stack.fake_redis PORT``."""
+"""fakeredis' TCP server as a process of its own.
+
+``python -m clasper_worker.local_stack.fake_redis PORT``
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "text-embedding-3-small"
 
-MAX_TEXT_CHARS = 6_000
+MAX_INPUT_CHARS = 6_000
 """Characters of a text that are embedded; the API takes 8,191 tokens."""
 
 QUERY_SECONDS = 3.0
@@ -76,7 +76,7 @@ class OpenAIEmbedder:
 
     def _asked(self, texts: Sequence[str]) -> dict[str, Any]:
         # An empty input is refused, and not every compatible server knows the base64 format.
-        inputs = [text[:MAX_TEXT_CHARS].strip() or "-" for text in texts]
+        inputs = [text[:MAX_INPUT_CHARS].strip() or "-" for text in texts]
         return {"model": self._model, "input": inputs, "encoding_format": "float"}
 
     def _translated(self, exc: openai.OpenAIError) -> EmbeddingError:

@@ -357,7 +357,8 @@ def test_a_forked_child_goes_on_watching(write: Callable[..., Path]) -> None:
 
 def test_importing_the_package_starts_no_thread() -> None:
     script = (
-        "import threading, clasper_worker.prompt.workspace, clasper_worker.prompt.builder;"
+        "import clasper_worker.prompt.workspace, clasper_worker.prompt.builder\n"
+        "import threading;"
         "print(threading.active_count())"
     )
     assert run_script(script) == "1"
