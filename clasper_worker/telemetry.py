@@ -62,10 +62,13 @@ def _follows_loss(exc: BaseException | None) -> bool:
 
 
 class _NoTicks(logging.Filter):
-    """Leaves out that a tick was sent, came and went well; not that it failed."""
+    """Leaves out that a tick was sent, came and went well; not that it failed.
+
+    Whoever asks for DEBUG is told of each.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno > logging.INFO:
+        if record.levelno > logging.INFO or logging.getLogger().isEnabledFor(logging.DEBUG):
             return True
         told = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
         return not any(isinstance(value, str) and value in _TICKS for value in told)

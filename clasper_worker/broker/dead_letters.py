@@ -169,6 +169,7 @@ class DeadLetters:
         with redis_answers(), self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem("clasper:dead", letter_id)
             pipe.delete(f"clasper:dead:{letter_id}", f"clasper:apart:{letter_id}")
+            pipe.lrem("clasper:together", 1, letter_id)
             return any(pipe.execute())
 
     def whole(self, letter: DeadLetter) -> bytes | None:

@@ -100,6 +100,9 @@ def test_ticks_that_go_well_are_not_told_and_those_that_fail_are(
     trace.info("Task %(name)s[%(id)s] succeeded", {"name": "clasper.send", "id": "1"})
     trace.error("Task %(name)s[%(id)s] raised", {"name": "clasper.dispatch", "id": "1"})
     assert len(output.getvalue().splitlines()) == 2
+    configure_logging(settings_of(), level="DEBUG")
+    beat.info("Scheduler: Sending due task %s (%s)", "dispatch", "clasper.dispatch")
+    assert len(output.getvalue().splitlines()) == 3
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal, as the transport has one

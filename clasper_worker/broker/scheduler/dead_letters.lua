@@ -33,6 +33,7 @@ local function replay(id, instead)
   call('LPUSH', letter[2], instead ~= '' and instead or letter[1])
   call('DEL', P .. 'dead:' .. id, P .. 'apart:' .. id)
   call('ZREM', P .. 'dead', id)
+  call('LREM', P .. 'together', 1, id)
   return 'replayed'
 end
 

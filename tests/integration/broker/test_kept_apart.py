@@ -146,3 +146,7 @@ def test_a_dropped_letters_webhook_goes_with_it(site: Any, letters: DeadLetters)
     site.schedule.reap()
     assert letters.drop(letter_id)
     assert holding(site, "signing-secret") == []
+    letter_id = bury(site)
+    assert letters.drop(letter_id)  # before any worker has looked
+    assert holding(site, "signing-secret") == []
+    assert site.redis.llen("clasper:together") == 0

@@ -24,6 +24,7 @@ from clasper_worker.queues import QUEUES
 from clasper_worker.state import State, StateScript, redis_client, redis_lock
 from tests.chaos.route import Route
 from tests.integration.broker.conftest import Site
+from tests.unit.broker.reports import Reports
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -91,9 +92,8 @@ def keeper(site: Site) -> Iterator[LeaseKeeper]:
         Schedule(site.redis, ScheduleRules(lease_seconds=5.0)),
         5.0,
         on_lost=lambda _: None,
-        on_interrupt=lambda _: None,
         on_cancelled=lambda _: None,
-        on_buried=lambda _: (),
+        reporter=Reports(),
     )
     yield made
     made.stop()

@@ -35,7 +35,7 @@ def test_outcomes_of_an_outage_are_stored_after_it(
         until(lambda: {result.state for result in results} == {"STARTED"})
         server.kill()
         try:
-            until(lambda: "could not store" in worker.log, "outcomes were not stored")
+            until(lambda: "waiting to store" in worker.log, "outcomes cannot be stored")
         finally:
             server.start()
         assert max(result.get() for result in results) == 30

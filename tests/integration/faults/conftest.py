@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 
 from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.chaos.workers import Nursery
+from tests.integration.clients import close_client
 from tests.integration.forked import Forked
 from tests.waiting import until
 
@@ -106,8 +107,7 @@ class Site:
 
     def close(self) -> None:
         self.client.close()
-        self.app.backend.client.close()
-        self.app.close()
+        close_client(self.app)
 
 
 @pytest.fixture

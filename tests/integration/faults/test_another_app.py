@@ -40,29 +40,26 @@ def assert_it_is_as_it_was(site: Site) -> None:
 def test_a_long_task_of_theirs_is_not_delivered_again_while_leases_of_ours_lapse(
     site: Site,
 ) -> None:
-    with (
-        site.worker("theirs", "-P", "solo", app="stock_app", queues="theirs") as stock,
-        site.worker("first") as first,
-        site.worker("second") as second,
-    ):
+    with site.worker("theirs", "-P", "solo", app="stock_app", queues="theirs") as stock:
         theirs = start_theirs(site)
-        turns = [site.send(job, job, message="go") for job in ("a", "b", "c", "d")]
-        until(lambda: {pid for _, job, pid in site.notes if job in "abcd"} >= {first.pid}, "first")
-        lost = [job for did, job, pid in site.notes if (did, pid) == ("start", first.pid)]
-        first.kill()
-        first.wait()
-        until(
-            lambda: all(second.pid in site.noted("start", job) for job in lost),
-            "what the first had is taken over",
-        )
-        let_keepers_look(site)
-        assert_it_is_as_it_was(site)
-        site.let_go("go")
-        assert {turn.get(timeout=60) for turn in turns} == {second.pid}
-        site.client.rpush("release", "now")
-        assert theirs.get(timeout=60) == stock.pid
-        until(lambda: site.client.hlen("unacked") == 0, "they have acknowledged it")
-        assert len(site.noted("start", "theirs")) == 1
+        with site.worker("first") as first:
+            turns = [site.send(job, job, message="go") for job in "abcd"]
+            until(lambda: all(site.noted("start", job) for job in "abcd"), "the first runs them")
+            first.kill()
+            first.wait()
+        with site.worker("second") as second:
+            until(
+                lambda: all(second.pid in site.noted("start", job) for job in "abcd"),
+                "what the first had is taken over",
+            )
+            let_keepers_look(site)
+            assert_it_is_as_it_was(site)
+            site.let_go("go")
+            assert {turn.get(timeout=60) for turn in turns} == {second.pid}
+            site.client.rpush("release", "now")
+            assert theirs.get(timeout=60) == stock.pid
+            until(lambda: site.client.hlen("unacked") == 0, "they have acknowledged it")
+            assert len(site.noted("start", "theirs")) == 1
 
 
 def test_what_a_killed_worker_of_theirs_had_is_left_to_them(site: Site) -> None:

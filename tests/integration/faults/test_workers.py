@@ -113,7 +113,7 @@ def test_a_worker_survives_a_redis_that_is_full(site: Site) -> None:
         until(lambda: turn.state == "STARTED", "it runs")
         site.client.config_set("maxmemory", "1")
         until(
-            lambda: "(server:OutOfMemoryError)" in site.log_of("worker").read_text(),
+            lambda: "leases are not prolonged: OOM" in site.log_of("worker").read_text(),
             "the worker has met it",
         )
         site.client.config_set("maxmemory", "0")

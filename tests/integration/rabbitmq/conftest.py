@@ -9,6 +9,7 @@ from celery import Celery
 from clasper_worker.broker.cancel import Canceller
 from clasper_worker.settings import Settings
 from tests.chaos.workers import Nursery
+from tests.integration.clients import close_client
 from tests.integration.turn import conftest as turns
 from tests.integration.turn.conftest import Processes, run_processes
 from tests.rabbitmq import RabbitMQ, find_rabbitmq, start_rabbitmq
@@ -40,7 +41,7 @@ def processes(
         # Otherwise what is written into a connection that the server has just closed is gone.
         app.conf.broker_transport_options = {"confirm_publish": True}
         yield replace(found, app=app, environment=environment)
-        app.close()
+        close_client(app)
 
 
 @pytest.fixture

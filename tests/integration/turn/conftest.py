@@ -24,6 +24,7 @@ from clasper_worker.local_stack.redis_server import find_redis, start_redis
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
 from tests.chaos.workers import Nursery
+from tests.integration.clients import close_client
 from tests.integration.forked import Forked
 from tests.waiting import until
 
@@ -173,4 +174,4 @@ def run_processes(folder: Path, nursery: Nursery) -> Iterator[Processes]:
             until(lambda: answers(f"{found.model_url}/health"), "model", found.logs["model"])
             yield found
         http.close()
-        app.close()
+        close_client(app)

@@ -52,11 +52,12 @@ def test_each_token_is_taken_exactly_once_whichever_threads_give_back_and_take()
     assert set(seen.values()) == {1}
 
 
-def test_what_is_settled_can_be_taken_alone_and_what_is_released_withdrawn() -> None:
+def test_what_waits_is_known_by_its_tokens_and_taken_by_its_kind() -> None:
     given = _GivenBack()
     assert not given
     given.add(settled=["a#1"], released=["b#1", "c#1"], lost=["d#1"])
-    given.withdraw(["b#1", "unknown#1"])
-    assert given.take_settled() == ["a#1"]
-    assert given.take() == {"settled": [], "released": ["c#1"], "lost": ["d#1"]}
+    assert given
+    assert given.tokens() == {"a#1", "b#1", "c#1", "d#1"}
+    assert given.take() == {"settled": ["a#1"], "released": ["b#1", "c#1"], "lost": ["d#1"]}
     assert not given
+    assert given.tokens() == frozenset()

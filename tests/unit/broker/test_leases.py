@@ -34,6 +34,7 @@ class ScriptedSchedule:
     def __init__(self) -> None:
         self.refreshed: list[tuple[str, ...]] = []
         self.settled: list[tuple[str, ...]] = []
+        self.given_back: list[tuple[str, str]] = []  # what else: how, and the token
         self.reaped = 0
         self.lost: set[str] = set()
         self.cancelled: tuple[str, ...] = ()
@@ -54,11 +55,26 @@ class ScriptedSchedule:
         buried, self.burials = tuple(self.burials), []
         return 0, buried
 
-    def exchange(self, *, settled: Iterable[str] = (), **_: Any) -> Exchanged:
+    def exchange(
+        self,
+        *,
+        settled: Iterable[str] = (),
+        released: Iterable[str] = (),
+        lost: Iterable[str] = (),
+        **_: Any,
+    ) -> Exchanged:
         self.settled.append(tuple(settled))
         if self.errors:
             raise self.errors.pop(0)
+        self.given_back += [("released", token) for token in released]
+        self.given_back += [("lost", token) for token in lost]
         return Exchanged((), (), (), more=False)
+
+    def bury(self, token: str, reason: str) -> tuple[Burial, ...]:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.given_back.append((reason, token))
+        return (Burial("letter", token, reason),)
 
 
 class Told:
@@ -273,6 +289,20 @@ def test_what_a_closed_channel_left_is_settled_by_the_keeper_once_redis_answers(
     keeper.start()
     until(lambda: schedule.reaped > 2)
     assert schedule.settled == [("a#1",)] * 3
+    assert not keeper.take_left()
+
+
+def test_whatever_a_closed_channel_left_is_given_back_as_what_it_is_once(
+    make: Make, schedule: ScriptedSchedule, told: Told
+) -> None:
+    keeper = make(SOON)
+    schedule.errors = [RedisConnectionError("gone")]
+    keeper.leave(Left(["a#1"], ["b#1"], ["c#1"], [("d#1", "a reason")]))
+    keeper.start()
+    until(lambda: told.reports.letters)
+    assert schedule.settled == [("a#1",)] * 2
+    assert schedule.given_back == [("released", "b#1"), ("lost", "c#1"), ("a reason", "d#1")]
+    assert [letter.reason for letter in told.reports.letters] == ["a reason"]
     assert not keeper.take_left()
 
 

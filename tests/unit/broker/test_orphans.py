@@ -77,7 +77,7 @@ def test_orphans_are_released_and_named_and_all_that_jobs_hold_is_kept(
     step._look(consumer)
     assert not keeper.left.take()
     step._look(consumer)
-    assert keeper.left.take() == Left([], ["lost#1", "over#1"], [])
+    assert keeper.left.take() == Left([], ["lost#1", "over#1"], [], [])
     assert forgotten == ["lost#1", "over#1"]
     assert set(keeper.held()) == {"running#1", "handed-over#1", "later#1", "limited#1"}
     assert "releasing 2 deliveries that no job here holds: lost, over" in caplog.text

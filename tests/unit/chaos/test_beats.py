@@ -1,7 +1,8 @@
 """What a Beat's log tells, and what the clock asks for."""
 
+import json
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,11 +10,12 @@ from tests.chaos.beats import read_ticks
 from tests.chaos.takeovers import Timed, choose_agents
 
 LOG = """\
-[2026-11-21 09:00:00,100: INFO/MainProcess] beat: Starting...
-[2026-11-21 09:00:01,250: INFO/MainProcess] Scheduler: Sending due task dispatch (clasper.dispatch)
-[2026-11-21 09:00:02,000: WARNING/MainProcess] Something else about a due task
-[2026-11-21 09:00:03,500: INFO/MainProcess] Scheduler: Sending due task standups (clasper.standups)
-"""
+celery beat v5.7.0 is starting.
+{"event": "beat: Starting...", "level": "info", "timestamp": "2026-11-21T09:00:00.100Z"}
+{"event": "Scheduler: Sending due task dispatch (clasper.dispatch)", "timestamp": "2026-11-21T09:00:01.250Z"}
+{"event": "Something else about a due task", "timestamp": "2026-11-21T09:00:02.000Z"}
+{"event": "Scheduler: Sending due task standups (clasper.standups)", "timestamp": "2026-11-21T09:00:03.500Z"}
+{"event": "Scheduler: Sending due task heartbeats (clas"""  # noqa: E501 - as logs have it
 
 
 def test_the_ticks_of_a_log_are_those_that_were_sent() -> None:
@@ -24,8 +26,11 @@ def test_the_ticks_of_a_log_are_those_that_were_sent() -> None:
 
 
 def test_a_tick_of_now_is_now_on_the_clock_of_records() -> None:
-    now = f"{datetime.now():%Y-%m-%d %H:%M:%S},000"  # noqa: DTZ005 - as logs have it
-    (tick,) = read_ticks(f"[{now}: INFO/MainProcess] Scheduler: Sending due task x (y)", "b1")
+    sent = {
+        "event": "Scheduler: Sending due task x (y)",
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    (tick,) = read_ticks(json.dumps(sent) + "\n", "b1")
     assert tick.at == pytest.approx(time.monotonic(), abs=60)
 
 
