@@ -2,8 +2,7 @@
 
 The patterns are collected, not listed: those that modules keep, and those that stand in calls of
 `re`. Each meets texts made from its own characters: runs of one, of two in turn, of one after
-another, ended by what does not fit. The offline model is left out: it is a process of its own, in
-place of a provider.
+another, ended by what does not fit.
 """
 
 import ast
@@ -23,7 +22,6 @@ from tests.growth import is_linear
 ROOT = Path(clasper_worker.__file__).parent
 COMMON = " \n<-#`1a"
 MOST_CHARACTERS = 12
-APART = "offline_model"
 _CATEGORIES = {"DIGIT": "1", "SPACE": " ", "WORD": "a", "NOT_DIGIT": "a", "NOT_SPACE": "a",
                "NOT_WORD": " "}  # fmt: skip
 FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall",
@@ -32,7 +30,7 @@ FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", 
 
 def kept_patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     for module in pkgutil.walk_packages(clasper_worker.__path__, "clasper_worker."):
-        if module.name.endswith("__main__") or f".{APART}" in module.name:
+        if module.name.endswith("__main__"):
             continue
         loaded = importlib.import_module(module.name)
         owners: list[Any] = [loaded, *(v for v in vars(loaded).values() if isinstance(v, type))]
@@ -47,8 +45,6 @@ def kept_patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 def written_patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     """Constant patterns in calls of `re`, and in the ``pattern=`` of a field."""
     for path in sorted(ROOT.rglob("*.py")):
-        if APART in path.parts:
-            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
