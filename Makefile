@@ -26,9 +26,9 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## Run the tests
-	@$(PYTEST) -m "not needs_services"
+	@$(PYTEST) -rs --hypothesis-profile quick -m "not needs_services and not minutes"
 
-test-all: $(STAMP) ## Run the tests, with those that need RabbitMQ, where it is
+test-all: $(STAMP) ## Run all tests, with those that take long or need servers and tools that are here
 	@$(PYTEST) -rs
 
 coverage: $(STAMP) ## Run the unit tests and show which lines they do not reach

@@ -18,7 +18,10 @@ from clasper_worker.settings import Settings
 hypothesis_settings.register_profile(
     "clasper", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-hypothesis_settings.load_profile("clasper")
+hypothesis_settings.register_profile(
+    "quick", hypothesis_settings.get_profile("clasper"), max_examples=30
+)
+hypothesis_settings.load_profile("clasper")  # `make test` asks for the other
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -148,25 +148,26 @@ def test_the_demo_reaches_nothing_that_is_configured(canary: Canary, tmp_path: P
     assert canary.callers == []
 
 
-# One of each kind: settings, the shim's app, commands in processes, a turn through a worker.
-SAMPLE = (
-    "unit/test_settings.py",
+# One of each kind: settings, a command in a process, a turn through a worker.
+SAMPLE = ("unit/test_settings.py", "unit/cli/test_prompt.py", "integration/turn/test_shim.py")
+MORE = (
     "unit/shim/test_workspace_routes.py",
-    "unit/cli/test_prompt.py",
     "unit/cli/test_backend.py",
     "unit/local_stack/test_plan.py",
-    "integration/turn/test_shim.py",
     "integration/local_stack/test_redis_server.py",
 )
 
 
-def test_the_tests_reach_nothing_that_is_configured(canary: Canary, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sample", [SAMPLE, pytest.param(MORE, marks=pytest.mark.minutes)])
+def test_the_tests_reach_nothing_that_is_configured(
+    canary: Canary, tmp_path: Path, sample: tuple[str, ...]
+) -> None:
     """Whatever the folder in which they are called, and its environment, name."""
     environment = configure(tmp_path, hostile_variables(canary.port, tmp_path))
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", str(REPO / "pyproject.toml"), "-q", "-n", "0",
-         "-p", "no:cacheprovider", *(str(REPO / "tests" / name) for name in SAMPLE)],
+         "-p", "no:cacheprovider", *(str(REPO / "tests" / name) for name in sample)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

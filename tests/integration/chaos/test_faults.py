@@ -37,7 +37,10 @@ def test_no_promise_is_broken_on_rabbitmq(nursery: Nursery, tmp_path: Path) -> N
     test_no_promise_is_broken_by("rabbitmq", nursery, tmp_path)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "kill" else pytest.param(name, marks=pytest.mark.minutes) for name in FORMS],
+)
 def test_no_promise_is_broken_by(name: str, nursery: Nursery, tmp_path: Path) -> None:
     (row,) = find_rows((name,))
     form = FORMS.get(name, SHORT)

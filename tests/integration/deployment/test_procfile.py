@@ -29,6 +29,7 @@ def _answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.minutes
 def test_all_processes_run_without_an_active_venv(tmp_path: Path) -> None:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ from celery import Celery
 from clasper_worker.local_stack.bare_environment import bare_environment
 from clasper_worker.local_stack.redis_binary import find_redis
 from clasper_worker.local_stack.redis_server import start_redis
+from tests.chaos.workers import Nursery
+from tests.integration import forked
 from tests.integration.deployment.test_json_logs import running
 from tests.waiting import until
 
@@ -23,7 +24,9 @@ REPO = Path(__file__).parents[3]
 pytestmark = pytest.mark.integration
 
 
-def test_worker_beat_and_commands_run_as_the_documented_user(tmp_path: Path) -> None:
+def test_worker_beat_and_commands_run_as_the_documented_user(
+    tmp_path: Path, nursery: Nursery
+) -> None:
     if find_redis() is None:
         pytest.skip("no Redis server here: install redis-server")
     (line,) = re.findall(
@@ -43,14 +46,7 @@ def test_worker_beat_and_commands_run_as_the_documented_user(tmp_path: Path) -> 
         }
 
         def run(*command: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "clasper_worker", *command],
-                env=environment,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            return forked.run(nursery, ("clasper_worker", *command), environment, tmp_path)
 
         app = Celery("caller", broker=url, backend=url, set_as_current=False)
         worker = running(tmp_path, "worker", environment, "clasper_worker", "worker",

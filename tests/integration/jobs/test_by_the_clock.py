@@ -62,7 +62,7 @@ def test_beat_has_each_agents_heartbeat_run(processes: Any, wait_until: Any, wor
     users = [secrets.token_hex(6) for _ in range(3)]
     extra = {
         "CLASPER_AGENTS": ",".join(f"{user}:reader" for user in users),
-        "CLASPER_HEARTBEAT_INTERVAL_SEC": "15",
+        "CLASPER_HEARTBEAT_INTERVAL_SEC": "5",
         "CLASPER_ACTIVE_HOURS": "00:00-24:00",
     }
     with (
@@ -72,6 +72,7 @@ def test_beat_has_each_agents_heartbeat_run(processes: Any, wait_until: Any, wor
         wait_until(lambda: all(processes.read(user, "tasks") for user in users), "all hearts beat")
 
 
+@pytest.mark.minutes
 def test_another_beat_takes_over_when_the_first_is_killed(processes: Any, wait_until: Any) -> None:
     # Of single ticks it tells at DEBUG alone.
     command = ("celery", "-A", "beat_schedule", "beat", "-l", "DEBUG")

@@ -95,7 +95,7 @@ def logged(processes: Any, queue: str, event: str) -> Callable[[], bool]:
     return look
 
 
-@pytest.mark.parametrize("which", ["model", "backend"])
+@pytest.mark.parametrize("which", ["model", pytest.param("backend", marks=pytest.mark.minutes)])
 def test_turns_wait_out_an_outage_and_only_probes_are_sent(processes: Any, which: str) -> None:
     queue = f"down-{which}"
     target = processes.model_url if which == "model" else processes.backend_url
@@ -117,7 +117,7 @@ def test_turns_wait_out_an_outage_and_only_probes_are_sent(processes: Any, which
     assert during <= took + 2
 
 
-@pytest.mark.parametrize("which", ["model", "backend"])
+@pytest.mark.parametrize("which", [pytest.param("model", marks=pytest.mark.minutes), "backend"])
 def test_a_wait_that_one_worker_was_asked_for_is_honoured_by_both(
     processes: Any, which: str
 ) -> None:

@@ -114,7 +114,11 @@ def answered(processes: Any, user: str, turns: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [("--max-tasks-per-child", "1"), ("--max-memory-per-child", "1000")]
+    "limit",
+    [
+        ("--max-tasks-per-child", "1"),
+        pytest.param(("--max-memory-per-child", "1000"), marks=pytest.mark.minutes),
+    ],
 )
 def test_turns_of_children_that_are_replaced_after_each_turn_are_run_and_posted_once(
     processes: Any, model: HeldModel, queue: str, user: str, limit: tuple[str, str]
@@ -155,7 +159,14 @@ def test_a_turn_at_its_hard_limit_ends_and_is_reported_and_its_childs_heir_runs_
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.minutes),
+        pytest.param(signal.SIGSEGV, marks=pytest.mark.minutes),
+    ],
+)
 def test_a_turn_whose_child_was_killed_runs_again_and_is_posted_once(
     processes: Any, model: HeldModel, queue: str, user: str, number: signal.Signals
 ) -> None:
@@ -169,6 +180,7 @@ def test_a_turn_whose_child_was_killed_runs_again_and_is_posted_once(
         answered(processes, user, [turn])
 
 
+@pytest.mark.minutes
 def test_a_turn_that_kills_its_child_each_time_becomes_a_dead_letter_and_is_reported(
     processes: Any, model: HeldModel, queue: str, user: str
 ) -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from clasper_worker.broker.answers import Burial, Delivery, Exchanged
 from clasper_worker.broker.rules import ScheduleRules
+from tests.examples import examples
 from tests.unit.broker.turns import Broker, job_of
 
 QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic")
@@ -316,5 +317,5 @@ def _job(raw: bytes) -> str:
 def test_no_message_is_lost_doubled_or_out_of_order(redis_client: redis.Redis) -> None:
     run_state_machine_as_test(
         partial(Scheduling, redis_client),
-        settings=settings(max_examples=30, stateful_step_count=50),
+        settings=settings(max_examples=examples(30), stateful_step_count=50),
     )

@@ -17,6 +17,7 @@ from clasper_worker.client import ClasperClient
 from clasper_worker.identifiers import BLANK, clean_identifier
 from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.identity import turn_id_for
+from tests.examples import examples
 from tests.unit.broker.turns import Broker, message
 
 BLANKS = [chr(point) for bounds in BLANK for point in bounds]
@@ -63,7 +64,7 @@ def test_any_body_is_decoded_as_python_does_it(broker: Broker, user: str, text: 
 
 
 @given(size=st.integers(0, 2000))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bodies_of_any_length_are_decoded(broker: Broker, size: int) -> None:
     assert read(broker, message(message="x" * size, user_id="u"))["t"] == "u"
 

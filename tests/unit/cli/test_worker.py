@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 TASKS = "--max-tasks-per-child"
+MORE = pytest.mark.minutes  # each is a process
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,12 +29,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("worker", "--processes", "1", "--bogus"), "--bogus"),
+        pytest.param(("worker", "--processes", "1", "--bogus"), "--bogus", marks=MORE),
         (("worker", "--processes", "3", "--bogus"), "--bogus"),
-        (("worker", "--processes", "3", "-c", "x"), "--concurrency"),
-        (("worker", "--processes", "0"), "--processes"),
+        pytest.param(("worker", "--processes", "3", "-c", "x"), "--concurrency", marks=MORE),
+        pytest.param(("worker", "--processes", "0"), "--processes", marks=MORE),
         (("worker", "--processes", "3", "--autoscale", "9,1"), "-c instead of --autoscale"),
-        (("worker", "--processes", "3", TASKS, "9"), "worker_max_tasks_per_child"),
+        pytest.param(
+            ("worker", "--processes", "3", TASKS, "9"), "worker_max_tasks_per_child", marks=MORE
+        ),
         (("worker", "--max-memory-per-child", "9"), "worker_max_memory_per_child"),
         (("beat", "--bogus"), "--bogus"),
     ],

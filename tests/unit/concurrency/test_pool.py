@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from clasper_worker.concurrency.job import Job
 from clasper_worker.concurrency.pool import TaskPool
 from clasper_worker.concurrency.task import CoroutineTask
+from tests.examples import examples
 from tests.waiting import until
 
 
@@ -385,7 +386,7 @@ def _act(bench: Bench, sent: list[Sent], stopped: set[str], action: str, number:
             stopped.add(key)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(ACTIONS)
 def test_whatever_happens_no_slot_is_lost_and_each_task_ends_at_most_once(
     actions: list[tuple[str, int]],

@@ -13,6 +13,7 @@ from clasper_worker.offline_model.protocol import ChatRequest, parse_request
 from clasper_worker.offline_model.rules import LABEL, ToolCall, decide
 from clasper_worker.prompt.sanitize import fence_data
 from clasper_worker.turn.request import DEFAULT_KICKOFF_NOTE
+from tests.examples import examples
 
 NOW = "Tuesday, 2025-03-04 10:42 (Europe/Amsterdam, UTC+01:00)"
 CONTEXT = f"<turn_context>\nNow: {NOW}\n</turn_context>\n\n"
@@ -373,7 +374,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     messages=MESSAGES,
     choice=st.sampled_from([None, "auto", "none", "required"]),

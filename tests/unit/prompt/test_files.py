@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from clasper_worker.prompt import files
 from clasper_worker.prompt.files import MAX_FILE_CHARS, UnreadableFileError, read_file
+from tests.examples import examples
 
 
 def test_byte_order_mark_and_crlf_are_not_part_of_the_text(write: Callable[..., Path]) -> None:
@@ -162,7 +163,7 @@ def test_no_descriptor_stays_open_after_a_refusal(write: Callable[..., Path]) ->
     assert len(list(Path("/dev/fd").iterdir())) <= before
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @example(content=b"\xef")
 @example(content=b"\xef\xbb\xbf")
 @given(content=st.binary(max_size=200))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clasper_worker.reference_backend import BackendConfig, create_app
 from clasper_worker.reference_backend.errors import ErrorBody
+from tests.examples import examples
 
 TASKS = "/api/mission-control/tasks"
 JSON = {"Content-Type": "application/json"}
@@ -198,7 +199,7 @@ def shared_app() -> FastAPI:
     return create_app(BackendConfig(agent_jwt_secret="x" * 64, internal_api_token="inner"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     path=st.sampled_from(_PATHS),
     fields=st.dictionaries(st.sampled_from(_FIELDS) | st.text(max_size=5), _json, max_size=4),

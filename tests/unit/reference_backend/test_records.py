@@ -28,6 +28,7 @@ from clasper_worker.reference_backend.records import (
     write_cursor,
 )
 from clasper_worker.reference_backend.store import Store
+from tests.examples import examples
 
 PATH = "/api/mission-control/tasks"
 SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"
@@ -53,7 +54,7 @@ async def add_tasks(store: Store, user_id: str, titles: list[str]) -> None:
         await store.write(lambda tx, values=values: insert(tx, TASKS, user_id, values))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     before=st.integers(0, 40),
     limits=st.lists(st.integers(1, 100) | st.integers(1, 7), min_size=1, max_size=8),

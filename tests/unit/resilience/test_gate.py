@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clasper_worker.resilience.gate import Passage
 from clasper_worker.resilience.policy import GatePolicy
 from clasper_worker.resilience.request import ANSWERED, GateClosedError, Outcome, Patience
+from tests.examples import examples
 from tests.unit.resilience.simulation import Host, HostError, Mood, SharedStore, Worker, at
 from tests.unit.resilience.virtual_time import run_virtually
 
@@ -258,7 +259,7 @@ ARRIVAL = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     times=st.lists(st.tuples(st.floats(0.1, 60), MOODS), max_size=6),
     arrivals=st.lists(ARRIVAL, min_size=1, max_size=40),

@@ -4,17 +4,19 @@ The model never gives the same answer twice, so that any answer that was lost, a
 posted in another form shows.
 """
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +37,8 @@ from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.snapshot import WorkspaceSnapshot
 from clasper_worker.reference_backend.app import create_app
 from clasper_worker.reference_backend.config import BackendConfig
+from clasper_worker.reference_backend.events import Wakeups
+from clasper_worker.reference_backend.store import Store
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
@@ -43,11 +47,13 @@ from clasper_worker.turn.ledger import Entries, MemoryLedger, ledger_key
 from clasper_worker.turn.request import parse_send_request
 from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import run_turn
+from tests.examples import examples
 
 SECRET = "a-secret-of-at-least-32-characters"
 REQUEST = parse_send_request(
     {"user_id": "u1", "message": "Hi", "task_title": "Thread", "metadata": {"kickoff_plan": True}}
 )
+CONFIG = BackendConfig(SECRET, internal_api_token="internal")
 IDENTITY = TurnIdentity("turn", "job", "0" * 32)
 KEY = ledger_key(REQUEST, IDENTITY)
 
@@ -238,12 +244,26 @@ async def no_lock(_: str) -> AsyncIterator[None]:
     yield
 
 
+@functools.cache
+def backend_app() -> FastAPI:
+    """To make its routes takes longer than a turn."""
+    return create_app(CONFIG)
+
+
+def empty_backend() -> FastAPI:
+    app, wakeups = backend_app(), Wakeups()
+    app.state.backend.store.close()
+    store = Store(":memory:", on_change=wakeups.wake)
+    app.state.backend = replace(app.state.backend, store=store, wakeups=wakeups)
+    return app
+
+
 @asynccontextmanager
 async def world(script: Script) -> AsyncIterator[World]:
     fuse = Fuse()
     ledger = MortalLedger(fuse)
     model = FickleModel(script, ledger, fuse)
-    app = create_app(BackendConfig(SECRET, internal_api_token="internal"))
+    app = empty_backend()
     http = MortalTransport(httpx2.ASGITransport(app), fuse)
     moment = [datetime(2026, 3, 29, 12, 0, tzinfo=UTC)]
 
@@ -288,7 +308,7 @@ async def test_wherever_a_turn_dies_it_goes_on_from_there() -> None:
             assert mortal.model.calls <= len(SCRIPT) + 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(
         st.lists(
