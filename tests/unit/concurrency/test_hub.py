@@ -69,5 +69,6 @@ def test_a_signal_handler_that_interrupts_the_hub_adds_and_takes_callbacks(hub: 
     ran: list[int] = []
     with hub._ready_lock:  # where the handler of a shutdown's signal may interrupt it
         hub.call_soon(ran.append, 1)
-        _run_ready_callbacks(hub)
+        for callback in hub._pop_ready():
+            callback()
     assert ran == [1]
