@@ -45,7 +45,8 @@ class DeadLetterThread:
         self._reported = reported
         self._interrupt = interrupt
         self._queue: SimpleQueue[Burial | _Call | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._waiting: set[Burial] = set()  # what is found again while it waits, waits once
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None

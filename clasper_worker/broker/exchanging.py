@@ -323,7 +323,8 @@ class _GivenBack:
     """What a channel is to give back with its next exchange. From any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._tokens = self._none()
 
     def add(self, **tokens: Iterable[str]) -> None:

@@ -102,7 +102,8 @@ class LeaseKeeper:
         self._reporter = reporter
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
         self._left = Leftovers()
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 

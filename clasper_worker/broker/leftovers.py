@@ -31,7 +31,8 @@ class Leftovers:
     """Holds them until they are given back. From any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._settled: list[str] = []
         self._released: list[str] = []
         self._lost: list[str] = []

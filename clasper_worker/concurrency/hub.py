@@ -8,6 +8,7 @@ stay delivered for ever. Here the others run first, and the error is raised afte
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,12 @@ class SteadyHub(Hub):
     """A hub that runs every callback of `call_soon`, whatever others raise."""
 
     _is_closing = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Re-entrant, which kombu's is not: the handler of a shutdown's signal, which settles what
+        # runs, may interrupt its own thread here, and would wait for itself for ever.
+        self._ready_lock = threading.RLock()
 
     def _pop_ready(self) -> _Ready:
         return _Ready(self, super()._pop_ready())

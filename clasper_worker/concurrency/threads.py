@@ -36,7 +36,8 @@ class ThreadCrew:
         self._queue: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = (
             SimpleQueue()
         )
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._threads: list[threading.Thread] = []
         self._unclaimed = 0  # work handed in, less the threads that are free to take it
 
@@ -123,7 +124,8 @@ class BatchThread(Generic[T]):
         self._interval = interval
         self._retry_after = retry_after
         self._queue: SimpleQueue[T | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from clasper_worker.broker.exchanging import _GivenBack
+from clasper_worker.broker.leftovers import Left, Leftovers
 
 THREADS, EACH = 8, 2000
 
@@ -61,3 +62,12 @@ def test_what_waits_is_known_by_its_tokens_and_taken_by_its_kind() -> None:
     assert given.take() == {"settled": ["a#1"], "released": ["b#1", "c#1"], "lost": ["d#1"]}
     assert not given
     assert given.tokens() == frozenset()
+
+
+def test_a_signal_handler_that_interrupts_its_own_thread_gives_back() -> None:
+    given, left = _GivenBack(), Leftovers()
+    with given._lock, left._lock:
+        given.add(settled=["a#1"])
+        assert given.take()["settled"] == ["a#1"]
+        left.leave(Left(released=["b#1"]))
+        assert left.take().released == ["b#1"]

@@ -326,6 +326,15 @@ def test_what_runs_here_and_is_cancelled_is_said_with_each_renewal(
     assert keeper.holds("a#1")
 
 
+def test_a_signal_handler_that_interrupts_its_own_thread_drops_and_holds(make: Make) -> None:
+    keeper = make(LONG)
+    keeper.hold(["a#1"], since=lease_time())
+    with keeper._lock:
+        keeper.drop(keeper.held())
+        keeper.hold(["b#1"], since=lease_time())
+    assert keeper.held() == ("b#1",)
+
+
 def test_starting_twice_starts_one_thread_and_stopping_ends_it(make: Make) -> None:
     before = set(threading.enumerate())
     keeper = make(SOON)

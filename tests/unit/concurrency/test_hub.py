@@ -63,3 +63,12 @@ def test_celery_finds_the_acknowledgements_among_them(hub: SteadyHub) -> None:
     hub.call_soon(lambda: None)
     _run_ready_callbacks(hub)
     assert len(hub._ready) == 1
+
+
+def test_a_signal_handler_that_interrupts_the_hub_adds_and_takes_callbacks(hub: SteadyHub) -> None:
+    ran: list[int] = []
+    with hub._ready_lock:  # where the handler of a shutdown's signal may interrupt it
+        hub.call_soon(ran.append, 1)
+        for callback in hub._pop_ready():
+            callback()
+    assert ran == [1]
