@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.utils.log import get_logger
 from redbeat.schedulers import RedBeatScheduler, acquire_distributed_beat_lock
@@ -28,17 +28,31 @@ class BeatScheduler(RedBeatScheduler):
 
     lock: Any = None
     _is_away = False
+    _is_being_made: ClassVar[bool] = False
 
     def setup_schedule(self) -> None:
-        """As redbeat's, once Redis answers."""
-        while True:
-            try:
-                super().setup_schedule()
-            except RedisError as exc:
-                self._say(exc)
+        """As redbeat's, once Redis answers.
+
+        Raises:
+            SystemExit: Beat is asked to stop meanwhile. Celery's handler of the signal saves the
+                scheduler, and so has one made anew, which would wait for Redis inside of it.
+        """
+        if BeatScheduler._is_being_made:
+            raise SystemExit
+        BeatScheduler._is_being_made = True
+        try:
+            while not self._set_up():
                 time.sleep(_PAUSE_SECONDS)
-            else:
-                return
+        finally:
+            BeatScheduler._is_being_made = False
+
+    def _set_up(self) -> bool:
+        try:
+            super().setup_schedule()
+        except RedisError as exc:
+            self._say(exc)
+            return False
+        return True
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """As redbeat's; without Redis or the lock, the seconds until it should be tried again."""

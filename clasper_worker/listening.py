@@ -36,8 +36,8 @@ def listen_on(host: str, port: int, *, host_name: str, port_name: str) -> socket
             raise
     except OSError as exc:
         raise ConfigurationError(
-            f"Cannot listen on {host}, port {port}: {_reason(exc)}. Choose another {port_name} (0"
-            f" for any that is free) or {host_name}.",
+            f"Cannot listen on {host}, port {port}: {_reason(exc)}. Choose another {port_name},"
+            f" where 0 is any that is free, or another {host_name}.",
             {"variable": port_name, "port": port},
         ) from exc
     listener.set_inheritable(True)

@@ -169,7 +169,7 @@ def missing_workspace(root: Path) -> WorkspaceError:
     """The error for a workspace folder that is not there, or is none."""
     problem = "is not a folder" if os.path.exists(root) else "does not exist"  # noqa: PTH110 - as above
     return WorkspaceError(
-        f"The workspace {root} {problem}. Make one there with `clasper init {root}`,"
+        f"The workspace folder {str(root)!r} {problem}. Make one there with `clasper init {root}`,"
         " or set CLASPER_WORKSPACE to the folder that holds AGENTS.md.",
         {"variable": "CLASPER_WORKSPACE", "path": str(root)},
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 from celery import Celery
+from celery.beat import Service
 
 from clasper_worker.beat_scheduler import BeatScheduler
 
@@ -65,3 +66,23 @@ def test_one_that_begins_in_an_outage_leads_when_it_is_over(
     server.connected = True
     beat.tick()
     assert beat.lock.owned()
+
+
+def test_one_that_is_stopped_while_it_waits_for_redis_at_its_start_ends(
+    beat: BeatScheduler, server: fakeredis.FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Celery's handler of SIGINT and SIGTERM does: it saves the scheduler, then exits."""
+    service = Service(beat.app, scheduler_cls=BeatScheduler)
+    server.connected = False
+    pauses = 0
+
+    def interrupted(_: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        assert pauses == 1, "waits on"
+        service.sync()
+
+    monkeypatch.setattr("clasper_worker.beat_scheduler.time.sleep", interrupted)
+    with pytest.raises(SystemExit):
+        service.start()
+    assert pauses == 1
