@@ -7,12 +7,11 @@ that is missed is made good by the next. See ``clasper_worker/jobs/``.
 
 from typing import Any
 
-from clasper_worker.celery import app
-from clasper_worker.settings import get_settings
+from clasper_worker.celery import app, settings_of_the_app
 
 __all__ = ["app"]  # Celery's -A looks for it here
 
-settings = get_settings()
+settings = settings_of_the_app()
 
 
 def every(seconds: float, task: str) -> dict[str, Any]:

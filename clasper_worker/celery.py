@@ -167,6 +167,18 @@ class _Amqp(AMQP):
     Connection = _NamedConnection
 
 
+def settings_of_the_app() -> Settings:
+    """The settings; under the ``celery`` command one line of what is wrong, as `clasper` has it."""
+    try:
+        return get_settings()
+    except ConfigurationError as exc:
+        context = click.get_current_context(silent=True)
+        if context is None or context.find_root().command.name != "celery":
+            raise
+        click.echo(f"Error ({exc.code}): {exc}", err=True)
+        raise SystemExit(1) from None
+
+
 class ClasperCelery(CheckedCelery):
     """A Celery app that reads our settings when its configuration is first used."""
 
@@ -174,7 +186,7 @@ class ClasperCelery(CheckedCelery):
 
     def prepare_config(self, c: Any) -> Any:
         """Lay our configuration under what the app was configured with otherwise."""
-        return super().prepare_config({**celery_configuration(get_settings()), **(c or {})})
+        return super().prepare_config({**celery_configuration(settings_of_the_app()), **(c or {})})
 
     def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         # One Sentinel for kombu: see `broker.sentinel`, which knows all of them.

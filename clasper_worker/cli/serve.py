@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -58,6 +59,7 @@ def command(host: str | None, port: int | None) -> None:
             server_header=False,
         )
     )
-    server.run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
+        server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)

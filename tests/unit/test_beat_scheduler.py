@@ -39,7 +39,7 @@ def test_a_leader_that_has_lost_its_lock_stands_by_and_leads_again(
     assert others.exists(LOCK)
     others.set(LOCK, "another")
     assert beat.tick() > 0
-    assert beat.lock is None
+    assert not beat.lock
     assert others.get(LOCK) == b"another"
     others.delete(LOCK)
     beat.tick()

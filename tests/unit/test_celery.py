@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from celery import current_app
@@ -10,6 +11,8 @@ from celery import current_app
 from clasper_worker.celery import ClasperCelery, app, celery_configuration
 from clasper_worker.queues import QUEUES
 from clasper_worker.settings import Settings
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_importing_the_app_leaves_the_current_app_alone() -> None:
@@ -26,6 +29,22 @@ def test_importing_the_app_reads_no_setting_and_connects_to_nothing() -> None:
         check=False,
     )
     assert done.stdout == "ok\n", done.stderr
+
+
+@pytest.mark.parametrize("program", [("clasper_worker", "worker"), ("beat_schedule", "beat")])
+def test_a_bad_setting_is_one_line_under_celerys_own_command(program: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", *program],
+        env={"BACKEND_URL": "backend.example", "PATH": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error (configuration): Check these settings")
+    assert "BACKEND_URL" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_each_queue_is_bound_to_its_own_key_alone(settings_of: Callable[..., Settings]) -> None:
