@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from turns import Faults
 
-from clasper_worker.jobs.agents import Agent
+from clasper_worker.periodic.agents import Agent
 
 
 def users_due(agents: Iterable[Agent], interval: float, after: float, until: float) -> set[str]:

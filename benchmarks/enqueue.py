@@ -18,7 +18,7 @@ from processes import BenchmarkError
 from rig import Rig
 from turns import Turn, make_turns
 
-from clasper_worker.local_stack.ports import PortReservations
+from clasper_worker.devkit.local_stack.ports import PortReservations
 
 CALLERS = 16
 """Callers of the shim at a time, each with a connection of its own that it keeps."""

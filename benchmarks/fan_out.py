@@ -22,8 +22,8 @@ from processes import HERE, ROOT, BenchmarkError, Program, Worker, cpu_seconds
 from rig import Rig
 from ticks import TICK_QUEUE
 
-from clasper_worker.jobs.acknowledge import PERIODIC_QUEUE
-from clasper_worker.jobs.agents import Agent
+from clasper_worker.periodic.acknowledge import PERIODIC_QUEUE
+from clasper_worker.periodic.agents import Agent
 
 Found = TypeVar("Found")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from clasper_worker.local_stack.redis_server import RedisBinary
+from clasper_worker.devkit.local_stack.redis_server import RedisBinary
 
 _PACKAGES = (
     "clasper-worker",

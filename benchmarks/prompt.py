@@ -24,19 +24,19 @@ from typing import Any
 
 import yaml
 
-from clasper_worker.offline_model.embeddings import vector
+from clasper_worker.config.settings import DEFAULT_EMBEDDING_MODEL
+from clasper_worker.devkit.offline_model.embeddings import vector
 from clasper_worker.prompt.builder import build_prompt
-from clasper_worker.prompt.context_index import ContextIndex
-from clasper_worker.prompt.embedding import Embedder, EmbeddingError, unit_rows
-from clasper_worker.prompt.local_embeddings import LocalEmbedder
 from clasper_worker.prompt.models import PromptInputs
-from clasper_worker.prompt.reader import WorkspaceReader
-from clasper_worker.prompt.selection import SmartLimits
-from clasper_worker.prompt.skills import this_host
-from clasper_worker.prompt.smart_context import SmartContext
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
-from clasper_worker.prompt.templates import template_files
-from clasper_worker.settings import DEFAULT_EMBEDDING_MODEL
+from clasper_worker.prompt.retrieval.context_index import ContextIndex
+from clasper_worker.prompt.retrieval.embedders import LocalEmbedder
+from clasper_worker.prompt.retrieval.embedding import Embedder, EmbeddingError, unit_rows
+from clasper_worker.prompt.retrieval.selection import SmartLimits
+from clasper_worker.prompt.retrieval.smart_context import SmartContext
+from clasper_worker.prompt.workspace.reader import WorkspaceReader
+from clasper_worker.prompt.workspace.skills import this_host
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.workspace.templates import template_files
 
 DATA = Path(__file__).parent / "data" / "retrieval.yaml"
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)

@@ -18,9 +18,9 @@ from internal_endpoints import TOKEN
 from processes import ROOT, BenchmarkError, Program, Server, Worker, cpu_seconds, wait_until_idle
 from turns import Faults, Turn, check_posts, make_turns
 
-from clasper_worker.concurrency.cpu import usable_cpus
-from clasper_worker.local_stack.bare_environment import bare_environment
-from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
+from clasper_worker.devkit.local_stack.bare_environment import bare_environment
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, start_redis
+from clasper_worker.engine.processes.cpu import usable_cpus
 
 NO_HISTORY = -1
 _START_SECONDS = 60.0

@@ -21,21 +21,25 @@ from celery.utils.nodenames import host_format
 from click.core import ParameterSource
 from kombu import Connection, Exchange, Queue
 
-from clasper_worker.broker.rules import ScheduleRules
-from clasper_worker.broker.schedule import SCHEDULED
-from clasper_worker.celery_urls import CheckedCelery
-from clasper_worker.concurrency.install import install
-from clasper_worker.contradictions import refuse_contradictions
+from clasper_worker.config.names import QUEUES
+from clasper_worker.config.settings import Settings, bare_value, get_settings
+from clasper_worker.engine.pool.setup import install
+from clasper_worker.engine.queue.policy import ScheduleRules
+from clasper_worker.engine.queue.scheduler import SCHEDULED
+from clasper_worker.engine.redis.connections import (
+    CheckedCelery,
+    SentinelMaster,
+    is_sentinel,
+    options_for_celery,
+)
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.queues import QUEUES
-from clasper_worker.sentinel import SentinelMaster, is_sentinel, options_for_celery
-from clasper_worker.settings import Settings, bare_value, get_settings
-from clasper_worker.telemetry import configure_logging, say_as_json, writes_json
+from clasper_worker.observability.logs import configure_logging, say_as_json, writes_json
+from clasper_worker.startup_checks import refuse_contradictions
 
 log = structlog.get_logger(__name__)
 
-TRANSPORT = "clasper_worker.broker.transport:Transport"
-SENTINEL_TRANSPORT = "clasper_worker.broker.sentinel:SentinelTransport"
+TRANSPORT = "clasper_worker.engine.queue.transport:Transport"
+SENTINEL_TRANSPORT = "clasper_worker.engine.queue.transport:SentinelTransport"
 _SCHEMES = {TRANSPORT: "redis", SENTINEL_TRANSPORT: "sentinel"}
 
 # A Redis may vanish without closing its connections. Each wait for it ends, and a worker connects
@@ -92,7 +96,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         # Each its own exchange and routing key: bound to one they would share, all four queues
         # would get a copy of a message that names them.
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
-        "task_routes": ("clasper_worker.broker.follow_ups.route_follow_up",),
+        "task_routes": ("clasper_worker.engine.queue.follow_ups.route_follow_up",),
         # A killed worker's turns come back instead of being lost: acknowledge when done.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
@@ -115,7 +119,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_track_started": True,
         "task_send_sent_event": True,
         "worker_send_task_events": True,
-        "beat_scheduler": "clasper_worker.beat_scheduler:BeatScheduler",
+        "beat_scheduler": "clasper_worker.periodic.beat_scheduler:BeatScheduler",
         # redbeat's second Beat takes over after the lock's timeout: seconds, not its 25 minutes.
         "beat_max_loop_interval": 2,
         "redbeat_lock_timeout": 10,
@@ -217,7 +221,7 @@ class _UniquelyNamed:
     """
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
-        from clasper_worker.worker_group.commands import unique_node  # noqa: PLC0415 - a worker's
+        from clasper_worker.engine.processes.worker_group import unique_node  # noqa: PLC0415 - a worker's
 
         if hostname is None or _is_default("hostname"):
             hostname = host_format(unique_node())
@@ -251,9 +255,9 @@ def _say_what_is_missing(sender: Any, **_: Any) -> None:
     """Tell the operator at the start, not only each caller, why turns are going to fail."""
     if sender.app is not app:
         return
-    from clasper_worker.broker.redis_doubts import warn_of_doubtful_redis  # noqa: PLC0415 - a worker's
-    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
+    from clasper_worker.engine.redis.doubts import warn_of_doubtful_redis  # noqa: PLC0415 - a worker's
     from clasper_worker.runtime import check_settings  # noqa: PLC0415 - likewise
+    from clasper_worker.startup_checks import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
 
     settings = get_settings()
     warn_of_doubtful_settings(settings)
@@ -278,11 +282,11 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
-app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
-app.conf.clasper_dead_letter_reporter = "clasper_worker.broker.burials:Burials"
-app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
-app.steps["consumer"].add("clasper_worker.broker.revoked:WithdrawRevoked")
-app.steps["consumer"].add("clasper_worker.broker.orphans:ReleaseOrphans")
+app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
+app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"
+app.steps["consumer"].add("clasper_worker.engine.queue.bootsteps:KeepLeases")
+app.steps["consumer"].add("clasper_worker.engine.queue.revocations:WithdrawRevoked")
+app.steps["consumer"].add("clasper_worker.engine.queue.orphans:ReleaseOrphans")
 signals.celeryd_init.connect(_log_our_way, weak=False)
 signals.import_modules.connect(_log_our_way_in_flower, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)

@@ -16,16 +16,15 @@ from typing import Any
 
 from celery.result import AsyncResult
 
-from clasper_worker.broker.route import route_header
-from clasper_worker.broker.schedule import SCHEDULED
-from clasper_worker.celery_urls import CheckedCelery
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.queue.identity import turn_id_for
+from clasper_worker.engine.queue.message import route_header
+from clasper_worker.engine.queue.scheduler import SCHEDULED
+from clasper_worker.engine.redis.connections import CheckedCelery, options_for_celery
+from clasper_worker.engine.redis.faults import RedisFault, redis_fault, typed_error
 from clasper_worker.errors import StateUnavailableError
-from clasper_worker.redaction import redacted
-from clasper_worker.redis_faults import RedisFault, redis_fault, typed_error
-from clasper_worker.sentinel import options_for_celery
-from clasper_worker.settings import Settings
+from clasper_worker.observability.redaction import redacted
 from clasper_worker.turn.admission import Admission
-from clasper_worker.turn.identity import turn_id_for
 from clasper_worker.turn.request import SendRequest
 
 TURN_QUEUE = "clasper"
@@ -142,7 +141,7 @@ class ClasperClient:
             checked: the request as `parse_send_request` returned it.
             request: its fields.
             job_id: the Celery task's id; a new one when omitted.
-            queue: one of `clasper_worker.queues.QUEUES`.
+            queue: one of `clasper_worker.config.names.QUEUES`.
             headers: of the message; workers trust them, so nothing of a caller's belongs in them.
 
         Raises:
@@ -168,7 +167,7 @@ class ClasperClient:
             task: the task's name, such as ``clasper.compact``.
             request: its keyword arguments.
             job_id: the Celery task's id; a new one when omitted.
-            queue: one of `QUEUES` (`clasper_worker.queues`); that of the tasks that a person
+            queue: one of `QUEUES` (`clasper_worker.config.names`); that of the tasks that a person
                 waits for when omitted.
             keeps_result: whether anybody may ask for its result.
             headers: of the message, beside those that are made here.

@@ -54,7 +54,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from clasper_worker.error_bounds import bounded, shortened
+from clasper_worker.text.bounds import bounded, shortened
 
 
 class ClasperError(Exception):

@@ -10,31 +10,31 @@ from typing import Self
 
 from openai import AsyncOpenAI
 
-from clasper_worker.agent_context import AgentContext, prompt_settings
-from clasper_worker.contradictions import refuse_contradictions
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.circuit.gates import Gates
+from clasper_worker.engine.circuit.policy import GatePolicy
+from clasper_worker.engine.circuit.store import RedisStore
+from clasper_worker.engine.http.client import open_http_client
+from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.http_client import open_http_client
-from clasper_worker.llm.catalogue import TIERS, ModelRef, Tier, model_chain
-from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.dialect import KnownDialect
+from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.openai_compatible import OpenAICompatibleModel, first_dialect
+from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain
+from clasper_worker.llm.providers.openai import OpenAICompatibleModel, first_dialect
+from clasper_worker.llm.windows import model_windows
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.model_windows import model_windows
-from clasper_worker.prompt.reader import missing_workspace
-from clasper_worker.resilience.gates import Gates
-from clasper_worker.resilience.policy import GatePolicy
-from clasper_worker.resilience.store import RedisStore
-from clasper_worker.settings import Settings
-from clasper_worker.state import State, redis_client, redis_lock
+from clasper_worker.prompt.context import AgentContext, prompt_settings
+from clasper_worker.prompt.workspace.reader import missing_workspace
+from clasper_worker.startup_checks import refuse_contradictions
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
-from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
-from clasper_worker.turn.ledger import RedisLedger
+from clasper_worker.turn.context import TurnDependencies, TurnSettings
+from clasper_worker.turn.journal_store import RedisLedger
 
 _REDELIVERY_SECONDS = 3600.0
 

@@ -1,8 +1,8 @@
 """Doubles for the boundaries of a turn, behind the production interfaces.
 
 For tests of agents and of code that calls the turn. Where a real protocol is wanted instead, the
-reference backend (`clasper_worker.reference_backend`) and the offline model
-(`clasper_worker.offline_model`) speak it.
+reference backend (`clasper_worker.devkit.reference_backend`) and the offline model
+(`clasper_worker.devkit.offline_model`) speak it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clasper_worker.engine.circuit.breaker import CLEAR, GateState, Transition
+from clasper_worker.engine.circuit.store import Change, Reading
 from clasper_worker.llm.messages import (
     ChatMessage,
     ModelReply,
@@ -20,8 +22,6 @@ from clasper_worker.llm.messages import (
     ToolChoice,
     ToolSpec,
 )
-from clasper_worker.resilience.state import CLEAR, GateState, Transition
-from clasper_worker.resilience.store import Change, Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from clasper_worker.local_stack.bare_environment import bare_environment
+from clasper_worker.config.settings import read_running_stack
+from clasper_worker.devkit.local_stack.bare_environment import bare_environment
 from clasper_worker.prompt.sanitize import unfence_data
-from clasper_worker.settings import read_running_stack
 
 HERE = Path(__file__).parent
 REPO = HERE.parent

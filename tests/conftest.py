@@ -10,9 +10,9 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from clasper_worker.local_stack.bare_environment import bare_environment
-from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
-from clasper_worker.settings import Settings
+from clasper_worker.config.settings import Settings
+from clasper_worker.devkit.local_stack.bare_environment import bare_environment
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, find_redis, start_redis
 
 # How long an example takes says more of the machine than of the code.
 hypothesis_settings.register_profile(

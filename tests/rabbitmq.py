@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clasper_worker.local_stack.guard import Guard
+from clasper_worker.engine.processes.guard import Guard
 from tests.chaos.workers import wait_until
 
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")

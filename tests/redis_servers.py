@@ -6,7 +6,7 @@ import os
 import shutil
 from functools import cache
 
-from clasper_worker.local_stack.redis_binary import (
+from clasper_worker.devkit.local_stack.redis_binary import (
     RedisBinary,
     bundled_server,
     find_redis,

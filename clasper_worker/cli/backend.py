@@ -11,11 +11,11 @@ from types import FrameType
 import click
 import uvicorn
 
+from clasper_worker.config.settings import load_settings
+from clasper_worker.devkit.reference_backend import FEATURES, BackendConfig, create_app
+from clasper_worker.devkit.reference_backend.config import IN_MEMORY
+from clasper_worker.engine.http.listening import listen_on, url_of
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.listening import listen_on, url_of
-from clasper_worker.reference_backend import FEATURES, BackendConfig, create_app
-from clasper_worker.reference_backend.config import IN_MEMORY
-from clasper_worker.settings import load_settings
 
 _SHORT_SECRET_BYTES = 32  # RFC 7518, section 3.2, for HS256
 _GRACE_SECONDS = 5  # for requests in flight when it is told to stop

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from clasper_worker.contradictions import refuse_contradictions
-from clasper_worker.settings import get_settings
-from clasper_worker.telemetry import configure_logging
+from clasper_worker.config.settings import get_settings
+from clasper_worker.observability.logs import configure_logging
+from clasper_worker.startup_checks import refuse_contradictions
 
 
 @click.command(
@@ -24,7 +24,7 @@ def command(ctx: click.Context) -> None:
     """
     refuse_contradictions(get_settings())
     from beat_schedule import app  # noqa: PLC0415 - `clasper --help` does without Celery
-    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
+    from clasper_worker.startup_checks import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
 
     configure_logging(get_settings())
     warn_of_doubtful_settings(get_settings())

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import click
 
-from clasper_worker.broker.cancel import CancelledJob, Canceller
 from clasper_worker.client import ClasperClient
-from clasper_worker.settings import get_settings
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.queue.cancel import CancelledJob, Canceller
 
 _WORDS = {
     "waiting": "was waiting, and does not run",

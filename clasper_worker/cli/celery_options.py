@@ -24,7 +24,7 @@ def check_worker_options(app: Any, options: Sequence[str]) -> None:
     from celery.bin.base import CLIContext  # noqa: PLC0415 - `clasper --help` does without Celery
     from celery.bin.worker import worker  # noqa: PLC0415 - likewise
 
-    from clasper_worker.concurrency.install import refusal  # noqa: PLC0415 - likewise
+    from clasper_worker.engine.pool.setup import refusal  # noqa: PLC0415 - likewise
 
     if any(name in option for option in options for name in _PATCHING):
         return

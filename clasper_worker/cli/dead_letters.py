@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from clasper_worker.broker.dead_letters import DeadLetter, DeadLetters
-from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.queue.dead_letters import DeadLetter, DeadLetters
+from clasper_worker.engine.queue.scheduler import open_schedule
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.redaction import redacted
-from clasper_worker.settings import get_settings
+from clasper_worker.observability.redaction import redacted
 
 _PROBLEMS = {
     "unknown": "there is no dead letter {}: see `clasper dead-letters list`",

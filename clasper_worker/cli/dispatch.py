@@ -12,17 +12,16 @@ from dataclasses import asdict
 
 import click
 
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.errors import ClasperError, ConfigurationError
-from clasper_worker.http_client import open_http_client
-from clasper_worker.jobs.dispatch import Dispatcher, DispatchRules, Poll
-from clasper_worker.jobs.jobs import Jobs
-from clasper_worker.jobs.own_notes import OwnNotes
-from clasper_worker.jobs.shim_queue import ShimQueue
-from clasper_worker.jobs.slots import Notes
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.settings import Settings, get_settings
-from clasper_worker.telemetry import configure_logging
+from clasper_worker.observability.logs import configure_logging
+from clasper_worker.periodic.dispatch import Dispatcher, DispatchRules, Poll
+from clasper_worker.periodic.enqueue import ShimQueue
+from clasper_worker.periodic.notes import Notes, OwnNotes
+from clasper_worker.process import Jobs
 
 _NOTHING = {
     "unsupported": "the backend has no feature notifications_dispatch",

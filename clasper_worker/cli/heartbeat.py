@@ -12,9 +12,9 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.redis.faults import redis_fault, typed_error
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
-from clasper_worker.redis_faults import redis_fault, typed_error
-from clasper_worker.settings import get_settings
 
 QUEUE = "clasper.periodic"
 

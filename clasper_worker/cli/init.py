@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from clasper_worker.config.settings import load_settings
 from clasper_worker.errors import WorkspaceError
-from clasper_worker.prompt.templates import TEMPLATES, TemplateName, template_files
-from clasper_worker.settings import load_settings
+from clasper_worker.prompt.workspace.templates import TEMPLATES, TemplateName, template_files
 
 
 @click.command("init")

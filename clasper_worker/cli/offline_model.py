@@ -9,8 +9,8 @@ from types import FrameType
 import click
 import uvicorn
 
-from clasper_worker.listening import is_loopback, listen_on, url_of
-from clasper_worker.offline_model.server import OfflineModelConfig, create_app
+from clasper_worker.devkit.offline_model.server import OfflineModelConfig, create_app
+from clasper_worker.engine.http.listening import is_loopback, listen_on, url_of
 
 _SECONDS = click.FloatRange(min=0, max=3600)
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 import structlog
 
-from clasper_worker.settings import Settings, load_settings
+from clasper_worker.config.settings import Settings, load_settings
 
 DEFAULT_MESSAGE = "(the message)"
 
@@ -60,7 +60,7 @@ def command(
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     _log_errors_alone()
     request = _request(asked, request_file, settings)
-    from clasper_worker.prompt_report import prompt_report  # noqa: PLC0415 - `--help` does without
+    from clasper_worker.turn.prompt_report import prompt_report  # noqa: PLC0415 - `--help` does without
 
     report = asyncio.run(prompt_report(settings, request))
     if as_json:

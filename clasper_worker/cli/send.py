@@ -12,12 +12,12 @@ from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.engine.http.redirects import is_loopback
+from clasper_worker.engine.redis.faults import redis_fault, typed_error
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
-from clasper_worker.http_redirects import is_loopback
-from clasper_worker.jobs.shim_queue import refuse_redirect
-from clasper_worker.redis_faults import redis_fault, typed_error
-from clasper_worker.settings import Settings, get_settings
-from clasper_worker.whole_text import whole_json
+from clasper_worker.periodic.enqueue import refuse_redirect
+from clasper_worker.text.whole_text import whole_json
 
 
 @click.command(

@@ -7,10 +7,10 @@ import sys
 
 import click
 
-from clasper_worker.contradictions import refuse_contradictions
-from clasper_worker.listening import listen_on
-from clasper_worker.settings import load_settings
-from clasper_worker.telemetry import configure_logging
+from clasper_worker.config.settings import load_settings
+from clasper_worker.engine.http.listening import listen_on
+from clasper_worker.observability.logs import configure_logging
+from clasper_worker.startup_checks import refuse_contradictions
 
 _GRACE_SECONDS = 10  # for requests in flight when it is told to stop
 
@@ -25,14 +25,10 @@ def command(host: str | None, port: int | None) -> None:
     """
     import uvicorn  # noqa: PLC0415 - `clasper serve --help` does without
 
-    from clasper_worker.doubtful_settings import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
     from clasper_worker.shim.app import create_app  # noqa: PLC0415 - likewise
     from clasper_worker.shim.auth import refuse_open_door  # noqa: PLC0415 - likewise
-    from clasper_worker.shim.connections import (  # noqa: PLC0415 - likewise
-        MAX_HEADER_BYTES,
-        BoundedConnection,
-        connection_cap,
-    )
+    from clasper_worker.shim.connections import MAX_HEADER_BYTES, BoundedConnection, connection_cap  # noqa: PLC0415 - likewise
+    from clasper_worker.startup_checks import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
 
     given = {"clasper_host": host, "clasper_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import click
 
+from clasper_worker.config.local_time import check_timezone
+from clasper_worker.config.settings import Settings, get_settings
 from clasper_worker.errors import ClasperError, ConfigurationError
-from clasper_worker.jobs.agents import Agent
-from clasper_worker.jobs.jobs import Jobs
-from clasper_worker.jobs.standup import StandupReport, StandupRules, run_standup
-from clasper_worker.local_time import check_timezone
+from clasper_worker.observability.logs import configure_logging
+from clasper_worker.periodic.agents import Agent
+from clasper_worker.periodic.standup import StandupReport, StandupRules, run_standup
+from clasper_worker.process import Jobs
 from clasper_worker.runtime import Runtime
-from clasper_worker.settings import Settings, get_settings
-from clasper_worker.telemetry import configure_logging
 
 
 def _timezone(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

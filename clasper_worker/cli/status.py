@@ -12,13 +12,13 @@ import click
 import redis
 from kombu.exceptions import OperationalError
 
-from clasper_worker.broker.queue_status import BrokerStatus, read_broker_status
-from clasper_worker.broker.schedule import open_schedule
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import Settings, load_settings
+from clasper_worker.engine.circuit.open_circuits import OpenCircuit, read_open_circuits
+from clasper_worker.engine.queue.queue_status import BrokerStatus, read_broker_status
+from clasper_worker.engine.queue.scheduler import open_schedule
+from clasper_worker.engine.redis.connections import blocking_client, shown_url
 from clasper_worker.errors import StateUnavailableError
-from clasper_worker.resilience.open_circuits import OpenCircuit, read_open_circuits
-from clasper_worker.sentinel import blocking_client, shown_url
-from clasper_worker.settings import Settings, load_settings
 
 _SECONDS = 5.0
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 
-from clasper_worker.contradictions import refuse_contradictions
-from clasper_worker.local_stack.console import StackConsole
-from clasper_worker.local_stack.plan import StackOptions
-from clasper_worker.local_stack.stack import prepare_stack, run_stack
-from clasper_worker.local_stack.stack_ports import PortWishes
-from clasper_worker.local_stack.state_file import only_stack, prepare_state_dir
-from clasper_worker.settings import load_settings
+from clasper_worker.config.settings import load_settings
+from clasper_worker.devkit.local_stack.console import StackConsole
+from clasper_worker.devkit.local_stack.plan import StackOptions
+from clasper_worker.devkit.local_stack.ports import PortWishes
+from clasper_worker.devkit.local_stack.stack import prepare_stack, run_stack
+from clasper_worker.devkit.local_stack.state_file import only_stack, prepare_state_dir
+from clasper_worker.startup_checks import refuse_contradictions
 
 _PORT = click.IntRange(0, 65_535)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import click
 import structlog
 
-from clasper_worker.concurrency.cpu import run_on, usable_cpus
-from clasper_worker.contradictions import refuse_contradictions
-from clasper_worker.settings import get_settings
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.processes.cpu import run_on, usable_cpus
+from clasper_worker.startup_checks import refuse_contradictions
 
 
 @click.command(
@@ -56,11 +56,8 @@ def _run_here(options: list[str]) -> None:
     from celery.utils.nodenames import default_nodename, host_format  # noqa: PLC0415 - as below
 
     from clasper_worker.celery import app  # noqa: PLC0415 - `clasper --help` does without Celery
-    from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - likewise
-    from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - likewise
-        own_node,
-        turns_in_flight,
-    )
+    from clasper_worker.engine.processes.worker_group import own_node, turns_in_flight  # noqa: PLC0415 - likewise
+    from clasper_worker.observability.logs import configure_logging  # noqa: PLC0415 - likewise
 
     node, rest = own_node(options)
     level = ["--loglevel", get_settings().clasper_log_level]
@@ -74,12 +71,12 @@ def _run_here(options: list[str]) -> None:
 
 
 def _run_group(count: int, options: list[str], cpus: Sequence[int]) -> int:
-    from clasper_worker.telemetry import configure_logging  # noqa: PLC0415 - as above
-    from clasper_worker.worker_group.commands import (  # noqa: PLC0415 - as above
+    from clasper_worker.engine.processes.worker_group import (  # noqa: PLC0415 - as above
+        WorkerGroup,
         turns_in_flight,
         worker_commands,
     )
-    from clasper_worker.worker_group.group import WorkerGroup  # noqa: PLC0415 - as above
+    from clasper_worker.observability.logs import configure_logging  # noqa: PLC0415 - as above
 
     configure_logging(get_settings())
     each = turns_in_flight(options)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clasper_worker.large_json import has_too_many_values
-from clasper_worker.whole_text import json_of
+from clasper_worker.text.large_json import has_too_many_values
+from clasper_worker.text.whole_text import json_of
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of one answer: reading more would hold the event loop, and no reply is as long."""

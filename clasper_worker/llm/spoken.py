@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from clasper_worker.whole_text import whole
+from clasper_worker.text.whole_text import whole
 
 _NAME = r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reasoning)"
 _OPENING = re.compile(rf"<{_NAME}(?: [^<>]{{0,99}})?>|\[THINK\]|◁think▷", re.IGNORECASE)

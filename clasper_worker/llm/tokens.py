@@ -3,7 +3,7 @@
 Three ways to count, the best that is there: what the provider itself counted, as a ratio to our
 estimate that is learned from each turn's first call; tiktoken's encoding, where the library and its
 data file are on this machine (it would download the file otherwise, in the middle of a turn); the
-estimate of `clasper_worker.token_estimate`.
+estimate of `clasper_worker.llm.token_estimate`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from clasper_worker.llm.catalogue import ModelRef
 from clasper_worker.llm.messages import ChatMessage, ToolSpec
-from clasper_worker.token_estimate import estimate_tokens
+from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.token_estimate import estimate_tokens
 
 DEFAULT_WINDOW = 128_000
 """Tokens, for a model whose window is not known."""

@@ -9,11 +9,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel
 
-from clasper_worker.errors import (
-    BackendNotFoundError,
-    BackendProtocolError,
-    BackendRejectedError,
-)
+from clasper_worker.errors import BackendNotFoundError, BackendProtocolError, BackendRejectedError
 from clasper_worker.mission_control.capabilities import ask_capabilities
 from clasper_worker.mission_control.models import (
     REQUIRED_FEATURES,
@@ -26,7 +22,7 @@ from clasper_worker.mission_control.models import (
 from clasper_worker.mission_control.paging import Rows, pages, read
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
-from clasper_worker.turn.stopwatch import spent_on
+from clasper_worker.observability.stopwatch import spent_on
 
 _BASE = "/api/mission-control"
 _PAGE_SIZE = 50  # the contract's own example: every backend takes it

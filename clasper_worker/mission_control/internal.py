@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from clasper_worker.config.settings import Settings
 from clasper_worker.errors import (
     BackendAuthError,
     BackendError,
@@ -23,7 +24,6 @@ from clasper_worker.mission_control.models import Capabilities, Page
 from clasper_worker.mission_control.paging import Rows, pages, read
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, protocol_error
-from clasper_worker.settings import Settings
 
 _BASE = "/api/mission-control"
 _UNDELIVERED = f"{_BASE}/dispatch/undelivered"

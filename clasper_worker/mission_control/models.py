@@ -13,7 +13,7 @@ from pydantic import (
     field_validator,
 )
 
-from clasper_worker.whole_text import undamaged
+from clasper_worker.text.whole_text import undamaged
 
 # Features that a backend without a capabilities endpoint is taken to have: the required ones.
 REQUIRED_FEATURES = frozenset({"tasks", "messages", "documents"})

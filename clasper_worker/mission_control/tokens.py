@@ -12,8 +12,8 @@ from typing import Any
 
 import jwt
 
+from clasper_worker.config.settings import Settings
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.settings import Settings
 
 # A cached token is renewed when less than this share of its life is left.
 _RENEW_BELOW = 0.3

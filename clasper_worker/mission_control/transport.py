@@ -17,21 +17,7 @@ import aiohttp
 import httpx2
 import structlog
 
-from clasper_worker.errors import (
-    BackendAuthError,
-    BackendConflictError,
-    BackendError,
-    BackendMovedError,
-    BackendNotFoundError,
-    BackendProtocolError,
-    BackendRejectedError,
-    BackendUnavailableError,
-)
-from clasper_worker.http_client import LeanClient
-from clasper_worker.http_redirects import is_redirect, told
-from clasper_worker.http_transport import MAX_ANSWER_BYTES, Answer, AnswerTooLargeError
-from clasper_worker.large_json import has_too_many_values
-from clasper_worker.resilience.calls import (
+from clasper_worker.engine.circuit.calls import (
     NO_ANSWER,
     NOTHING,
     WORKS,
@@ -42,10 +28,24 @@ from clasper_worker.resilience.calls import (
     spared,
     verdict_on_status,
 )
-from clasper_worker.resilience.gate import HostGate
-from clasper_worker.resilience.request import GateClosedError
-from clasper_worker.resilience.retry_after import retry_after
-from clasper_worker.whole_text import json_of, whole
+from clasper_worker.engine.circuit.gate import HostGate
+from clasper_worker.engine.circuit.policy import GateClosedError
+from clasper_worker.engine.circuit.retry_after import retry_after
+from clasper_worker.engine.http.client import LeanClient
+from clasper_worker.engine.http.redirects import is_redirect, told
+from clasper_worker.engine.http.transport import MAX_ANSWER_BYTES, Answer, AnswerTooLargeError
+from clasper_worker.errors import (
+    BackendAuthError,
+    BackendConflictError,
+    BackendError,
+    BackendMovedError,
+    BackendNotFoundError,
+    BackendProtocolError,
+    BackendRejectedError,
+    BackendUnavailableError,
+)
+from clasper_worker.text.large_json import has_too_many_values
+from clasper_worker.text.whole_text import json_of, whole
 
 Confirm = Callable[[], Awaitable[None]]
 """Makes sure that a request may still be made, and raises where it may not."""

@@ -38,12 +38,22 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from clasper_worker.prompt.builtin import DEFAULT_RULES, DEFAULT_SOUL, OUTPUT, SAFETY
 from clasper_worker.prompt.models import Mode, Prompt, PromptInputs, PromptWarning, Section
 from clasper_worker.prompt.sanitize import TURN_CONTEXT_TAG, strip_unsafe
-from clasper_worker.prompt.sections import BUILT_IN, Block, join, skill_section, tagged
-from clasper_worker.prompt.skills import Skill
-from clasper_worker.prompt.snapshot import (
+from clasper_worker.prompt.sections import (
+    BUILT_IN,
+    DEFAULT_RULES,
+    DEFAULT_SOUL,
+    OUTPUT,
+    SAFETY,
+    Block,
+    join,
+    skill_section,
+    tagged,
+)
+from clasper_worker.prompt.turn_context import turn_context
+from clasper_worker.prompt.workspace.skills import Skill
+from clasper_worker.prompt.workspace.snapshot import (
     AGENTS_FILE,
     IDENTITY_FILE,
     MEMORY_FILE,
@@ -51,7 +61,6 @@ from clasper_worker.prompt.snapshot import (
     USER_FILE,
     WorkspaceSnapshot,
 )
-from clasper_worker.prompt.turn_context import turn_context
 
 SKILL_INSTRUCTION_CHARS = 24_000
 """Characters of skill instructions in ``system`` (about 6,000 tokens); ``always`` skills count

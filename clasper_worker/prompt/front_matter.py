@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from frontmatter.default_handlers import SafeLoader, YAMLHandler
 
-from clasper_worker.whole_text import whole, whole_json
+from clasper_worker.text.whole_text import whole, whole_json
 
 _MAX_NESTING = 32
 _HANDLER = YAMLHandler()

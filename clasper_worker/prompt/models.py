@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from clasper_worker.prompt.selection import Selection
-from clasper_worker.roles import validate_role
+from clasper_worker.prompt.retrieval.selection import Selection, SmartLimits
+from clasper_worker.prompt.roles import validate_role
 
 Mode = Literal["full", "minimal"]
 Part = Literal["system", "turn_context"]
@@ -88,3 +88,20 @@ class Prompt:
     turn_context: str = field(repr=False)
     sections: tuple[Section, ...]
     warnings: tuple[PromptWarning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSettings:
+    """What the operator configured about prompts.
+
+    Attributes:
+        timezone: IANA name, for requests that name none.
+        include_time: whether the prompt tells the time.
+        smart_limits: for requests that do not say.
+        warn_from_percent: of the model's window; from there on the result has a warning.
+    """
+
+    timezone: str = "UTC"
+    include_time: bool = True
+    smart_limits: SmartLimits = field(default_factory=SmartLimits)
+    warn_from_percent: int = 75

@@ -11,11 +11,11 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from clasper_worker.prompt.models import PromptInputs, PromptWarning, Section
+from clasper_worker.prompt.retrieval.selection import Selection
 from clasper_worker.prompt.sanitize import fence_data, shorten
 from clasper_worker.prompt.sections import BUILT_IN, Block, join, skill_section, tagged
-from clasper_worker.prompt.selection import Selection
-from clasper_worker.prompt.skills import Skill
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot, note_path
+from clasper_worker.prompt.workspace.skills import Skill
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot, note_path
 
 TASK_TITLE_CHARS = 500
 """Characters of a task's title in ``turn_context``."""

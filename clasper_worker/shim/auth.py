@@ -7,10 +7,10 @@ import hmac
 
 from fastapi import Request
 
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.http.listening import is_loopback
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.listening import is_loopback
-from clasper_worker.settings import Settings
-from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.shim.http import ApiProblem
 
 _HEADERS = ("X-Agent-Daemon-Key", "X-Daemon-Key")
 KEY_SECURITY: list[dict[str, list[str]]] = [{"DaemonKey": []}, {"ShortDaemonKey": []}]

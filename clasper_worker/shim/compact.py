@@ -8,9 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from clasper_worker.shim.body import json_object
 from clasper_worker.shim.description import json_body, problems
-from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.results import failure_status
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.turn.compact import CompactRequest, CompactResult, parse_compact_request

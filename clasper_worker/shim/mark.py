@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Request
 
-from clasper_worker.jobs.notification import INTERNAL_REFUSED, MARK_HEADER
-from clasper_worker.settings import Settings
-from clasper_worker.shim.problems import ApiProblem
+from clasper_worker.config.settings import Settings
+from clasper_worker.periodic.notification import INTERNAL_REFUSED, MARK_HEADER
+from clasper_worker.shim.http import ApiProblem
 
 _TOKEN_HEADER = "X-Internal-Token"  # noqa: S105 - a header's name
 _MARK_CHARS = 8192

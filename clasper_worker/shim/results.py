@@ -15,16 +15,13 @@ import structlog
 from celery import Celery, states
 from redis.asyncio.client import PubSub
 
-from clasper_worker.redis_faults import redis_fault, typed_error
+from clasper_worker.engine.redis.faults import redis_fault, typed_error
 
 log = structlog.get_logger(__name__)
-
 # Celery's Redis backend stores a result under this key and publishes it on a channel of that name.
 _PREFIX = "celery-task-meta-"
 _LOOK_ANYWAY_SECONDS = 2.0
 _POLL_SECONDS = 0.2
-
-
 # Whose fault a failed job was, as a status: the caller's, ours, or (else) a 502 of what we called.
 _FAILURE_STATUS = {
     "invalid_request": 400,
@@ -182,3 +179,48 @@ def _error(result: Any, state: str) -> dict[str, Any]:
     if state == states.REVOKED:
         return {"error": "The turn was cancelled", "code": "cancelled", "details": {}}
     return {"error": str(result), "code": str(code), "details": details}
+
+
+_CALL_SECONDS = 10.0
+
+
+class JobRegister:
+    """Maps job ids to turn ids in Redis, shared by all shims.
+
+    Celery cannot tell a job that waits in the queue from one that never was; this can. It is an
+    aid: where Redis does not answer, jobs go on and only that difference is lost.
+    """
+
+    def __init__(self, client: redis.Redis, *, ttl_seconds: int) -> None:
+        self._redis = client
+        self._ttl = ttl_seconds
+
+    async def add(self, job_id: str, turn_id: str) -> None:
+        """Note a job that was enqueued."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._redis.set(f"clasper:job:{job_id}", turn_id, ex=self._ttl)
+        except (redis.RedisError, OSError, TimeoutError) as exc:
+            log.warning("jobs.not_noted", job_id=job_id, error=type(exc).__name__)
+
+    async def turn_id(self, job_id: str) -> str | None:
+        """The job's turn, or None for a job that no shim enqueued."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                value = await self._redis.get(f"clasper:job:{job_id}")
+        except (redis.RedisError, OSError, TimeoutError) as exc:
+            log.warning("jobs.not_read", job_id=job_id, error=type(exc).__name__)
+            return None
+        return value.decode() if isinstance(value, bytes) else value
+
+    async def reachable(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                return bool(await self._redis.ping())
+        except (redis.RedisError, OSError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clasper_worker.turn.compact import CompactResult
-from clasper_worker.turn.result import TurnResult
+from clasper_worker.turn.models import TurnResult
 
 
 class FieldProblem(BaseModel):

@@ -9,19 +9,18 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from clasper_worker.broker.headers import NOTIFICATION_HEADER
 from clasper_worker.client import TURN_QUEUE
-from clasper_worker.jobs.dispatch import DISPATCH_QUEUE
-from clasper_worker.shim.body import json_object
+from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
+from clasper_worker.periodic.dispatch import DISPATCH_QUEUE
 from clasper_worker.shim.description import json_body, problems
+from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of
-from clasper_worker.shim.problems import ApiProblem
 from clasper_worker.shim.results import JobOutcome, failure_status
 from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.turn.admission import Admission
+from clasper_worker.turn.models import TurnResult
 from clasper_worker.turn.request import SendRequest
-from clasper_worker.turn.result import TurnResult
 
 MAX_WAIT_SECONDS = 600.0
 

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Self
 
-from clasper_worker.boot import BootRecord
-from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
-from clasper_worker.settings import Settings
-from clasper_worker.shim.jobs import JobRegister
-from clasper_worker.shim.results import JobResults
-from clasper_worker.shim.workspaces import ShimWorkspaces
-from clasper_worker.state import redis_client
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.queue.cancel import Canceller
+from clasper_worker.engine.redis.scripts import redis_client
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.workspace.workspaces import Workspaces
+from clasper_worker.shim.boot import BootRecord
+from clasper_worker.shim.results import JobRegister, JobResults
 from clasper_worker.turn.request import RequestLimits
+
+
+class ShimWorkspaces:
+    """Workspaces of a shim. One that has none still serves turns, which the workers run.
+
+    Args:
+        settings: the operator's; the same as the workers'.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: Workspaces | None = None
+        self._opening = asyncio.Lock()
+
+    async def snapshot(self, name: str | None) -> WorkspaceSnapshot:
+        """What the workspace of that name says now; the default one's for None.
+
+        Raises:
+            WorkspaceError: its folder is not there.
+            InvalidRequestError: no such name.
+        """
+        async with self._opening:
+            if self._opened is None:
+                settings = self._settings
+                self._opened = await asyncio.to_thread(
+                    Workspaces.open, settings.clasper_workspace, settings.clasper_workspaces
+                )
+        return self._opened.snapshot(name, "")
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._opened is not None:
+            self._opened.close()
 
 
 @dataclass(frozen=True, slots=True)

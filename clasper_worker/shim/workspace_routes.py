@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from clasper_worker.errors import InvalidRequestError
-from clasper_worker.prompt.workspaces import DEFAULT_NAME
-from clasper_worker.roles import validate_role
+from clasper_worker.prompt.roles import validate_role
+from clasper_worker.prompt.workspace.workspaces import DEFAULT_NAME
 from clasper_worker.shim.description import problems
 from clasper_worker.shim.schemas import BootState, Context, Done, Skills
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.workspace_report import context_report, skills_report
 from clasper_worker.turn.request import DEFAULT_ROLE
-from clasper_worker.workspace_report import context_report, skills_report
 
 Name = Annotated[str | None, Query(description="A name of CLASPER_WORKSPACES; else the default.")]
 

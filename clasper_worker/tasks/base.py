@@ -12,14 +12,14 @@ import structlog
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 
-from clasper_worker.broker.delivery import TurnDelivery
-from clasper_worker.broker.schedule import SCHEDULED
-from clasper_worker.concurrency.task import CoroutineTask
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.pool.task import CoroutineTask
+from clasper_worker.engine.queue.delivery import TurnDelivery
+from clasper_worker.engine.queue.scheduler import SCHEDULED
 from clasper_worker.errors import ClasperError, TurnCancelledError, UnexpectedError
-from clasper_worker.redaction import redacted
-from clasper_worker.settings import get_settings
+from clasper_worker.observability.redaction import redacted
 from clasper_worker.tasks.cancelled import end_revoked, fence_of
-from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.models import TurnIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class ClasperTask(CoroutineTask):
     """What our tasks have in common: redacted arguments, and errors of ours as expected ends."""
 
     abstract = True
-    Request = "clasper_worker.task_request:RedactedRequest"
+    Request = "clasper_worker.engine.pool.request:RedactedRequest"
     throws = (ClasperError,)
     reject_on_worker_lost = True  # a child of prefork was killed: the task runs again
 

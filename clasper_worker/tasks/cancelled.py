@@ -12,11 +12,10 @@ from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from clasper_worker.broker.delivery import TurnDelivery
-from clasper_worker.broker.task_message import TaskMessage
-from clasper_worker.tasks.resources import CANCELLED
-from clasper_worker.turn.lease import Lease
-from clasper_worker.webhooks.job_end import end_of_cancelled, report_end
+from clasper_worker.completion.worker_ends import end_of_cancelled, report_end
+from clasper_worker.engine.queue.delivery import Lease, TurnDelivery
+from clasper_worker.engine.queue.message import TaskMessage
+from clasper_worker.process import CANCELLED
 
 log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 
 from clasper_worker.celery import app
-from clasper_worker.settings import get_settings
+from clasper_worker.config.settings import get_settings
+from clasper_worker.process import RUNTIME
 from clasper_worker.tasks.base import ClasperTask, typed_errors
-from clasper_worker.tasks.resources import RUNTIME
 from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.request import RequestLimits
 

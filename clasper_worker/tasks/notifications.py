@@ -9,17 +9,17 @@ import structlog
 
 from clasper_worker.celery import app
 from clasper_worker.errors import BackendError
-from clasper_worker.jobs.acknowledge import DELIVERED_TASK, pause_after
-from clasper_worker.jobs.notification import NotificationKey
+from clasper_worker.periodic.acknowledge import DELIVERED_TASK, pause_after
+from clasper_worker.periodic.notification import NotificationKey
+from clasper_worker.process import JOBS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, typed_errors
-from clasper_worker.tasks.resources import JOBS, RUNTIME
 
 log = structlog.get_logger(__name__)
 
 
 @app.task(base=ClasperTask, bind=True, name="clasper.dispatch", send_events=False)  # a tick
 async def dispatch(self: ClasperTask) -> dict[str, Any]:
-    """One poll of undelivered notifications (`clasper_worker.jobs.dispatch`)."""
+    """One poll of undelivered notifications (`clasper_worker.periodic.dispatch`)."""
     async with typed_errors("dispatch"):
         backend = (await RUNTIME.get()).internal
         dispatcher = (await JOBS.get()).dispatcher(backend)

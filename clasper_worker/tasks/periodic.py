@@ -10,25 +10,25 @@ from typing import Any
 import structlog
 from celery.exceptions import Ignore
 
-from clasper_worker.broker.delivery import TurnDelivery
-from clasper_worker.broker.route import refuse_misrouted
 from clasper_worker.celery import app
+from clasper_worker.config.local_time import parse_time_of_day
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import LaneFullError, LeaseLostError, SessionBusyError
-from clasper_worker.jobs.agents import Agent
-from clasper_worker.jobs.heartbeat import HeartbeatRules, run_heartbeat, skipped
-from clasper_worker.jobs.standup import StandupRules, run_standup
-from clasper_worker.local_time import parse_time_of_day
-from clasper_worker.settings import get_settings
+from clasper_worker.periodic.agents import Agent
+from clasper_worker.periodic.heartbeat import HeartbeatRules, run_heartbeat, skipped
+from clasper_worker.periodic.standup import StandupRules, run_standup
+from clasper_worker.process import JOBS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
 from clasper_worker.tasks.cancelled import fence_of
-from clasper_worker.tasks.resources import JOBS, RUNTIME
-from clasper_worker.turn.identity import identify_turn
-from clasper_worker.turn.request_problems import invalid_request
+from clasper_worker.turn.models import identify_turn
+from clasper_worker.turn.route_check import refuse_misrouted
+from clasper_worker.turn.validation import invalid_request
 
 
 @app.task(base=ClasperTask, bind=True, name="clasper.heartbeat")
 async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
-    """One heartbeat of one agent (`clasper_worker.jobs.heartbeat`)."""
+    """One heartbeat of one agent (`clasper_worker.periodic.heartbeat`)."""
     async with typed_errors("heartbeat"):
         agent = _agent(kwargs)
         turn = identify_turn(agent.user_id, None, self.request.id)
@@ -61,7 +61,7 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
 
 @app.task(base=ClasperTask, bind=True, name="clasper.standup")
 async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
-    """The day's standup of one agent (`clasper_worker.jobs.standup`)."""
+    """The day's standup of one agent (`clasper_worker.periodic.standup`)."""
     async with typed_errors("standup"):
         agent = _agent(kwargs)
         structlog.contextvars.bind_contextvars(job_id=self.request.id, user_id=agent.user_id)
@@ -78,7 +78,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
 
 @app.task(base=ClasperTask, bind=True, name="clasper.heartbeats", send_events=False)  # a tick
 async def heartbeats(self: ClasperTask) -> dict[str, Any]:
-    """A tick: enqueue the heartbeats that have come due (`clasper_worker.jobs.fan_out`)."""
+    """A tick: enqueue the heartbeats that have come due (`clasper_worker.periodic.fan_out`)."""
     async with typed_errors("heartbeat"):
         jobs, settings = await JOBS.get(), get_settings()
         agents = await jobs.roster((await RUNTIME.get()).internal).agents() or ()
@@ -91,7 +91,7 @@ async def heartbeats(self: ClasperTask) -> dict[str, Any]:
 
 @app.task(base=ClasperTask, bind=True, name="clasper.standups", send_events=False)  # a tick
 async def standups(self: ClasperTask) -> dict[str, Any]:
-    """A tick: enqueue the standups that have come due (`clasper_worker.jobs.fan_out`)."""
+    """A tick: enqueue the standups that have come due (`clasper_worker.periodic.fan_out`)."""
     async with typed_errors("standup"):
         jobs, settings = await JOBS.get(), get_settings()
         agents = await jobs.roster((await RUNTIME.get()).internal).agents() or ()

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import structlog
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore
 
-from clasper_worker.broker.delivery import TurnDelivery
-from clasper_worker.broker.route import refuse_misrouted
 from clasper_worker.celery import app
+from clasper_worker.completion.report import _or_again, _report_end
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
     LeaseLostError,
-    StateUnavailableError,
     TurnCancelledError,
 )
-from clasper_worker.jobs.notification import notification_of, refuse_malformed
-from clasper_worker.settings import get_settings
+from clasper_worker.observability.stopwatch import Stopwatch, start_stopwatch
+from clasper_worker.periodic.notification import refuse_malformed
+from clasper_worker.process import DOOM, GROUPS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
 from clasper_worker.tasks.cancelled import fence_of
-from clasper_worker.tasks.resources import DOOM, GROUPS, JOBS, OUTBOX, RUNTIME
-from clasper_worker.turn.collected import CollectedTurns, ReportEnd
-from clasper_worker.turn.identity import identify_turn
-from clasper_worker.turn.limits import run_within_limits
+from clasper_worker.turn.collect import CollectedTurns, ReportEnd
+from clasper_worker.turn.models import TurnResult, identify_turn
 from clasper_worker.turn.request import RequestLimits, parse_send_request
-from clasper_worker.turn.request_problems import invalid_request
-from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.stopwatch import Stopwatch, start_stopwatch
-from clasper_worker.webhooks.payload import Failure, completed, ended_turn, failed
+from clasper_worker.turn.route_check import refuse_misrouted
+from clasper_worker.turn.run import run_within_limits
+from clasper_worker.turn.validation import invalid_request
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +37,7 @@ log = structlog.get_logger(__name__)
     base=ClasperTask,
     bind=True,
     name="clasper.send",
-    Request="clasper_worker.webhooks.turn_request:TurnRequest",
+    Request="clasper_worker.completion.worker_ends:TurnRequest",
 )
 async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     """One agent turn; the keyword arguments are the send request (contract Part 2)."""
@@ -139,55 +135,3 @@ def _told_of(result: TurnResult) -> dict[str, Any]:
         "cost": result.cost.totalCost,
         "currency": result.cost.currency,
     }
-
-
-@asynccontextmanager
-async def _or_again() -> AsyncIterator[None]:
-    """Give the turn's message back where not all who wait for its end could be told.
-
-    The turn's next run posts nothing again, and tells them.
-    """
-    try:
-        yield
-    except StateUnavailableError as exc:
-        log.error("turn.end_not_told", reason=str(exc))  # noqa: TRY400 - no fault of ours
-        raise Reject(str(exc), requeue=True) from None
-
-
-async def _report_end(
-    job_id: str, kwargs: dict[str, Any], end: TurnResult | ClasperError, *, mark: object
-) -> None:
-    """See to what the turn's end asks for, before the turn is acknowledged.
-
-    That is the webhook, if it has one, and the acknowledgement of the notification that it answers.
-    The first is enqueued, the second given to the backend, or enqueued where that does not take it.
-
-    Raises:
-        Reject: the broker did not take it, so that it keeps the turn's own message. The turn's
-            next run posts nothing again, and tries to enqueue it again.
-    """
-    notification = notification_of(mark, kwargs)
-    if notification is not None:
-        try:
-            acknowledgements = (await JOBS.get()).acknowledgements
-            if isinstance(end, ClasperError) and not end.details.get("posted"):
-                await acknowledgements.failed(notification, end)
-            else:
-                await acknowledgements.answered(notification, (await RUNTIME.get()).internal)
-        except StateUnavailableError as exc:
-            log.error("dispatch.acknowledgement_not_enqueued", reason=str(exc))  # noqa: TRY400 - no fault of ours
-            raise Reject(str(exc), requeue=True) from None
-    if kwargs.get("webhook") is None:
-        return
-    turn = ended_turn(kwargs, job_id, RequestLimits.from_settings(get_settings()))
-    if turn is None:
-        return
-    if isinstance(end, TurnResult):
-        delivery = completed(turn, end)
-    else:
-        delivery = failed(turn, Failure.of(end))
-    try:
-        await (await OUTBOX.get()).put(delivery)
-    except StateUnavailableError as exc:
-        log.error("webhook.not_enqueued", delivery_id=delivery.delivery_id, reason=str(exc))  # noqa: TRY400 - no fault of ours
-        raise Reject(str(exc), requeue=True) from None

@@ -22,7 +22,7 @@ from clasper_worker.llm.tokens import tool_tokens
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.prompt.sanitize import fence_data, json_for_model
-from clasper_worker.whole_text import json_of, whole
+from clasper_worker.text.whole_text import json_of, whole
 
 # Answers of the backend that the model can act on. Others (401, 5xx after retries) end the turn.
 _TOLD_TO_THE_MODEL = (BackendNotFoundError, BackendRejectedError, BackendConflictError, ToolError)

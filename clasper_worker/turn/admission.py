@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.http.public_addresses import AddressPolicy
 from clasper_worker.errors import WebhookRefusedError
-from clasper_worker.settings import Settings
 from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
-from clasper_worker.turn.request_problems import fix_of, invalid_request
-from clasper_worker.webhooks.addresses import AddressPolicy
-from clasper_worker.webhooks.url import address_without_dns, parse_target
+from clasper_worker.turn.validation import fix_of, invalid_request
+from clasper_worker.turn.webhook_target import address_without_dns, parse_target
 
 DEFAULT_WORKSPACE = "default"
 

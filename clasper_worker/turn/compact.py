@@ -13,17 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clasper_worker.error_bounds import told_problems
+from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.errors import EmptyReplyError, InvalidRequestError
 from clasper_worker.llm.cost import Cost, Usage, turn_cost
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, TokenUsage
+from clasper_worker.llm.token_estimate import CHARS_PER_TOKEN, estimate_tokens
+from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.prompt.sanitize import fence_data, shorten, unfence_data
-from clasper_worker.token_estimate import CHARS_PER_TOKEN, estimate_tokens
-from clasper_worker.turn.fit import ModelWindow
-from clasper_worker.turn.request import RequestLimits
-from clasper_worker.turn.request_parts import HistoryMessage
-from clasper_worker.turn.wellformed import measure
-from clasper_worker.whole_text import whole_json
+from clasper_worker.text.bounds import told_problems
+from clasper_worker.text.whole_text import whole_json
+from clasper_worker.turn.request import HistoryMessage, RequestLimits
 
 SUMMARY_HEAD = (
     "What was said before the messages that follow, summarised by the system that runs you. It is"

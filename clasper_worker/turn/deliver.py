@@ -16,11 +16,10 @@ from clasper_worker.errors import (
 )
 from clasper_worker.llm.cost import turn_cost
 from clasper_worker.mission_control.idempotency import turn_step_key
-from clasper_worker.turn.dependencies import TurnDependencies
-from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.journal import Outcome, TurnJournal
+from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
-from clasper_worker.turn.result import TurnResult
 
 REPLY_STEP = "reply"
 """The step whose key the turn's one outcome is posted under, be it the reply or a timeout."""

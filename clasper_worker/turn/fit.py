@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clasper_worker.llm.messages import ChatMessage
-from clasper_worker.llm.tokens import DEFAULT_WINDOW, TokenCounter, estimated
+from clasper_worker.llm.tokens import TokenCounter, estimated
+from clasper_worker.llm.windows import ModelWindow
 
 _CLEARLY = 0.5
 # Up to this part of what fits, an estimate is enough: none is off by half.
@@ -32,27 +33,6 @@ _AFTER_REFUSAL = 0.8
 # Of what the provider says that it takes: the conversation grows within the turn.
 
 _UNKNOWN_LIMIT = 0.4
-# Of what was refused as too long, where the provider does not say what it takes.
-
-
-@dataclass(frozen=True, slots=True)
-class ModelWindow:
-    """What a turn's model can take.
-
-    Attributes:
-        tokens: prompt and reply together.
-        reply_tokens: kept free for the reply.
-        counter: counts for this model.
-    """
-
-    tokens: int
-    reply_tokens: int
-    counter: TokenCounter
-
-
-def unknown_window(_: object = None) -> ModelWindow:
-    """The window of a model of which nothing is known."""
-    return ModelWindow(DEFAULT_WINDOW, DEFAULT_WINDOW // 32, TokenCounter())
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from clasper_worker.errors import TurnConflictError
 from clasper_worker.llm.cost import Cost, Usage
 from clasper_worker.llm.messages import ModelReply, TokenUsage, ToolCall
-from clasper_worker.turn.ledger import REQUEST, SPENT, TurnLedger
-from clasper_worker.turn.resolve import ResolvedTask
-from clasper_worker.turn.result import TurnResult
+from clasper_worker.turn.journal_store import REQUEST, SPENT, TurnLedger
+from clasper_worker.turn.models import ResolvedTask, TurnResult
 
 _OPENING, _OUTCOME, _RESULT, _JOINED = "opening", "outcome", "result", "joined"
 _TIMED_OUT = "null"  # the result of a turn that timed out and has said so: it returns none

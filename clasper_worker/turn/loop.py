@@ -12,10 +12,10 @@ import structlog
 from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopError
 from clasper_worker.llm.completion import with_own_ids
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
+from clasper_worker.observability.stopwatch import spent_on
+from clasper_worker.text.whole_text import whole
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
-from clasper_worker.turn.stopwatch import spent_on
-from clasper_worker.whole_text import whole
 
 log = structlog.get_logger(__name__)
 

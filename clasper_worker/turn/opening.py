@@ -9,40 +9,22 @@ from datetime import datetime
 import structlog
 
 from clasper_worker.llm.messages import ChatMessage
+from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.prompt.builder import build_prompt
-from clasper_worker.prompt.models import Prompt, PromptInputs
-from clasper_worker.prompt.selection import Selection, SmartLimits
-from clasper_worker.prompt.smart_context import SmartContext
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
-from clasper_worker.turn.fit import FittedHistory, ModelWindow, fit_history
+from clasper_worker.prompt.models import Prompt, PromptInputs, PromptSettings
+from clasper_worker.prompt.retrieval.selection import Selection, SmartLimits
+from clasper_worker.prompt.retrieval.smart_context import SmartContext
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
+from clasper_worker.turn.fit import FittedHistory, fit_history
 from clasper_worker.turn.request import SendRequest
 
 FEW_CHARS = 24
 """A message this short says little by itself ("yes, do it"): what came before it says the rest."""
-
 _BEFORE_CHARS = 500
-
 _OF_THE_WORKSPACE = frozenset({"soul", "rules", "skills"})
 # Warnings on these are the same at every turn until a file changes.
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSettings:
-    """What the operator configured about prompts.
-
-    Attributes:
-        timezone: IANA name, for requests that name none.
-        include_time: whether the prompt tells the time.
-        smart_limits: for requests that do not say.
-        warn_from_percent: of the model's window; from there on the result has a warning.
-    """
-
-    timezone: str = "UTC"
-    include_time: bool = True
-    smart_limits: SmartLimits = field(default_factory=SmartLimits)
-    warn_from_percent: int = 75
 
 
 @dataclass(frozen=True, slots=True)

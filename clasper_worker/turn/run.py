@@ -6,26 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
-from clasper_worker.errors import ContextLengthError
+from clasper_worker.engine.pool.soft_limit import SoftLimitScope
+from clasper_worker.errors import ClasperError, ContextLengthError, LeaseLostError, TurnTimeoutError
 from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.llm.messages import TokenUsage
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.tools.registry import ToolContext
+from clasper_worker.turn.context import TurnDependencies, TurnProgress
 from clasper_worker.turn.deliver import about_the_task, finish, timed_out
-from clasper_worker.turn.dependencies import TurnDependencies, TurnProgress
+from clasper_worker.turn.fence import FencedModel
 from clasper_worker.turn.fit import window_by_refusal, window_warning
-from clasper_worker.turn.history import load_history
-from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
-from clasper_worker.turn.lease import FencedModel
-from clasper_worker.turn.ledger import ledger_key, request_digest
+from clasper_worker.turn.journal_store import ledger_key, request_digest
 from clasper_worker.turn.loop import Answer, converse
+from clasper_worker.turn.models import ResolvedTask, TurnIdentity, TurnResult
 from clasper_worker.turn.opening import turn_prompt
 from clasper_worker.turn.request import SendRequest
-from clasper_worker.turn.resolve import ResolvedTask, resolve_task
-from clasper_worker.turn.result import TurnResult
+from clasper_worker.turn.task_thread import load_history, resolve_task
 
 _REPLY_CUT = "the reply was cut at the model's limit for one reply"
 
@@ -154,6 +154,7 @@ async def _think(
         outcome = await journal.conclude(len(answer.replies), last, decided)
         if outcome is not None:
             return outcome
+
         # Another run's reply to this step was recorded first: the conversation follows that one.
 
 
@@ -172,4 +173,52 @@ def _outcome(task: ResolvedTask, answer: Answer, full: str | None) -> Outcome:
         cost=turn_cost(answer.replies),
         tool_calls=answer.tool_calls,
         warning="; ".join(filter(None, (_REPLY_CUT if cut else None, full))) or None,
+    )
+
+
+log = structlog.get_logger(__name__)
+GRACE_SECONDS = 20.0
+TIMED_OUT_TEXT = (
+    "I ran out of time and stopped before I had an answer. What was done until then stays done;"
+    " please ask again, perhaps for a smaller part."
+)
+
+
+async def run_within_limits(
+    request: SendRequest,
+    turn: TurnIdentity,
+    deps: TurnDependencies,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+) -> TurnResult:
+    """Run the turn; at its soft time limit stop it, say so in its task, and fail.
+
+    Reply and timeout are outcomes of one turn, of which the ledger keeps the first, posted under
+    one key: a task gets one of the two, never both, whenever the limit strikes. A run of the turn
+    at another time ends the same way.
+
+    Raises:
+        TurnTimeoutError: the soft time limit passed before there was a reply.
+        LeaseLostError: another run has taken the turn over, and is the one to end it.
+        ClasperError: the turn failed.
+    """
+    progress = TurnProgress()
+    try:
+        async with SoftLimitScope():
+            return await run_turn(request, turn, deps, progress)
+    except SoftTimeLimitExceeded:
+        log.warning("turn.timed_out")
+    if progress.task is not None and progress.journal is not None:
+        outcome = Outcome(kind="timed_out", task_id=progress.task.id, text=TIMED_OUT_TEXT)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                # The reply, where that was decided just before.
+                outcome = await progress.journal.decide(outcome)
+                return await finish(request, turn, deps, progress.journal, outcome)
+        except (TurnTimeoutError, LeaseLostError):
+            raise
+        except (ClasperError, TimeoutError) as exc:
+            log.warning("turn.timeout_not_posted", error=type(exc).__name__)
+    raise TurnTimeoutError(
+        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
     )

@@ -9,10 +9,10 @@ import structlog
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
-from clasper_worker.concurrency.interrupt import SoftLimitScope
-from clasper_worker.concurrency.threads import ThreadCrew
+from clasper_worker.engine.pool.soft_limit import SoftLimitScope
+from clasper_worker.engine.pool.threads import ThreadCrew
+from clasper_worker.engine.redis.faults import redis_fault, refusal_of
 from clasper_worker.errors import StateUnavailableError
-from clasper_worker.redis_faults import redis_fault, refusal_of
 from clasper_worker.webhooks.payload import Delivery
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clasper_worker.error_bounds import told_problems
+from clasper_worker.engine.queue.identity import turn_id_for
+from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
@@ -19,11 +20,9 @@ from clasper_worker.errors import (
     SessionBusyError,
     TurnConflictError,
 )
-from clasper_worker.turn.identity import turn_id_for
-from clasper_worker.turn.request import RequestLimits, parse_send_request
-from clasper_worker.turn.request_parts import Webhook
-from clasper_worker.turn.result import TurnResult
-from clasper_worker.turn.wellformed import measure
+from clasper_worker.text.bounds import told_problems
+from clasper_worker.turn.models import TurnResult
+from clasper_worker.turn.request import RequestLimits, Webhook, parse_send_request
 
 Event = Literal["agent.completed", "agent.error"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clasper_worker.local_stack.redis_binary import find_redis
+from clasper_worker.devkit.local_stack.redis_binary import find_redis
 from tests.chaos.options import FLUSHED, Options
 from tests.chaos.report import (
     describe_run,

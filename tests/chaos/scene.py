@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from clasper_worker.local_stack.bare_environment import bare_environment
-from clasper_worker.local_stack.redis_server import RunningRedis, start_redis
+from clasper_worker.devkit.local_stack.bare_environment import bare_environment
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, start_redis
 from tests.chaos.callers import Callers
 from tests.chaos.options import Options
 from tests.chaos.records import Ack, Disturbance, ModelCall, Post, RowRecord, SentTurn, Tick

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from clasper_worker.jobs.agents import Agent
-from clasper_worker.jobs.fan_out import STANDUP_SPREAD_SECONDS
+from clasper_worker.periodic.agents import Agent
+from clasper_worker.periodic.fan_out import STANDUP_SPREAD_SECONDS
 from tests.chaos.beats import Beat, start_beat
 from tests.chaos.notifications import notify, own_sessions
 from tests.chaos.recording_jobs import INTERNAL_HEADER

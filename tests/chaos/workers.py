@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-from clasper_worker.local_stack.guard import Guard
+from clasper_worker.engine.processes.guard import Guard
 from tests.chaos.server_process import ROOT
 
 _STOP_SECONDS = 20.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from clasper_worker.local_stack.redis_binary import find_redis
-from clasper_worker.local_stack.state_file import write_stack_file
-from clasper_worker.settings import Settings
+from clasper_worker.config.settings import Settings
+from clasper_worker.devkit.local_stack.redis_binary import find_redis
+from clasper_worker.devkit.local_stack.state_file import write_stack_file
 
 REPO = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration

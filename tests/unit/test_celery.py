@@ -9,8 +9,8 @@ import pytest
 from celery import current_app
 
 from clasper_worker.celery import ClasperCelery, app, celery_configuration
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
+from clasper_worker.config.names import QUEUES
+from clasper_worker.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from clasper_worker.broker import delivery
-from clasper_worker.concurrency.bridge import close_process_loop, run_coroutine
-from clasper_worker.concurrency.resources import LoopLocal, on_loop_close
+from clasper_worker.engine.pool.bridge import close_process_loop, run_coroutine
+from clasper_worker.engine.pool.loop_local import LoopLocal, on_loop_close
+from clasper_worker.engine.queue import delivery
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

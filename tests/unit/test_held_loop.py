@@ -9,15 +9,19 @@ from typing import Any, cast
 
 import pytest
 
-from clasper_worker.jobs.heartbeat import is_quiet
+from clasper_worker.config.local_time import ActiveHours
+from clasper_worker.engine.circuit.retry_after import retry_after
+from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.llm.answer import MAX_ANSWER_BYTES, BrokenAnswerError, read_answer
 from clasper_worker.llm.messages import ChatMessage, ToolCall
 from clasper_worker.llm.refusal import read_refusal
 from clasper_worker.llm.spoken import without_controls, without_thoughts
+from clasper_worker.llm.token_estimate import estimate_tokens
 from clasper_worker.llm.tokens import TokenCounter
-from clasper_worker.local_time import ActiveHours
-from clasper_worker.prompt.lexical import terms
-from clasper_worker.prompt.memory import split_memory
+from clasper_worker.observability.redaction import redacted
+from clasper_worker.periodic.heartbeat import is_quiet
+from clasper_worker.prompt.retrieval.lexical import terms
+from clasper_worker.prompt.roles import validate_role
 from clasper_worker.prompt.sanitize import (
     fence_data,
     json_for_model,
@@ -25,14 +29,10 @@ from clasper_worker.prompt.sanitize import (
     strip_unsafe,
     unfence_data,
 )
-from clasper_worker.prompt.skill_file import SkillError, parse_skill
-from clasper_worker.redaction import redacted
-from clasper_worker.resilience.retry_after import retry_after
-from clasper_worker.roles import validate_role
-from clasper_worker.token_estimate import estimate_tokens
+from clasper_worker.prompt.workspace.memory import split_memory
+from clasper_worker.prompt.workspace.skill_file import SkillError, parse_skill
 from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
 from clasper_worker.turn.request import split_session_key
-from clasper_worker.turn.wellformed import measure
 from tests.growth import is_linear
 
 Run = Callable[[str], object]

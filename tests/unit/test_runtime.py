@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from clasper_worker.config.settings import Settings
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.runtime import check_settings
-from clasper_worker.settings import Settings
 
 SECRET = "a-secret-of-at-least-32-characters"
 

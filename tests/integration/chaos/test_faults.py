@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clasper_worker.local_stack.redis_server import find_redis
+from clasper_worker.devkit.local_stack.redis_server import find_redis
 from tests.chaos.options import Options
 from tests.chaos.rows import find_rows
 from tests.chaos.run import run_row

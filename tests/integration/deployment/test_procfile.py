@@ -13,9 +13,9 @@ import pytest
 import redis
 from celery import Celery
 
-from clasper_worker.local_stack.ports import PortReservations
-from clasper_worker.local_stack.redis_binary import find_redis
-from clasper_worker.local_stack.redis_server import start_redis
+from clasper_worker.devkit.local_stack.ports import PortReservations
+from clasper_worker.devkit.local_stack.redis_binary import find_redis
+from clasper_worker.devkit.local_stack.redis_server import start_redis
 from tests.waiting import until
 
 REPO = Path(__file__).parents[3]

@@ -12,9 +12,9 @@ import pytest
 import redis
 from celery import Celery
 
-from clasper_worker.local_stack.bare_environment import bare_environment
-from clasper_worker.local_stack.redis_binary import find_redis
-from clasper_worker.local_stack.redis_server import start_redis
+from clasper_worker.devkit.local_stack.bare_environment import bare_environment
+from clasper_worker.devkit.local_stack.redis_binary import find_redis
+from clasper_worker.devkit.local_stack.redis_server import start_redis
 from tests.chaos.workers import Nursery
 from tests.integration import forked
 from tests.integration.deployment.test_json_logs import running

@@ -15,7 +15,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
-from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.chaos.workers import Nursery
 from tests.integration.clients import close_client
 from tests.integration.forked import Forked

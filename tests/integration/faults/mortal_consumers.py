@@ -16,10 +16,10 @@ import redis
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
-from clasper_worker.broker.rules import ScheduleRules
-from clasper_worker.broker.schedule import Schedule
 from clasper_worker.celery import TRANSPORT
-from tests.unit.broker.turns import message
+from clasper_worker.engine.queue.policy import ScheduleRules
+from clasper_worker.engine.queue.scheduler import Schedule
+from tests.unit.engine.queue.turns import message
 
 QUEUES = ("clasper", "clasper.dispatch")
 RULES = {"lease_seconds": 0.2, "attempts": 10_000, "tenant_concurrency": 5, "lane_depth": 10_000}

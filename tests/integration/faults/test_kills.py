@@ -12,7 +12,7 @@ from itertools import groupby
 import pytest
 import redis
 
-from clasper_worker.local_stack.redis_server import RunningRedis, find_redis, start_redis
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from tests.integration.faults.conftest import HERE, REPOSITORY
 
 pytestmark = pytest.mark.integration

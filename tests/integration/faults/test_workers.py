@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from clasper_worker.broker.rules import ScheduleRules
-from clasper_worker.broker.schedule import Schedule
+from clasper_worker.engine.queue.policy import ScheduleRules
+from clasper_worker.engine.queue.scheduler import Schedule
 from clasper_worker.errors import DeadLetterError
 from tests.integration.faults.conftest import Site
-from tests.unit.broker.turns import message
+from tests.unit.engine.queue.turns import message
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration

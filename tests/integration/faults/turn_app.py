@@ -10,8 +10,8 @@ from typing import Any
 from celery import Celery
 
 from clasper_worker.celery import TRANSPORT
-from clasper_worker.concurrency.install import install
-from clasper_worker.concurrency.task import CoroutineTask
+from clasper_worker.engine.pool.setup import install
+from clasper_worker.engine.pool.task import CoroutineTask
 
 URL = os.environ["TURN_APP_REDIS"]
 FOLDER = Path(os.environ["TURN_APP_FOLDER"])
@@ -34,9 +34,9 @@ app.conf.update(
     accept_content=["json"],
 )
 install(app)
-app.conf.worker_consumer = "clasper_worker.broker.worker:TurnConsumer"
-app.conf.clasper_dead_letter_reporter = "clasper_worker.broker.burials:Burials"
-app.steps["consumer"].add("clasper_worker.broker.worker:KeepLeases")
+app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
+app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"
+app.steps["consumer"].add("clasper_worker.engine.queue.bootsteps:KeepLeases")
 
 
 def note(what: str, job: str) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from celery import Celery
 
-from clasper_worker.broker.cancel import Canceller
-from clasper_worker.settings import Settings
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.queue.cancel import Canceller
 from tests.chaos.workers import Nursery
 from tests.integration.clients import close_client
 from tests.integration.turn import conftest as turns

@@ -10,8 +10,8 @@ import pytest
 from celery.result import AsyncResult
 from kombu import Connection, Exchange, Queue
 
-from clasper_worker.broker.cancel import Canceller
-from clasper_worker.turn.identity import turn_id_for
+from clasper_worker.engine.queue.cancel import Canceller
+from clasper_worker.engine.queue.identity import turn_id_for
 from tests.integration.turn.conftest import Processes, answers, free_port
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import until

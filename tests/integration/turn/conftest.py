@@ -18,11 +18,11 @@ import pytest
 import redis
 from celery import Celery
 
-from clasper_worker.broker.cancel import Canceller
-from clasper_worker.broker.schedule import open_schedule
-from clasper_worker.local_stack.redis_server import find_redis, start_redis
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
+from clasper_worker.config.names import QUEUES
+from clasper_worker.config.settings import Settings
+from clasper_worker.devkit.local_stack.redis_server import find_redis, start_redis
+from clasper_worker.engine.queue.cancel import Canceller
+from clasper_worker.engine.queue.scheduler import open_schedule
 from tests.chaos.workers import Nursery
 from tests.integration.clients import close_client
 from tests.integration.forked import Forked

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from clasper_worker.broker.cancel import CancelledJob, Canceller
+from clasper_worker.engine.queue.cancel import CancelledJob, Canceller
 from tests.integration.turn.json_handler import JsonHandler
 from tests.waiting import until
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.broker.dead_letters import DeadLetter, DeadLetters
-from clasper_worker.broker.schedule import open_schedule
-from clasper_worker.settings import Settings
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.queue.dead_letters import DeadLetter, DeadLetters
+from clasper_worker.engine.queue.scheduler import open_schedule
 from tests.integration.turn.conftest import answers, free_port
 from tests.waiting import until
 

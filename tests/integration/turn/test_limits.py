@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from clasper_worker.turn.limits import TIMED_OUT_TEXT
+from clasper_worker.turn.run import TIMED_OUT_TEXT
 from tests.integration.turn.conftest import answers, free_port
 from tests.waiting import until
 

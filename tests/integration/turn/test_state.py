@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clasper_worker.local_stack.redis_server import find_redis, start_redis
-from clasper_worker.state import State, redis_client, redis_lock
-from clasper_worker.turn.ledger import RedisLedger
+from clasper_worker.devkit.local_stack.redis_server import find_redis, start_redis
+from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
+from clasper_worker.turn.journal_store import RedisLedger
 
 pytestmark = pytest.mark.integration
 

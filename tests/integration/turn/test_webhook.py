@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from clasper_worker.turn.models import TurnResult
 from clasper_worker.turn.request import RequestLimits
-from clasper_worker.turn.result import TurnResult
 from clasper_worker.webhooks.payload import completed, ended_turn
 from clasper_worker.webhooks.signature import verify_signature
 from tests.waiting import until

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from clasper_worker.broker.cancel import Canceller
+from clasper_worker.engine.queue.cancel import Canceller
 from tests.integration.turn.test_webhook import ALLOWING, Receiver, receiving
-from tests.unit.broker.turns import message
+from tests.unit.engine.queue.turns import message
 from tests.waiting import until
 
 pytestmark = [

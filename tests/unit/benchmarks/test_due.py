@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turns import Faults
 
-from clasper_worker.jobs.agents import Agent
+from clasper_worker.periodic.agents import Agent
 
 AGENTS = [Agent.of({"user_id": f"u{number}", "agent_role": "r"}) for number in range(200)]
 EVERYBODY = {agent.user_id for agent in AGENTS}

@@ -5,7 +5,7 @@ from click.testing import CliRunner, Result
 
 from clasper_worker.cli.init import command
 from clasper_worker.errors import WorkspaceError
-from clasper_worker.prompt.templates import TEMPLATES, TemplateName, template_files
+from clasper_worker.prompt.workspace.templates import TEMPLATES, TemplateName, template_files
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from clasper_worker.cli import cli
 from clasper_worker.errors import InvalidRequestError, WorkspaceError
-from clasper_worker.prompt.templates import template_files
+from clasper_worker.prompt.workspace.templates import template_files
 
 SKILL = "---\nname: {0}\ndescription: About {0}.\n---\nHow to do {0}.\n"
 

@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from clasper_worker.cli import cli
+from clasper_worker.config.settings import get_settings
 from clasper_worker.errors import ClasperError, ConfigurationError
-from clasper_worker.settings import get_settings
 
 
 @pytest.fixture(autouse=True)

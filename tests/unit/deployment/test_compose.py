@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from clasper_worker.cli import cli
-from clasper_worker.settings import Settings
+from clasper_worker.config.settings import Settings
 
 REPO = Path(__file__).parents[3]
 SCRIPT = REPO / "docker" / "with-stand-ins.sh"

@@ -9,9 +9,9 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from clasper_worker.http_client import open_http_client
-from clasper_worker.llm.catalogue import ModelRef
-from clasper_worker.llm.openai_compatible import OpenAICompatibleModel
+from clasper_worker.engine.http.client import open_http_client
+from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.providers.openai import OpenAICompatibleModel
 
 Body = dict[str, Any]
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}

@@ -6,9 +6,9 @@ import pytest
 import stamina
 
 from clasper_worker import errors
-from clasper_worker.llm.chain import ModelChain
 from clasper_worker.llm.completion import UNNAMED_TOOL, with_own_ids
 from clasper_worker.llm.cost import turn_cost
+from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatMessage, ModelReply
 from tests.unit.llm.model_server import Answer, Played, completion, model_of, refuses, says
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clasper_worker.llm.catalogue import ModelRef
 from clasper_worker.llm.messages import ChatMessage, ToolCall
+from clasper_worker.llm.providers.catalogue import ModelRef
 from clasper_worker.llm.tokens import (
     MESSAGE_TOKENS,
     TokenCounter,

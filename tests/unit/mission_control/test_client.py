@@ -3,14 +3,14 @@
 import httpx2
 import pytest
 
+from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.errors import BackendUnavailableError
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.resilience.policy import GatePolicy
+from tests.unit.engine.circuit.simulation import SharedStore, Worker
+from tests.unit.engine.circuit.virtual_time import run_virtually
 from tests.unit.mission_control.test_transport import transport_answering
-from tests.unit.resilience.simulation import SharedStore, Worker
-from tests.unit.resilience.virtual_time import run_virtually
 
 
 def _agent(transport: BackendTransport) -> AgentBackend:

@@ -9,11 +9,11 @@ import pytest
 import stamina
 
 from clasper_worker import errors
+from clasper_worker.engine.circuit.gate import HostGate
+from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.resilience.gate import HostGate
-from clasper_worker.resilience.policy import GatePolicy
-from tests.unit.resilience.simulation import SharedStore, Worker
-from tests.unit.resilience.virtual_time import run_virtually
+from tests.unit.engine.circuit.simulation import SharedStore, Worker
+from tests.unit.engine.circuit.virtual_time import run_virtually
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 

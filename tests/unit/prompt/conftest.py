@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from clasper_worker.prompt.reader import WorkspaceReader
-from clasper_worker.prompt.skills import Host
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.workspace.reader import WorkspaceReader
+from clasper_worker.prompt.workspace.skills import Host
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 
 HOST = Host(platform="linux", variables=frozenset(), which={"sh": "/bin/sh"}.get)
 

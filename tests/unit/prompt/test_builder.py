@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clasper_worker.prompt.builder import SKILL_INSTRUCTION_CHARS, build_prompt
-from clasper_worker.prompt.builtin import DEFAULT_RULES, DEFAULT_SOUL, OUTPUT, SAFETY
 from clasper_worker.prompt.models import Prompt, PromptInputs, PromptWarning
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.sections import DEFAULT_RULES, DEFAULT_SOUL, OUTPUT, SAFETY
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 
 NOW = datetime(2026, 3, 5, 23, 30, tzinfo=UTC)
 Snapshot = Callable[[Mapping[str, str | bytes]], WorkspaceSnapshot]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clasper_worker.prompt.context_index import ContextIndex
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
+from clasper_worker.prompt.retrieval.context_index import ContextIndex
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "data" / "retrieval.yaml"
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from clasper_worker.prompt.files import MAX_FILE_CHARS
-from clasper_worker.prompt.reader import WorkspaceReader
-from clasper_worker.prompt.skills import Host
-from clasper_worker.prompt.snapshot import TOP_FILES
-from clasper_worker.prompt.templates import TEMPLATES, TemplateName, template_files
+from clasper_worker.prompt.workspace.files import MAX_FILE_CHARS
+from clasper_worker.prompt.workspace.reader import WorkspaceReader
+from clasper_worker.prompt.workspace.skills import Host
+from clasper_worker.prompt.workspace.snapshot import TOP_FILES
+from clasper_worker.prompt.workspace.templates import TEMPLATES, TemplateName, template_files
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 
 REPOSITORY = Path(__file__).parents[3]

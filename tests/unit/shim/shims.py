@@ -5,17 +5,15 @@ from typing import Any
 import fakeredis
 import httpx2
 
-from clasper_worker.boot import BootRecord
-from clasper_worker.broker.cancel import Canceller
 from clasper_worker.client import ClasperClient
-from clasper_worker.queues import QUEUES
-from clasper_worker.settings import Settings
+from clasper_worker.config.names import QUEUES
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.queue.cancel import Canceller
 from clasper_worker.shim.app import create_app
+from clasper_worker.shim.boot import BootRecord
 from clasper_worker.shim.description import ShimApp
-from clasper_worker.shim.jobs import JobRegister
-from clasper_worker.shim.results import JobResults
-from clasper_worker.shim.services import ShimServices
-from clasper_worker.shim.workspaces import ShimWorkspaces
+from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.services import ShimServices, ShimWorkspaces
 from clasper_worker.turn.request import RequestLimits
 
 HERE = "http://127.0.0.1:8081"

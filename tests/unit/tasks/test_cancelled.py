@@ -10,12 +10,11 @@ from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
-from clasper_worker.broker.delivery import TurnDelivery
+from clasper_worker.config.settings import get_settings
+from clasper_worker.engine.queue.delivery import NoLease, TurnDelivery
 from clasper_worker.errors import TurnCancelledError
-from clasper_worker.settings import get_settings
 from clasper_worker.tasks import base, cancelled
 from clasper_worker.tasks.base import ClasperTask, typed_errors
-from clasper_worker.turn.lease import NoLease
 
 RAN: list[str] = []
 

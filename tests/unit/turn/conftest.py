@@ -11,22 +11,21 @@ import httpx2
 import pytest
 import stamina
 
+from clasper_worker.devkit.reference_backend.app import create_app
+from clasper_worker.devkit.reference_backend.config import BackendConfig
 from clasper_worker.llm.messages import ModelReply
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.prompt.workspace import Workspace
-from clasper_worker.reference_backend.app import create_app
-from clasper_worker.reference_backend.config import BackendConfig
+from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import ScriptedModel
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox
-from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
-from clasper_worker.turn.identity import TurnIdentity
-from clasper_worker.turn.ledger import MemoryLedger
+from clasper_worker.turn.context import TurnDependencies, TurnSettings
+from clasper_worker.turn.journal_store import MemoryLedger
+from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import run_turn
 
 SECRET = "a-secret-of-at-least-32-characters"

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import Settings
+from clasper_worker.engine.http.public_addresses import AddressPolicy
 from clasper_worker.errors import InvalidRequestError
-from clasper_worker.settings import Settings
 from clasper_worker.turn.admission import Admission
-from clasper_worker.webhooks.addresses import AddressPolicy
 from tests.unit.shim.shims import caller, shim_app
 
 REQUEST = {"user_id": "u1", "message": "Hello"}

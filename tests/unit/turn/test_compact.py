@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from clasper_worker.errors import EmptyReplyError, InvalidRequestError
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.tokens import TokenCounter, estimated
+from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.testing import ScriptedModel, says
 from clasper_worker.turn.compact import SUMMARY_HEAD, CompactResult, compact, parse_compact_request
-from clasper_worker.turn.fit import ModelWindow, fit_history
+from clasper_worker.turn.fit import fit_history
 from clasper_worker.turn.request import RequestLimits
 
 WINDOW = ModelWindow(128_000, 4_096, TokenCounter())

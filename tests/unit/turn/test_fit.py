@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from clasper_worker.llm.messages import ChatMessage, ToolCall
 from clasper_worker.llm.tokens import TokenCounter, estimated
+from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.testing import says
-from clasper_worker.turn.fit import ModelWindow, exchanges, fit_history, window_warning
+from clasper_worker.turn.fit import exchanges, fit_history, window_warning
 
 FIXED = (ChatMessage("system", "You are kind."), ChatMessage("user", "And now?"))
 

@@ -9,9 +9,8 @@ from clasper_worker.errors import TurnConflictError
 from clasper_worker.llm.cost import Cost, Usage
 from clasper_worker.llm.messages import ModelReply, TokenUsage, ToolCall
 from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
-from clasper_worker.turn.ledger import MemoryLedger
-from clasper_worker.turn.resolve import ResolvedTask
-from clasper_worker.turn.result import TurnResult
+from clasper_worker.turn.journal_store import MemoryLedger
+from clasper_worker.turn.models import ResolvedTask, TurnResult
 
 COST = Cost(model="m", inputTokens=1, outputTokens=1, inputCost=0.5, outputCost=None, totalCost=1)
 REPLY = Outcome(kind="reply", task_id="t", text="Hé", usage=Usage(total_tokens=3), cost=COST)

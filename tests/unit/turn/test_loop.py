@@ -12,7 +12,7 @@ from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.testing import ScriptedModel, calls, says
 from clasper_worker.tools.registry import Tool, ToolArguments, Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
-from clasper_worker.turn.ledger import MemoryLedger
+from clasper_worker.turn.journal_store import MemoryLedger
 from clasper_worker.turn.loop import REPEATS_ALLOWED, REPEATS_FATAL, Answer, converse
 
 OPENING = [ChatMessage("system", "S"), ChatMessage("user", "U")]

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from clasper_worker.errors import ContextLengthError, EmptyReplyError
-from clasper_worker.jobs.heartbeat import is_quiet
-from clasper_worker.llm.chain import ModelChain
-from clasper_worker.turn.identity import TurnIdentity
+from clasper_worker.llm.fallback import ModelChain
+from clasper_worker.periodic.heartbeat import is_quiet
+from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import run_turn
 from tests.unit.llm.model_server import (
     Answer,

@@ -8,12 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from clasper_worker.llm.messages import ChatMessage
-from clasper_worker.prompt.reader import WorkspaceReader
-from clasper_worker.prompt.selection import SmartLimits
-from clasper_worker.prompt.skills import Host
-from clasper_worker.prompt.smart_context import SmartContext
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
-from clasper_worker.turn.opening import PromptSettings, limits_for, ranked_by, turn_prompt
+from clasper_worker.prompt.models import PromptSettings
+from clasper_worker.prompt.retrieval.selection import SmartLimits
+from clasper_worker.prompt.retrieval.smart_context import SmartContext
+from clasper_worker.prompt.workspace.reader import WorkspaceReader
+from clasper_worker.prompt.workspace.skills import Host
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
+from clasper_worker.turn.opening import limits_for, ranked_by, turn_prompt
 from clasper_worker.turn.request import parse_send_request
 
 NOW = datetime(2026, 3, 5, 12, 0, tzinfo=UTC)
@@ -144,8 +145,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.tokens import TokenCounter
-from clasper_worker.prompt.smart_context import SmartContext
-from clasper_worker.prompt.workspaces import Workspaces
+from clasper_worker.prompt.retrieval.smart_context import SmartContext
+from clasper_worker.prompt.workspace.workspaces import Workspaces
 from clasper_worker.turn.fit import ModelWindow
 from clasper_worker.turn.opening import PromptSettings, turn_prompt
 from clasper_worker.turn.request import parse_send_request

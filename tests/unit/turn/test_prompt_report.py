@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.prompt.workspace import Workspace
-from clasper_worker.prompt_report import prompt_report
-from clasper_worker.settings import load_settings
+from clasper_worker.config.settings import load_settings
+from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import says
+from clasper_worker.turn.prompt_report import prompt_report
 
 HISTORY = [
     {"role": "system", "content": "a summary"},

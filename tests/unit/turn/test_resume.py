@@ -20,6 +20,10 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clasper_worker.devkit.reference_backend.app import create_app
+from clasper_worker.devkit.reference_backend.config import BackendConfig
+from clasper_worker.devkit.reference_backend.events import Wakeups
+from clasper_worker.devkit.reference_backend.store import Store
 from clasper_worker.errors import LeaseLostError
 from clasper_worker.llm.messages import (
     ChatMessage,
@@ -34,18 +38,13 @@ from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.prompt.snapshot import WorkspaceSnapshot
-from clasper_worker.reference_backend.app import create_app
-from clasper_worker.reference_backend.config import BackendConfig
-from clasper_worker.reference_backend.events import Wakeups
-from clasper_worker.reference_backend.store import Store
+from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox, ToolContext
-from clasper_worker.turn.dependencies import TurnDependencies, TurnSettings
-from clasper_worker.turn.identity import TurnIdentity
-from clasper_worker.turn.ledger import Entries, MemoryLedger, ledger_key
+from clasper_worker.turn.context import TurnDependencies, TurnSettings
+from clasper_worker.turn.journal_store import Entries, MemoryLedger, ledger_key
+from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.result import TurnResult
 from clasper_worker.turn.run import run_turn
 from tests.examples import examples
 

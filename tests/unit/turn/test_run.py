@@ -13,9 +13,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from clasper_worker import errors
 from clasper_worker.prompt.sanitize import unfence_data
 from clasper_worker.testing import calls, says
-from clasper_worker.turn.identity import TurnIdentity
 from clasper_worker.turn.journal import Outcome
-from clasper_worker.turn.ledger import MemoryLedger, ledger_key
+from clasper_worker.turn.journal_store import MemoryLedger, ledger_key
+from clasper_worker.turn.models import TurnIdentity
 from clasper_worker.turn.request import parse_send_request
 
 
@@ -56,7 +56,7 @@ async def test_the_prompt_is_soul_rules_history_and_the_message_last(harness: An
 
 
 async def test_the_roles_soul_wins(harness: Any, workspace_path: Any) -> None:
-    from clasper_worker.prompt.workspace import Workspace
+    from clasper_worker.prompt.workspace.workspace import Workspace
 
     (workspace_path / "souls").mkdir()
     (workspace_path / "souls" / "writer.md").write_text("You are a writer.")

@@ -5,8 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from clasper_worker.prompt.smart_context import SmartContext
-from clasper_worker.prompt.workspace import Workspace
+from clasper_worker.prompt.retrieval.smart_context import SmartContext
+from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import ScriptedModel, calls, says
 
 

@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 
-from clasper_worker.concurrency.interrupt import Run
+from clasper_worker.engine.pool.soft_limit import Run
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.webhooks.outbox import Outbox
 from clasper_worker.webhooks.payload import Delivery

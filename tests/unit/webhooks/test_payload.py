@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.errors import (
-    InvalidRequestError,
-    ModelUnavailableError,
-    TurnConflictError,
-)
+from clasper_worker.engine.queue.identity import turn_id_for
+from clasper_worker.errors import InvalidRequestError, ModelUnavailableError, TurnConflictError
 from clasper_worker.llm.cost import Usage, turn_cost
-from clasper_worker.turn.identity import turn_id_for
+from clasper_worker.turn.models import TurnResult
 from clasper_worker.turn.request import RequestLimits
-from clasper_worker.turn.result import TurnResult
 from clasper_worker.webhooks.payload import (
     Delivery,
     EndedTurn,

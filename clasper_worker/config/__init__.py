@@ -1,0 +1,1 @@
+"""What the operator configures: settings, the names of queues and tasks, time zones."""

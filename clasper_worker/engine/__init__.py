@@ -1,0 +1,1 @@
+"""What runs jobs on Celery and Redis; it knows nothing of agents."""

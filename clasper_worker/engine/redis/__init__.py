@@ -1,0 +1,1 @@
+"""Redis: connections, Sentinels, and scripts whose calls share a round trip."""

@@ -1,0 +1,1 @@
+"""The model hosts: which a name means, and how each is asked."""

@@ -1,0 +1,326 @@
+"""OpenAI's chat completions API and whatever speaks it, through the ``openai`` client.
+
+The client's timeouts and connection pool are used, but not its retries, each of which would sleep
+for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
+with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES). The client's low-level
+``post`` with a plain body and a plain JSON answer is used instead of ``chat.completions.create``:
+the same request for half the CPU, since neither the parameters nor the answer go through its typed
+models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import httpx2
+import openai
+import structlog
+from openai import AsyncOpenAI
+from openai._types import RequestOptions
+
+from clasper_worker.engine.circuit.calls import (
+    NO_ANSWER,
+    NOTHING,
+    WORKS,
+    Pace,
+    Verdict,
+    call_persistently,
+    patience_for,
+    verdict_on_status,
+)
+from clasper_worker.engine.circuit.gate import HostGate
+from clasper_worker.engine.circuit.policy import GateClosedError, Outcome, Patience
+from clasper_worker.engine.circuit.retry_after import retry_after
+from clasper_worker.engine.http.redirects import is_redirect, told
+from clasper_worker.errors import (
+    ContextLengthError,
+    ModelAuthError,
+    ModelError,
+    ModelNotFoundError,
+    ModelProtocolError,
+    ModelRejectedError,
+    ModelUnavailableError,
+)
+from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError, read_answer
+from clasper_worker.llm.completion import read_completion
+from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
+from clasper_worker.llm.messages import ChatMessage, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.refusal import read_refusal
+
+log = structlog.get_logger(__name__)
+
+_WITH_FALLBACK_SECONDS = 2.0
+_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
+
+# An answer that is none, perhaps of something between us and the host, tells nothing of the host.
+_BROKEN = Verdict(Outcome(), passing=True)
+
+# The client would make one, from the system's randomness, and not send it.
+_NO_KEY: RequestOptions = {"idempotency_key": "none"}
+
+
+class OpenAICompatibleModel:
+    """One model behind OpenAI's chat completions API.
+
+    Args:
+        client: holds the key, base URL and connections, and makes no retries; shared by all
+            models of a worker.
+        ref: which model.
+        max_output_tokens: cap on a reply, in tokens; None leaves it to the provider.
+        retries: after passing failures, those aside that the gate knows of.
+        gate: the model's; None sends every request at once.
+        has_fallback: whether another model is asked where this one is not available: then an
+            outage is not waited for, and a rate limit for two seconds at most.
+        timeout_seconds: how long one call may take, however fast the bytes come; None: the
+            client's.
+        known: how the model is asked, as far as that was found out; shared by those who ask it.
+    """
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        ref: ModelRef,
+        *,
+        max_output_tokens: int | None = None,
+        retries: int = 0,
+        gate: HostGate | None = None,
+        has_fallback: bool = False,
+        timeout_seconds: float | None = None,
+        known: KnownDialect | None = None,
+    ) -> None:
+        self._client = client
+        self._ref = ref
+        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
+        self._gate = gate
+        self._has_fallback = has_fallback
+        # Whole, since the client would put it together anew for each request.
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
+        self._timeout = timeout_seconds or _seconds(client.timeout)
+        self._fixed: dict[str, Any] = {"model": ref.name}
+        if max_output_tokens is not None:
+            self._fixed["max_tokens"] = max_output_tokens
+        self._known = known or KnownDialect(first_dialect(client))
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        tool_choice: ToolChoice = "auto",
+    ) -> ModelReply:
+        """Ask for the next message; see `ChatModel.complete`."""
+        parameters = dict(self._fixed)
+        if tools:
+            parameters["tools"] = wire_tools(tools)
+            if tool_choice != "auto":
+                parameters["tool_choice"] = tool_choice
+        try:
+            answer = await self._ask_in_its_words(parameters, messages)
+        except GateClosedError as exc:
+            if isinstance(exc.__cause__, openai.OpenAIError):
+                raise translate_error(exc.__cause__, self._ref.name) from exc
+            if isinstance(exc.__cause__, BrokenAnswerError):
+                raise _not_the_protocol(self._ref.name, str(exc.__cause__)) from exc
+            raise ModelUnavailableError(
+                f"The model {self._ref.name!r} is not available, or limits its rate, and was not"
+                " asked again",
+                {"model": self._ref.name},
+            ) from exc
+        except openai.OpenAIError as exc:
+            raise translate_error(exc, self._ref.name) from exc
+        except BrokenAnswerError as exc:
+            raise _not_the_protocol(self._ref.name, str(exc)) from exc
+        return parse_completion(answer, self._ref)
+
+    async def _ask_in_its_words(
+        self, parameters: Mapping[str, Any], messages: Sequence[ChatMessage]
+    ) -> object:
+        """Ask, in other words where the provider says that these are not the model's."""
+        begun = dialect = self._known.dialect
+        tried = {dialect}
+        while True:
+            body = dialect.body(parameters, messages)
+            try:
+                answer = await self._ask(body)
+            except openai.APIStatusError as exc:
+                changed = dialect.changed(read_refusal(exc.status_code, exc.body), body, messages)
+                if changed is None or changed in tried:
+                    raise
+                tried.add(changed)
+                dialect = changed
+                continue
+            if dialect is not begun and self._known.dialect != dialect:
+                self._known.dialect = dialect
+                changes = dialect.differences(begun)
+                log.warning("model.asked_otherwise", model=self._ref.name, changed=changes)
+            return answer
+
+    async def _ask(self, body: dict[str, Any]) -> object:
+        async def send() -> object:
+            try:
+                # The client's own limit is on silences: one byte a second would never end.
+                async with asyncio.timeout(self._timeout):
+                    response = await self._client.post(
+                        self._url, body=body, cast_to=httpx2.Response, options=_NO_KEY
+                    )
+            except TimeoutError as exc:
+                raise openai.APITimeoutError(httpx2.Request("POST", self._url)) from exc
+            try:
+                return read_answer(response.content)
+            except EmbeddedError as exc:
+                status = httpx2.Response(
+                    exc.status, headers=_kept(response.headers), request=response.request
+                )
+                raise openai.APIStatusError(str(exc), response=status, body=exc.body) from exc
+
+        patience = patience_for(self._gate)
+        if self._has_fallback:
+            patience = Patience(_WITH_FALLBACK_SECONDS, for_outages=False)
+        return await call_persistently(self._gate, patience, send, _judge, self._pace)
+
+
+def first_dialect(client: AsyncOpenAI) -> Dialect:
+    """How a model is asked as long as nothing is known of it."""
+    official = str(client.base_url).startswith("https://api.openai.com")
+    return Dialect("max_completion_tokens" if official else "max_tokens")
+
+
+def _seconds(timeout: object) -> float | None:
+    """The client's limit on silences, as one for a whole call."""
+    seconds = timeout.read if isinstance(timeout, httpx2.Timeout) else timeout
+    return seconds if isinstance(seconds, int | float) else None
+
+
+def _kept(headers: httpx2.Headers) -> dict[str, str]:
+    """What an answer's headers say of trying again; not of its body, which is another."""
+    return {name: value for name, value in headers.items() if not name.startswith("content-")}
+
+
+def _judge(exc: Exception) -> Verdict:
+    """What an error of the client tells of the provider."""
+    if isinstance(exc, openai.APIStatusError):
+        headers = exc.response.headers
+        passing = _is_passing(exc) and headers.get("x-should-retry") != "false"
+        return verdict_on_status(exc.status_code, retry_after(headers), passing=passing)
+    if isinstance(exc, openai.APIConnectionError):
+        return NO_ANSWER
+    if isinstance(exc, BrokenAnswerError):
+        return _BROKEN
+    return WORKS if isinstance(exc, openai.OpenAIError) else NOTHING
+
+
+def _is_passing(exc: openai.APIStatusError) -> bool:
+    if exc.status_code == 429 and exc.code == "insufficient_quota":
+        return False
+    return exc.status_code in _TRANSIENT_STATUSES or exc.status_code >= 500
+
+
+def parse_completion(answer: object, ref: ModelRef) -> ModelReply:
+    """Read a chat completion.
+
+    Raises:
+        ModelProtocolError: it is not of the API's form; says what is wrong with it.
+    """
+    try:
+        reply = read_completion(cast("Mapping[str, Any]", answer), ref)
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
+        raise _not_the_protocol(ref.name, f"{type(exc).__name__} while reading it") from exc
+    return reply
+
+
+def _not_the_protocol(model: str, problem: str) -> ModelProtocolError:
+    return ModelProtocolError(
+        f"The model {model!r} gave an answer that is not a chat completion: {problem}."
+        " Check OPENAI_BASE_URL.",
+        {"model": model},
+    )
+
+
+def translate_error(exc: openai.OpenAIError, model: str) -> ModelError:
+    """Turn the client's error into ours.
+
+    The provider's own text is left out: it may quote the prompt or part of the key.
+    """
+    if isinstance(exc, openai.APIStatusError):
+        describe = _redirected if is_redirect(exc.status_code) else _status_error
+        return describe(exc, model)
+    # The aiohttp transport reports a refused connection as a connect timeout.
+    refused = isinstance(exc.__cause__, httpx2.ConnectTimeout | httpx2.ConnectError)
+    if isinstance(exc, openai.APITimeoutError) and not refused:
+        return ModelUnavailableError(
+            f"The model {model!r} did not answer in time (CLASPER_LLM_TIMEOUT_SEC)",
+            {"model": model},
+        )
+    if isinstance(exc, openai.APIConnectionError):
+        return ModelUnavailableError(
+            f"The model {model!r} could not be reached, or the connection was lost: check"
+            " OPENAI_BASE_URL",
+            {"model": model},
+        )
+    if isinstance(exc, openai.APIResponseValidationError):
+        return _not_the_protocol(model, "it does not have the API's form")
+    return ModelError(
+        f"The model {model!r} could not be asked: {type(exc).__name__}", {"model": model}
+    )
+
+
+def _redirected(exc: openai.APIStatusError, model: str) -> ModelError:
+    url, location = str(exc.request.url), exc.response.headers.get("location")
+    return ModelRejectedError(
+        f"The provider of {model!r} {told('POST', url, exc.status_code, location)}: set"
+        " OPENAI_BASE_URL to the address where it answers itself",
+        {
+            "model": model,
+            "status": exc.status_code,
+            "provider_code": exc.code,
+            "variable": "OPENAI_BASE_URL",
+        },
+    )
+
+
+def _status_error(exc: openai.APIStatusError, model: str) -> ModelError:
+    status = exc.status_code
+    refusal = read_refusal(status, exc.body)
+    inside = isinstance(exc.__cause__, EmbeddedError)
+    where = f"{'error' if inside else 'HTTP'} {status}{' inside HTTP 200' if inside else ''}"
+    named = ", ".join(filter(None, (where, refusal.code, refusal.parameter)))
+    details = {"model": model, "status": status, "provider_code": refusal.code}
+    if refusal.parameter:
+        details["parameter"] = refusal.parameter
+    if status < 500 and refusal.is_too_long:
+        limit = f", which is {refusal.limit:,} tokens" if refusal.limit else ""
+        return ContextLengthError(
+            f"The conversation is longer than the model {model!r} takes ({named}): set"
+            f" CLASPER_CONTEXT_WINDOW_TOKENS to what it takes{limit}, or have the conversation"
+            " compacted",
+            {
+                **details,
+                "limit": refusal.limit,
+                "requested": refusal.requested,
+                "variable": "CLASPER_CONTEXT_WINDOW_TOKENS",
+            },
+        )
+    if status != 401 and status < 500 and refusal.is_unknown_model:
+        return ModelNotFoundError(
+            f"The provider has no model {model!r}, or not for this key ({named}): check"
+            " LLM_MODEL_DEFAULT (or _CHEAP, _BEST, _FALLBACK, whichever names it) and"
+            " OPENAI_BASE_URL",
+            details,
+        )
+    if status in {401, 403}:
+        return ModelAuthError(
+            f"The provider refused the key for {model!r} ({where}): check OPENAI_API_KEY", details
+        )
+    if status == 429 and exc.code == "insufficient_quota":
+        return ModelRejectedError(
+            f"The provider's quota for {model!r} is used up ({where}): check its billing", details
+        )
+    if _is_passing(exc):
+        what = "limits its rate" if status == 429 else "is not available"
+        return ModelUnavailableError(
+            f"The model {model!r} {what} ({named}), after retries", details
+        )
+    return ModelRejectedError(f"The provider refused the request for {model!r} ({named})", details)

@@ -1,0 +1,1 @@
+"""What can be seen of the workers: logs, metrics, the events of a turn."""

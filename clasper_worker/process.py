@@ -1,0 +1,110 @@
+"""What the tasks of a process share: opened once for each event loop, when first used."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from clasper_worker.celery import app
+from clasper_worker.client import ClasperClient
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.engine.pool.loop_local import LoopLocal
+from clasper_worker.engine.queue.cancellations import CancelledRuns
+from clasper_worker.engine.queue.dead_letters import Doom
+from clasper_worker.engine.queue.delivery import Groups
+from clasper_worker.engine.queue.scheduler import open_schedule
+from clasper_worker.engine.redis.scripts import State, redis_client
+from clasper_worker.mission_control.internal import InternalBackend
+from clasper_worker.periodic.acknowledge import Acknowledgements
+from clasper_worker.periodic.agents import Roster
+from clasper_worker.periodic.dispatch import Dispatcher, DispatchRules
+from clasper_worker.periodic.enqueue import CeleryQueue
+from clasper_worker.periodic.fan_out import FanOut
+from clasper_worker.periodic.notes import Slots
+from clasper_worker.runtime import Runtime
+from clasper_worker.webhooks.outbox import Outbox, publish
+from clasper_worker.webhooks.sender import Courier
+
+
+async def _open_runtime() -> Runtime:
+    return await Runtime.open(get_settings())
+
+
+async def _open_courier() -> Courier:
+    return Courier.from_settings(get_settings())
+
+
+async def _open_outbox() -> Outbox:
+    return Outbox(lambda delivery: publish(app, delivery))
+
+
+async def _open_doom() -> Doom:
+    return Doom(open_schedule(get_settings()))
+
+
+async def _open_groups() -> Groups:
+    return Groups(open_schedule(get_settings()))
+
+
+async def _open_cancelled() -> CancelledRuns | None:
+    return CancelledRuns.open(get_settings())
+
+
+async def _close_cancelled(runs: CancelledRuns | None) -> None:
+    if runs is not None:
+        await runs.close()
+
+
+class Jobs:
+    """The jobs' connections. Make it inside the loop that will use it, with `open`.
+
+    Attributes:
+        settings: the operator's.
+        slots: notes and locks that all workers share.
+        queue: where jobs enqueue others.
+        acknowledgements: of notifications.
+        fan_out: of heartbeats and standups.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._redis = redis_client(settings.redis_url, settings)
+        self._state = State(self._redis)
+        self.slots = Slots(self._state)
+        self.queue = CeleryQueue(ClasperClient.from_settings(settings))
+        self.fan_out = FanOut(self.slots, self.queue)
+        self._roster: Roster | None = None
+        self.acknowledgements = Acknowledgements(self.slots, self.queue)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Wire everything up. Nothing is connected to yet."""
+        return cls(settings)
+
+    def dispatcher(self, backend: InternalBackend) -> Dispatcher:
+        """A dispatcher of this backend's notifications."""
+        rules = DispatchRules.from_settings(self.settings)
+        return Dispatcher(backend, self.slots, self.queue, rules)
+
+    def roster(self, backend: InternalBackend) -> Roster:
+        """The agents, as the settings or this backend name them; always the same one."""
+        self._roster = self._roster or Roster(self.settings, backend)
+        return self._roster
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.queue.close()
+        await self._state.aclose()
+        await self._redis.aclose()
+
+
+async def _open_jobs() -> Jobs:
+    return Jobs.open(get_settings())
+
+
+RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
+COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
+OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
+DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
+GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
+CANCELLED: LoopLocal[CancelledRuns | None] = LoopLocal(_open_cancelled, close=_close_cancelled)
+JOBS: LoopLocal[Jobs] = LoopLocal(_open_jobs, close=Jobs.close)

@@ -1,0 +1,1 @@
+"""The workspace's Markdown files: read, checked, watched, kept as snapshots."""

@@ -1,0 +1,1 @@
+"""Text and JSON from outside: bounded, and repaired where it is only passed on."""

@@ -1,0 +1,86 @@
+"""Turns that interrupt the one before them (busy policy ``interrupt``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.engine.queue.turns import Broker, job_of, jobs_of
+
+INTERRUPT: dict[str, Any] = {"metadata": {"busy": "interrupt"}}
+
+
+def test_a_second_one_while_the_first_still_waits_names_the_running_turn_again(
+    broker: Broker,
+) -> None:
+    broker.send("a")
+    running = broker.take_one()
+    named = []
+    for job in ("b", "c"):
+        broker.send(job, **INTERRUPT)
+        named += broker.take(0).interrupts
+    assert named == ["a", "a"]
+    (first,) = broker.take(settled=[running.token]).deliveries
+    assert (job_of(first), first.verdict) == ("b", "")
+    (second,) = broker.take(settled=[first.token]).deliveries
+    assert (job_of(second), second.verdict) == ("c", "")
+
+
+def test_a_second_one_interrupts_the_first_that_runs_by_then(broker: Broker) -> None:
+    broker.send("a")
+    running = broker.take_one()
+    broker.send("b", **INTERRUPT)
+    (first,) = broker.take(settled=[running.token]).deliveries
+    broker.send("c", **INTERRUPT)
+    assert broker.take(0).interrupts == ("b",)
+    (second,) = broker.take(settled=[first.token]).deliveries
+    assert (job_of(second), second.verdict) == ("c", "")
+
+
+@pytest.mark.parametrize("how", ["never started", "lost its worker"])
+def test_one_whose_turn_it_is_but_that_nobody_runs_is_delivered_as_cancelled(
+    broker: Broker, how: str
+) -> None:
+    broker.send("a")
+    if how == "never started":
+        broker.take(0)
+    else:
+        broker.lapse(broker.take_one().token)
+        broker.schedule().reap()
+    broker.send("b", **INTERRUPT)
+    (first,) = broker.take().deliveries
+    assert (job_of(first), first.verdict) == ("a", "cancelled")
+    (second,) = broker.take(settled=[first.token]).deliveries
+    assert (job_of(second), second.verdict) == ("b", "")
+
+
+def test_what_had_ended_is_neither_named_nor_remembered(broker: Broker) -> None:
+    broker.send("a")
+    running = broker.take_one()
+    broker.send("b", **INTERRUPT)
+    found = broker.take(settled=[running.token])
+    assert (found.interrupts, jobs_of(found.deliveries)) == ((), ["b"])
+    broker.take(0, settled=[found.deliveries[0].token])
+    assert broker.left() == set()
+
+
+def test_one_for_which_the_lane_is_full_interrupts_nothing(broker: Broker) -> None:
+    broker.send("a")
+    broker.send("b")
+    running = broker.take_one()
+    broker.send("c", **INTERRUPT)
+    found = broker.schedule(lane_depth=1).exchange(free=1)
+    assert found.interrupts == ()
+    assert [(job_of(one), one.verdict) for one in found.deliveries] == [("c", "lane_full")]
+    assert broker.schedule().refresh([running.token]) == ()
+
+
+def test_a_combined_turn_is_interrupted_as_one(broker: Broker) -> None:
+    for job in "abc":
+        broker.send(job, metadata={"busy": "collect"})
+    group = broker.take_one()
+    assert len(group.collected) == 2
+    broker.send("d", **INTERRUPT)
+    assert broker.take(0).interrupts == ("a",)
+    assert broker.jobs(settled=[group.token]) == ["d"]
