@@ -1,0 +1,254 @@
+"""The events of a turn: what it reports at each step, and to whom.
+
+The turn calls one `TurnEvents`. Streaming, progress, metrics and traces are listeners: subclasses
+that override the methods they need. `EventListeners` passes each event on to several of them. No
+listener can fail a turn: what one raises is logged by its type and ends there. None may block: they
+run on the turn's event loop, between two of its steps.
+
+Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` ``chunk``*
+``model_answered`` (``tool_called`` ``tool_answered``)*)* ``posted``* ``ended``, with ``waiting``
+anywhere. A turn that is resumed from its journal starts anew, and repeats nothing that was
+journaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Outcome = Literal["ok", "failed", "timed_out", "cancelled", "lost"]
+"""How a run ended; ``lost``: another worker has taken the turn over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReference:
+    """Whose turn an event is of.
+
+    Attributes:
+        turn_id: the turn's id.
+        job_id: the Celery task that runs it.
+        trace_id: 32 hexadecimal digits.
+        user_id: the tenant.
+        session_key: the turn's session.
+        role: the agent's role.
+        kind: what asked for it: ``send``, ``notification``, ``heartbeat`` or ``standup``.
+    """
+
+    turn_id: str
+    job_id: str
+    trace_id: str
+    user_id: str
+    session_key: str
+    role: str
+    kind: str = "send"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """One answered model call.
+
+    Attributes:
+        step: the model call's number in the turn, from 1.
+        provider: whom it was asked of.
+        model: the name that the provider gave.
+        seconds: from the request to the whole answer, waits for the circuit included.
+        prompt_tokens: tokens of the request as the provider counted them.
+        completion_tokens: tokens of the answer.
+        cached_tokens: the part of ``prompt_tokens`` that came from the provider's cache.
+        cost_usd: USD; None where the price or the usage is not known.
+        tool_calls: how many tools it calls.
+        finish_reason: the provider's word for why it ended.
+    """
+
+    step: int
+    provider: str
+    model: str
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost_usd: float | None
+    tool_calls: int
+    finish_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """How a run of a turn ended, and where its time went.
+
+    Attributes:
+        outcome: see `Outcome`.
+        code: the error's code; None where there is none.
+        seconds: of this run, all in all.
+        model_seconds: of it spent on the model.
+        tool_seconds: of it spent on tools.
+        backend_seconds: of it spent on the backend, tools left out.
+        queue_seconds: from the message's arrival to the run's start; None where it is not known.
+        resumed: whether an earlier run had begun the turn.
+    """
+
+    outcome: Outcome
+    code: str | None = None
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    tool_seconds: float = 0.0
+    backend_seconds: float = 0.0
+    queue_seconds: float | None = None
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFacts:
+    """What a prompt was made of.
+
+    Attributes:
+        seconds: what reading the history and building the prompt took.
+        messages: how many, the system prompt included.
+        estimated_tokens: what it takes of the model's window, estimated.
+        dropped: messages of the history that did not fit.
+        skills: those whose instructions were told.
+    """
+
+    seconds: float
+    messages: int
+    estimated_tokens: int
+    dropped: int = 0
+    skills: tuple[str, ...] = ()
+
+
+class TurnEvents:
+    """What a turn reports; here each method does nothing. Subclass it to listen."""
+
+    def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
+        """The turn waits for its session; ``ahead`` turns are before it."""
+
+    def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
+        """A worker runs the turn; ``resumed`` where an earlier run had begun it."""
+
+    def prompt_built(self, turn: TurnReference, prompt: PromptFacts) -> None:
+        """The model's first request is ready."""
+
+    def model_asked(self, turn: TurnReference, *, step: int) -> None:
+        """The model is asked for the answer of a step."""
+
+    def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
+        """A part of a step's text came; only where the turn is streamed."""
+
+    def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
+        """The answer of a step is whole and recorded."""
+
+    def tool_called(self, turn: TurnReference, *, step: int, index: int, tool: str) -> None:
+        """A tool call of a step's answer begins; ``index`` counts them from 0."""
+
+    def tool_answered(
+        self,
+        turn: TurnReference,
+        *,
+        step: int,
+        index: int,
+        tool: str,
+        seconds: float,
+        chars: int,
+        succeeded: bool,
+    ) -> None:
+        """A tool's result of ``chars`` characters is recorded."""
+
+    def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
+        """The turn waits: for a host that is down or limits the rate, or for a person."""
+
+    def posted(self, turn: TurnReference, *, what: str, seconds: float) -> None:
+        """The backend took the turn's ``reply``, ``plan`` or ``timeout``."""
+
+    def ended(self, turn: TurnReference, end: TurnEnd) -> None:
+        """The run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventListeners(TurnEvents):
+    """Passes each event on to several listeners, in their order; none can fail the turn.
+
+    Args:
+        listeners: whom to tell.
+    """
+
+    listeners: Sequence[TurnEvents] = field(default_factory=tuple)
+
+    def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
+        """See `TurnEvents.queued`."""
+        self._tell(lambda to: to.queued(turn, reason=reason, ahead=ahead))
+
+    def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
+        """See `TurnEvents.started`."""
+        self._tell(lambda to: to.started(turn, resumed=resumed, queue_seconds=queue_seconds))
+
+    def prompt_built(self, turn: TurnReference, prompt: PromptFacts) -> None:
+        """See `TurnEvents.prompt_built`."""
+        self._tell(lambda to: to.prompt_built(turn, prompt))
+
+    def model_asked(self, turn: TurnReference, *, step: int) -> None:
+        """See `TurnEvents.model_asked`."""
+        self._tell(lambda to: to.model_asked(turn, step=step))
+
+    def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
+        """See `TurnEvents.chunk`."""
+        self._tell(lambda to: to.chunk(turn, step=step, text=text))
+
+    def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
+        """See `TurnEvents.model_answered`."""
+        self._tell(lambda to: to.model_answered(turn, answer))
+
+    def tool_called(self, turn: TurnReference, *, step: int, index: int, tool: str) -> None:
+        """See `TurnEvents.tool_called`."""
+        self._tell(lambda to: to.tool_called(turn, step=step, index=index, tool=tool))
+
+    def tool_answered(
+        self,
+        turn: TurnReference,
+        *,
+        step: int,
+        index: int,
+        tool: str,
+        seconds: float,
+        chars: int,
+        succeeded: bool,
+    ) -> None:
+        """See `TurnEvents.tool_answered`."""
+        self._tell(
+            lambda to: to.tool_answered(
+                turn,
+                step=step,
+                index=index,
+                tool=tool,
+                seconds=seconds,
+                chars=chars,
+                succeeded=succeeded,
+            )
+        )
+
+    def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
+        """See `TurnEvents.waiting`."""
+        self._tell(lambda to: to.waiting(turn, reason=reason, seconds=seconds))
+
+    def posted(self, turn: TurnReference, *, what: str, seconds: float) -> None:
+        """See `TurnEvents.posted`."""
+        self._tell(lambda to: to.posted(turn, what=what, seconds=seconds))
+
+    def ended(self, turn: TurnReference, end: TurnEnd) -> None:
+        """See `TurnEvents.ended`."""
+        self._tell(lambda to: to.ended(turn, end))
+
+    def _tell(self, tell: Callable[[TurnEvents], None]) -> None:
+        for listener in self.listeners:
+            try:
+                tell(listener)
+            except Exception as exc:  # noqa: BLE001 - no listener can fail a turn
+                log.error(  # noqa: TRY400 - its text may be private
+                    "turn.listener_failed",
+                    listener=type(listener).__name__,
+                    error=type(exc).__name__,
+                )
