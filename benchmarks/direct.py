@@ -27,7 +27,7 @@ from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.runtime import Runtime
 from clasper_worker.turn.models import identify_turn
 from clasper_worker.turn.request import RequestLimits, parse_send_request
-from clasper_worker.turn.run import run_turn
+from clasper_worker.turn.run import TurnRun
 
 Carry = Callable[[Turn], Awaitable[object]]
 Send = Callable[[str, str, Mapping[str, str], bytes], Awaitable[None]]
@@ -43,7 +43,7 @@ async def _turns_directly(settings: Settings, closers: Closers) -> Carry:
     async def carry(turn: Turn) -> object:
         request = parse_send_request(turn.request(), limits)
         identity = identify_turn(request.user_id, None, str(uuid.uuid4()))
-        return (await run_turn(request, identity, runtime.turns)).as_json()
+        return (await TurnRun(request, identity, runtime.turns).run()).as_json()
 
     return carry
 

@@ -28,6 +28,8 @@ from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.observability.events import EventListeners
+from clasper_worker.observability.turn_metrics import TurnMetrics
 from clasper_worker.prompt.context import AgentContext, prompt_settings
 from clasper_worker.prompt.workspace.reader import missing_workspace
 from clasper_worker.startup_checks import refuse_contradictions
@@ -98,6 +100,7 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
+            events=EventListeners((TurnMetrics(),)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,

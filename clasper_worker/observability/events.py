@@ -60,7 +60,6 @@ class ModelAnswer:
         prompt_tokens: tokens of the request as the provider counted them.
         completion_tokens: tokens of the answer.
         cached_tokens: the part of ``prompt_tokens`` that came from the provider's cache.
-        cost_usd: USD; None where the price or the usage is not known.
         tool_calls: how many tools it calls.
         finish_reason: the provider's word for why it ended.
     """
@@ -72,7 +71,6 @@ class ModelAnswer:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    cost_usd: float | None
     tool_calls: int
     finish_reason: str | None
 
@@ -90,6 +88,9 @@ class TurnEnd:
         backend_seconds: of it spent on the backend, tools left out.
         queue_seconds: from the message's arrival to the run's start; None where it is not known.
         resumed: whether an earlier run had begun the turn.
+        cost_usd: USD that the turn cost, all its runs together; None where the price or the usage
+            is not known, or there was no answer.
+        model: of the last answer; None where there was none.
     """
 
     outcome: Outcome
@@ -100,6 +101,8 @@ class TurnEnd:
     backend_seconds: float = 0.0
     queue_seconds: float | None = None
     resumed: bool = False
+    cost_usd: float | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +255,20 @@ class EventListeners(TurnEvents):
                     listener=type(listener).__name__,
                     error=type(exc).__name__,
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedTurn:
+    """One turn, and who listens to it.
+
+    Attributes:
+        turn: whose events they are.
+        events: who is told.
+    """
+
+    turn: TurnReference
+    events: TurnEvents = field(default_factory=TurnEvents)
+
+
+UNHEARD = ReportedTurn(TurnReference("", "", "", "", "", ""))
+"""A turn that nobody listens to."""

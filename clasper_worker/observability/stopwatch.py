@@ -69,6 +69,11 @@ def start_stopwatch(queue: float | None) -> Stopwatch:
     return watch
 
 
+def stopwatch() -> Stopwatch:
+    """The watch of the turn that runs in this context; one that begins now where it has none."""
+    return _of_this_turn.get() or start_stopwatch(None)
+
+
 @contextmanager
 def spent_on(part: Part) -> Iterator[None]:
     """Count what runs within towards this part of the turn, where there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from clasper_worker.observability.events import ModelAnswer, TurnEnd, TurnEvents, TurnReference
 
@@ -26,40 +26,68 @@ class _Families:
     waits: Counter
 
 
-def _families(registry: CollectorRegistry | None) -> _Families:
-    to = {} if registry is None else {"registry": registry}
+def _families(registry: CollectorRegistry) -> _Families:
     return _Families(
-        turns=Counter("clasper_turns_total", "Runs of turns by how they ended.",
-                      ["kind", "outcome", "code"], **to),
+        turns=Counter(
+            "clasper_turns_total",
+            "Runs of turns by how they ended.",
+            ["kind", "outcome", "code"],
+            registry=registry,
+        ),
         seconds=Histogram(
             "clasper_turn_seconds",
             "Where the time of turns went: queue, model, tools, backend; total is without queue.",
             ["part"],
             buckets=_BUCKETS,
-            **to,
+            registry=registry,
         ),
-        model_calls=Counter("clasper_model_calls_total", "Answered model calls.",
-                            ["provider", "model"], **to),
-        tokens=Counter("clasper_tokens_total",
-                       "Tokens; cached ones are a part of the input.",
-                       ["provider", "model", "direction"], **to),
-        cost=Counter("clasper_cost_usd_total", "USD spent on model calls of known price.",
-                     ["provider", "model"], **to),
-        unpriced=Counter("clasper_unpriced_model_calls_total",
-                         "Model calls whose price or usage is not known.",
-                         ["provider", "model"], **to),
-        tool_calls=Counter("clasper_tool_calls_total", "Tool calls by tool and outcome.",
-                           ["tool", "outcome"], **to),
-        resumed=Counter("clasper_turns_resumed_total",
-                        "Runs that went on from what an earlier run had journaled.", **to),
-        waits=Counter("clasper_turn_waits_total", "Times that a turn waited, by reason.",
-                      ["reason"], **to),
-    )  # fmt: skip
+        model_calls=Counter(
+            "clasper_model_calls_total",
+            "Answered model calls.",
+            ["provider", "model"],
+            registry=registry,
+        ),
+        tokens=Counter(
+            "clasper_tokens_total",
+            "Tokens; cached ones are a part of the input.",
+            ["provider", "model", "direction"],
+            registry=registry,
+        ),
+        cost=Counter(
+            "clasper_cost_usd_total",
+            "USD that turns of known price cost, by the model that answered last.",
+            ["model"],
+            registry=registry,
+        ),
+        unpriced=Counter(
+            "clasper_unpriced_turns_total",
+            "Turns whose price or usage is not known.",
+            ["model"],
+            registry=registry,
+        ),
+        tool_calls=Counter(
+            "clasper_tool_calls_total",
+            "Tool calls by tool and outcome.",
+            ["tool", "outcome"],
+            registry=registry,
+        ),
+        resumed=Counter(
+            "clasper_turns_resumed_total",
+            "Runs that went on from what an earlier run had journaled.",
+            registry=registry,
+        ),
+        waits=Counter(
+            "clasper_turn_waits_total",
+            "Times that a turn waited, by reason.",
+            ["reason"],
+            registry=registry,
+        ),
+    )
 
 
 @lru_cache(maxsize=1)
 def _of_the_process() -> _Families:
-    return _families(None)
+    return _families(REGISTRY)
 
 
 class TurnMetrics(TurnEvents):
@@ -94,10 +122,6 @@ class TurnMetrics(TurnEvents):
         ):
             if count:
                 self._to.tokens.labels(*whom, direction).inc(count)
-        if answer.cost_usd is None:
-            self._to.unpriced.labels(*whom).inc()
-        else:
-            self._to.cost.labels(*whom).inc(answer.cost_usd)
 
     def tool_answered(
         self,
@@ -122,6 +146,10 @@ class TurnMetrics(TurnEvents):
     def ended(self, turn: TurnReference, end: TurnEnd) -> None:
         """See `TurnEvents.ended`."""
         self._to.turns.labels(turn.kind, end.outcome, end.code or "").inc()
+        if end.cost_usd is not None:
+            self._to.cost.labels(end.model or "").inc(end.cost_usd)
+        elif end.model is not None:
+            self._to.unpriced.labels(end.model).inc()
         for part, seconds in (
             ("total", end.seconds),
             ("model", end.model_seconds),

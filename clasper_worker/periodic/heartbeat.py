@@ -37,7 +37,7 @@ from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.journal_store import MemoryLedger
 from clasper_worker.turn.models import TurnIdentity
 from clasper_worker.turn.request import RequestLimits, SendRequest
-from clasper_worker.turn.run import run_turn
+from clasper_worker.turn.run import TurnRun
 
 HEARTBEAT_OK = "HEARTBEAT_OK"
 DEFAULT_TITLE = "Heartbeat"
@@ -229,7 +229,7 @@ async def _run(
     light = replace(deps, ledger=MemoryLedger())
     try:
         async with SoftLimitScope():
-            result = await run_turn(request, turn, light)
+            result = await TurnRun(request, turn, light, kind="heartbeat").run()
     except SoftTimeLimitExceeded:
         return skipped("timed_out")
     except TurnConflictError:

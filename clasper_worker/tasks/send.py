@@ -27,7 +27,7 @@ from clasper_worker.turn.collect import CollectedTurns, ReportEnd
 from clasper_worker.turn.models import TurnResult, identify_turn
 from clasper_worker.turn.request import RequestLimits, parse_send_request
 from clasper_worker.turn.route_check import refuse_misrouted
-from clasper_worker.turn.run import run_within_limits
+from clasper_worker.turn.run import TurnRun
 from clasper_worker.turn.validation import invalid_request
 
 log = structlog.get_logger(__name__)
@@ -114,7 +114,8 @@ async def _run_turn(
     request = await group.join(request, turn, runtime.turns.ledger, limits, report)
     lease = await fence_of(delivery, "clasper.send", job_id, kwargs)
     turns = replace(runtime.turns, lease=lease)
-    result = await run_within_limits(request, turn, turns)
+    kind = "send" if delivery.mark is None else "notification"
+    result = await TurnRun(request, turn, turns, kind=kind).within_limits()
     log.info("turn.completed", **_told_of(result), duration=watch.told())
     if settings.clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)

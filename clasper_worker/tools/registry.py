@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +51,19 @@ class ToolContext:
     tasks: TaskFinder
     task_id: str
     idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call came to.
+
+    Attributes:
+        text: what the model is told: JSON, fenced as data.
+        succeeded: False where it is told of an error.
+    """
+
+    text: str = field(repr=False)
+    succeeded: bool
 
 
 class ToolArguments(BaseModel):
@@ -144,7 +157,7 @@ class Toolbox:
         """What telling the model of them takes, estimated."""
         return tool_tokens(self.specs)
 
-    async def call(self, context: ToolContext, call: ToolCall) -> str:
+    async def call(self, context: ToolContext, call: ToolCall) -> ToolResult:
         """Carry out one call and return what the model is told: JSON, fenced as data.
 
         It comes from outside, errors too (a backend may quote anyone in them), so hidden
@@ -160,11 +173,11 @@ class Toolbox:
                 raise ToolError(
                     f"There is no tool {call.name[:_NAME_CHARS]!r}", {"tools": list(self._tools)}
                 )
-            result = await tool.call(context, call.arguments)
+            result, succeeded = await tool.call(context, call.arguments), True
         except _TOLD_TO_THE_MODEL as exc:
-            result = {"error": str(exc), **exc.details}
+            result, succeeded = {"error": str(exc), **exc.details}, False
         text = json_for_model(result, MAX_RESULT_CHARS, _RESULT_CUT)
-        return fence_data(f"tool {call.name[:_NAME_CHARS]}", text)
+        return ToolResult(fence_data(f"tool {call.name[:_NAME_CHARS]}", text), succeeded)
 
 
 def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         if name == "title" and isinstance(value, str):
             continue
         if name == "properties":
-            plain[name] = {key: _plain_schema(field) for key, field in value.items()}
+            plain[name] = {key: _plain_schema(item) for key, item in value.items()}
         elif isinstance(value, dict):
             plain[name] = _plain_schema(value)
         else:

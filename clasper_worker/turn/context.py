@@ -1,4 +1,4 @@
-"""What a turn works with, and how far it has come."""
+"""What a turn works with: its collaborators and settings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from clasper_worker.llm.windows import ModelWindow, unknown_window
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity
+from clasper_worker.observability.events import TurnEvents
 from clasper_worker.prompt.models import PromptSettings
 from clasper_worker.prompt.retrieval.smart_context import SmartContext
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.registry import Toolbox
-from clasper_worker.turn.journal import TurnJournal
 from clasper_worker.turn.journal_store import TurnLedger
-from clasper_worker.turn.models import ResolvedTask
 from clasper_worker.turn.request import SendRequest
 
 
@@ -48,7 +47,8 @@ class TurnDependencies:
     """The collaborators of a turn.
 
     ``workspace`` gives what a workspace says now, by the name that the request asks for and the
-    user; ``smart`` chooses from it, where it is not None; ``window`` is what a tier's models take.
+    user; ``smart`` chooses from it, where it is not None; ``window`` is what a tier's models take;
+    ``events`` is told of each step.
     """
 
     mission_control: MissionControl
@@ -62,16 +62,9 @@ class TurnDependencies:
     window: Callable[[Tier], ModelWindow] = unknown_window
     smart: SmartContext | None = None
     lease: Lease = field(default_factory=NoLease)
+    events: TurnEvents = field(default_factory=TurnEvents)
 
     def backend(self, request: SendRequest) -> AgentBackend:
         """Mission Control as the request's agent; each POST to it confirms the lease."""
         identity = AgentIdentity(request.user_id, request.role)
         return self.mission_control.as_agent(identity, self.lease.confirm)
-
-
-@dataclass(slots=True)
-class TurnProgress:
-    """How far a turn has come, for whoever has to end it early."""
-
-    task: ResolvedTask | None = None
-    journal: TurnJournal | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from clasper_worker.errors import (
 )
 from clasper_worker.llm.cost import turn_cost
 from clasper_worker.mission_control.idempotency import turn_step_key
+from clasper_worker.observability.events import UNHEARD, ReportedTurn
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.journal import Outcome, TurnJournal
 from clasper_worker.turn.models import TurnIdentity, TurnResult
@@ -27,36 +29,99 @@ REPLY_STEP = "reply"
 log = structlog.get_logger(__name__)
 
 
-async def finish(
-    request: SendRequest,
-    turn: TurnIdentity,
-    deps: TurnDependencies,
-    journal: TurnJournal,
-    outcome: Outcome,
-) -> TurnResult:
-    """Post a decided outcome, again or for the first time, and end the turn accordingly.
+class Posts:
+    """What a run posts to the backend.
 
-    Raises:
-        TurnTimeoutError: the outcome is that the time ran out.
-        TurnConflictError: another outcome was posted before, and is not known here any more.
-        BackendError: the backend failed or refused it.
+    Args:
+        request: the turn's.
+        identity: the turn's ids.
+        deps: its collaborators.
+        reported: who is told of each post.
     """
-    with about_the_task(request, deps):
-        await _deliver(request, turn, deps, outcome)
-    if outcome.kind == "timed_out":
-        await _settle(journal, None)
-        raise timed_out()
-    result = TurnResult(
-        turn_id=turn.turn_id,
-        task_id=outcome.task_id,
-        trace_id=turn.trace_id,
-        response=outcome.text,
-        usage=outcome.usage,
-        cost=outcome.cost or turn_cost(()),
-        tool_calls=outcome.tool_calls,
-        context_warning=outcome.warning,
-    )
-    return await _settle(journal, result) or result
+
+    def __init__(
+        self,
+        request: SendRequest,
+        identity: TurnIdentity,
+        deps: TurnDependencies,
+        reported: ReportedTurn = UNHEARD,
+    ) -> None:
+        self._request = request
+        self._identity = identity
+        self._deps = deps
+        self._reported = reported
+
+    async def finish(self, journal: TurnJournal, outcome: Outcome) -> TurnResult:
+        """Post a decided outcome, again or for the first time, and end the turn accordingly.
+
+        Raises:
+            TurnTimeoutError: the outcome is that the time ran out.
+            TurnConflictError: another outcome was posted before, and is not known here any more.
+            BackendError: the backend failed or refused it.
+        """
+        with about_the_task(self._request, self._deps):
+            await self._post(outcome)
+        if outcome.kind == "timed_out":
+            await _settle(journal, None)
+            raise timed_out()
+        result = TurnResult(
+            turn_id=self._identity.turn_id,
+            task_id=outcome.task_id,
+            trace_id=self._identity.trace_id,
+            response=outcome.text,
+            usage=outcome.usage,
+            cost=outcome.cost or turn_cost(()),
+            tool_calls=outcome.tool_calls,
+            context_warning=outcome.warning,
+        )
+        return await _settle(journal, result) or result
+
+    async def _post(self, outcome: Outcome) -> None:
+        is_reply = outcome.kind == "reply"
+        text = self._request.visible(outcome.text) if is_reply else outcome.text
+        if text is None:
+            return
+        await self._message(outcome.task_id, text, "reply" if is_reply else "timeout")
+        if is_reply and self._request.metadata.kickoff_plan:
+            await self._plan(outcome.task_id, text)
+
+    async def _message(self, task_id: str, text: str, what: str) -> None:
+        backend = self._deps.backend(self._request)
+        began = time.monotonic()
+        try:
+            await backend.post_message(
+                task_id=task_id, content=text, idempotency_key=self._key(REPLY_STEP)
+            )
+        except BackendConflictError as exc:
+            raise TurnConflictError(
+                "An earlier run of this turn has posted its reply, and what it was is not known"
+                " here any more; nothing was posted twice",
+                {"turn_id": self._identity.turn_id, "posted": True},
+            ) from exc
+        self._posted(what, began)
+
+    async def _plan(self, task_id: str, text: str) -> None:
+        backend = self._deps.backend(self._request)
+        began = time.monotonic()
+        try:
+            await backend.create_document(
+                task_id=task_id,
+                title=self._request.metadata.plan_title or DEFAULT_PLAN_TITLE,
+                content=text,
+                doc_type="plan",
+                idempotency_key=self._key("plan"),
+            )
+        except BackendConflictError:
+            log.info("turn.plan_already_posted", turn_id=self._identity.turn_id)
+            return
+        self._posted("plan", began)
+
+    def _posted(self, what: str, began: float) -> None:
+        seconds = time.monotonic() - began
+        self._reported.events.posted(self._reported.turn, what=what, seconds=seconds)
+
+    def _key(self, step: str) -> str:
+        return turn_step_key(self._request.user_id, self._identity.turn_id, step)
 
 
 @contextmanager
@@ -75,41 +140,6 @@ def about_the_task(request: SendRequest, deps: TurnDependencies) -> Iterator[Non
             " it out and give task_title",
             {**exc.details, "field": "task_id"},
         ) from exc
-
-
-async def _deliver(
-    request: SendRequest, turn: TurnIdentity, deps: TurnDependencies, outcome: Outcome
-) -> None:
-    text = request.visible(outcome.text) if outcome.kind == "reply" else outcome.text
-    if text is None:
-        return
-    backend = deps.backend(request)
-
-    def key(step: str) -> str:
-        return turn_step_key(request.user_id, turn.turn_id, step)
-
-    try:
-        await backend.post_message(
-            task_id=outcome.task_id, content=text, idempotency_key=key(REPLY_STEP)
-        )
-    except BackendConflictError as exc:
-        raise TurnConflictError(
-            "An earlier run of this turn has posted its reply, and what it was is not known here"
-            " any more; nothing was posted twice",
-            {"turn_id": turn.turn_id, "posted": True},
-        ) from exc
-    if not request.metadata.kickoff_plan or outcome.kind != "reply":
-        return
-    try:
-        await backend.create_document(
-            task_id=outcome.task_id,
-            title=request.metadata.plan_title or DEFAULT_PLAN_TITLE,
-            content=text,
-            doc_type="plan",
-            idempotency_key=key("plan"),
-        )
-    except BackendConflictError:
-        log.info("turn.plan_already_posted", turn_id=turn.turn_id)
 
 
 async def _settle(journal: TurnJournal, result: TurnResult | None) -> TurnResult | None:

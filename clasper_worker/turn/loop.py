@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import structlog
 from clasper_worker.errors import EmptyReplyError, ModelRejectedError, ToolLoopError
 from clasper_worker.llm.completion import with_own_ids
 from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolCall, ToolChoice
+from clasper_worker.observability.events import UNHEARD, ModelAnswer, ReportedTurn
 from clasper_worker.observability.stopwatch import spent_on
 from clasper_worker.text.whole_text import whole
 from clasper_worker.tools.registry import Toolbox, ToolContext
@@ -23,6 +25,9 @@ log = structlog.get_logger(__name__)
 # the model, and a model that insists still loses the turn.
 REPEATS_ALLOWED = 2
 REPEATS_FATAL = 5
+
+UNKNOWN_TOOL = "unknown_tool"
+"""What events call a tool that there is not: a model may make up names without number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ async def converse(
     journal: TurnJournal,
     *,
     max_steps: int,
+    reported: ReportedTurn = UNHEARD,
 ) -> Answer:
     """Run the conversation until the model answers in text.
 
@@ -55,6 +61,7 @@ async def converse(
         context_for: the context of a call, by the name of its step (``tool:{step}:{index}``).
         journal: what earlier runs of the turn have done, and where this one records it.
         max_steps: how many model calls there may be; in the last one it may not call tools.
+        reported: who listens to what is done here.
 
     Raises:
         ModelError: no usable answer came.
@@ -62,6 +69,7 @@ async def converse(
         BackendError: a tool's backend call failed for good.
         StateUnavailableError: the journal cannot be reached.
     """
+    turn, events = reported.turn, reported.events
     messages = list(opening)
     replies: list[ModelReply] = []
     repeats: Counter[str] = Counter()
@@ -71,10 +79,14 @@ async def converse(
         choice: ToolChoice = "auto" if step < max_steps else "none"
         reply = journal.reply(step)
         if reply is None:
+            events.model_asked(turn, step=step)
+            began = time.monotonic()
             with spent_on("model"):
                 reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+            seconds = time.monotonic() - began
             if reply.tool_calls and choice == "auto":
                 reply = await journal.record_reply(step, with_own_ids(reply, step, call_ids))
+            events.model_answered(turn, _answered(step, reply, seconds))
         replies.append(reply)
         if not reply.tool_calls:
             return Answer(_text(reply), tuple(replies), calls)
@@ -87,15 +99,56 @@ async def converse(
             result = _refuse_repeat(call, repeats) or journal.tool_result(step, index)
             if result is None:
                 context = context_for(f"tool:{step}:{index}")
-                with spent_on("tools"):
-                    given = await toolbox.call(context, call)
-                log.info("tool.called", tool=call.name, step=step)
-                result = await journal.record_tool_result(step, index, given)
+                result = await _carry_out(call, context, toolbox, journal, (step, index), reported)
             calls += 1
             messages.append(ChatMessage("tool", result, tool_call_id=call.id))
     raise ToolLoopError(
         f"The model did not come to an answer in {max_steps} steps (CLASPER_MAX_STEPS)",
         {"steps": max_steps},
+    )
+
+
+async def _carry_out(
+    call: ToolCall,
+    context: ToolContext,
+    toolbox: Toolbox,
+    journal: TurnJournal,
+    place: tuple[int, int],
+    reported: ReportedTurn,
+) -> str:
+    """Carry out one tool call, and record its result; returns what the model is told."""
+    turn, events = reported.turn, reported.events
+    step, index = place
+    name = call.name if call.name in toolbox.names else UNKNOWN_TOOL
+    events.tool_called(turn, step=step, index=index, tool=name)
+    began = time.monotonic()
+    with spent_on("tools"):
+        given = await toolbox.call(context, call)
+    log.info("tool.called", tool=call.name, step=step)
+    result = await journal.record_tool_result(step, index, given.text)
+    events.tool_answered(
+        turn,
+        step=step,
+        index=index,
+        tool=name,
+        seconds=time.monotonic() - began,
+        chars=len(result),
+        succeeded=given.succeeded,
+    )
+    return result
+
+
+def _answered(step: int, reply: ModelReply, seconds: float) -> ModelAnswer:
+    return ModelAnswer(
+        step=step,
+        provider=reply.provider,
+        model=reply.model,
+        seconds=seconds,
+        prompt_tokens=reply.usage.prompt,
+        completion_tokens=reply.usage.completion,
+        cached_tokens=reply.usage.cached,
+        tool_calls=len(reply.tool_calls),
+        finish_reason=reply.finish_reason,
     )
 
 

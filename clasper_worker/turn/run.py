@@ -1,65 +1,229 @@
-"""One agent turn, from request to posted reply."""
+"""One run of an agent turn, from its request to its posted reply."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from clasper_worker.engine.pool.soft_limit import SoftLimitScope
-from clasper_worker.errors import ClasperError, ContextLengthError, LeaseLostError, TurnTimeoutError
-from clasper_worker.llm.cost import Usage, turn_cost
-from clasper_worker.llm.messages import TokenUsage
-from clasper_worker.mission_control.idempotency import turn_step_key
-from clasper_worker.tools.registry import ToolContext
-from clasper_worker.turn.context import TurnDependencies, TurnProgress
-from clasper_worker.turn.deliver import about_the_task, finish, timed_out
-from clasper_worker.turn.fence import FencedModel
-from clasper_worker.turn.fit import window_by_refusal, window_warning
-from clasper_worker.turn.journal import Opening, Outcome, TurnJournal
+from clasper_worker.errors import (
+    ClasperError,
+    LeaseLostError,
+    TurnCancelledError,
+    TurnTimeoutError,
+)
+from clasper_worker.observability.events import Outcome as Ended
+from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
+from clasper_worker.observability.stopwatch import stopwatch
+from clasper_worker.turn.context import TurnDependencies
+from clasper_worker.turn.conversation import Conversation, open_conversation
+from clasper_worker.turn.deliver import Posts, timed_out
+from clasper_worker.turn.journal import Outcome, TurnJournal
 from clasper_worker.turn.journal_store import ledger_key, request_digest
-from clasper_worker.turn.loop import Answer, converse
 from clasper_worker.turn.models import ResolvedTask, TurnIdentity, TurnResult
-from clasper_worker.turn.opening import turn_prompt
 from clasper_worker.turn.request import SendRequest
-from clasper_worker.turn.task_thread import load_history, resolve_task
+from clasper_worker.turn.task_thread import resolve_task
 
-_REPLY_CUT = "the reply was cut at the model's limit for one reply"
+GRACE_SECONDS = 20.0
+TIMED_OUT_TEXT = (
+    "I ran out of time and stopped before I had an answer. What was done until then stays done;"
+    " please ask again, perhaps for a smaller part."
+)
+
+log = structlog.get_logger(__name__)
 
 
-async def run_turn(
-    request: SendRequest,
-    turn: TurnIdentity,
-    deps: TurnDependencies,
-    progress: TurnProgress | None = None,
-) -> TurnResult:
-    """Decide the turn's outcome and post it; what earlier runs did is not done again.
+class TurnRun:
+    """One run of a turn: what it works with, and how far it has come.
 
-    A turn that has ended returns its result without any request.
+    Args:
+        request: what is asked for.
+        identity: which turn it is, and which job runs it.
+        deps: its collaborators.
+        kind: what asked for it, for its events: see `TurnReference`.
 
-    Raises:
-        SoftTimeLimitExceeded: this run and earlier ones together took longer than the limit.
-        ClasperError: the turn failed; nothing empty was posted, and what was posted carries keys
-            under which a repetition of the turn posts nothing twice.
+    Attributes:
+        journal: what earlier runs have recorded, and this one records; None before `begin`.
+        task: the Mission Control task; None until it is known.
     """
-    progress = progress or TurnProgress()
-    journal = progress.journal = await TurnJournal.open(
-        deps.ledger, ledger_key(request, turn), request_digest(request)
-    )
-    if journal.result is not None:
-        return journal.result
-    if journal.has_timed_out:
-        raise timed_out()
-    outcome = journal.outcome
-    if outcome is None:
+
+    def __init__(
+        self,
+        request: SendRequest,
+        identity: TurnIdentity,
+        deps: TurnDependencies,
+        *,
+        kind: str = "send",
+    ) -> None:
+        self.request = request
+        self.identity = identity
+        self.deps = deps
+        self.journal: TurnJournal | None = None
+        self.task: ResolvedTask | None = None
+        self._reported = ReportedTurn(
+            TurnReference(
+                turn_id=identity.turn_id,
+                job_id=identity.job_id,
+                trace_id=identity.trace_id,
+                user_id=request.user_id,
+                session_key=request.session,
+                role=request.role,
+                kind=kind,
+            ),
+            deps.events,
+        )
+
+    async def within_limits(self, *, grace_seconds: float = GRACE_SECONDS) -> TurnResult:
+        """Run the turn; at its soft time limit stop it, say so in its task, and fail.
+
+        Raises:
+            TurnTimeoutError: the soft time limit passed before there was a reply.
+            LeaseLostError: another run has taken the turn over, and is the one to end it.
+            ClasperError: the turn failed.
+        """
+        with self._ending():
+            try:
+                async with SoftLimitScope():
+                    return await self._run()
+            except SoftTimeLimitExceeded:
+                log.warning("turn.timed_out")
+            return await self.time_out(grace_seconds)
+
+    async def run(self) -> TurnResult:
+        """Decide the turn's outcome and post it; what earlier runs did is not done again.
+
+        A turn that has ended returns its result without any request.
+
+        Raises:
+            SoftTimeLimitExceeded: this run and earlier ones together took longer than the limit.
+            ClasperError: the turn failed; nothing empty was posted, and what was posted carries
+                keys under which a repetition of the turn posts nothing twice.
+        """
+        with self._ending():
+            return await self._run()
+
+    async def _run(self) -> TurnResult:
+        journal = await self.begin()
+        if journal.result is not None:
+            return journal.result
+        if journal.has_timed_out:
+            raise timed_out()
+        outcome = journal.outcome or await self.think(journal)
+        return await self.deliver(journal, outcome)
+
+    async def begin(self) -> TurnJournal:
+        """Claim the turn for this request, and read what earlier runs recorded."""
+        journal = self.journal = await TurnJournal.open(
+            self.deps.ledger,
+            ledger_key(self.request, self.identity),
+            request_digest(self.request),
+        )
         if journal.opening is not None:
-            progress.task = journal.opening.task
-        async with _time_left(journal, deps.settings.soft_limit_seconds):
-            outcome = await _think(request, turn, deps, journal, progress)
-    return await finish(request, turn, deps, journal, outcome)
+            self.task = journal.opening.task
+        self._reported.events.started(
+            self._reported.turn, resumed=journal.has_begun, queue_seconds=stopwatch().queue
+        )
+        return journal
+
+    async def think(self, journal: TurnJournal) -> Outcome:
+        """Resolve the task, build the prompt, converse; go on where an earlier run stopped."""
+        async with _time_left(journal, self.deps.settings.soft_limit_seconds):
+            conversation = await self._open(journal)
+            while True:
+                answer = await conversation.answer()
+                decided = conversation.outcome(answer)
+                outcome = await journal.conclude(len(answer.replies), answer.replies[-1], decided)
+                if outcome is not None:
+                    return outcome
+                # Another run's reply to this step was recorded first: the conversation follows it.
+
+    async def deliver(self, journal: TurnJournal, outcome: Outcome) -> TurnResult:
+        """Post a decided outcome, again or for the first time, and end the turn accordingly."""
+        posts = Posts(self.request, self.identity, self.deps, self._reported)
+        return await posts.finish(journal, outcome)
+
+    async def time_out(self, grace_seconds: float = GRACE_SECONDS) -> TurnResult:
+        """Say in the turn's task that time ran out, unless the reply was decided just before.
+
+        Reply and timeout are outcomes of one turn, of which the journal keeps the first, posted
+        under one key: a task gets one of the two, never both, whenever the limit strikes. A run of
+        the turn at another time ends the same way.
+
+        Raises:
+            TurnTimeoutError: time ran out before there was a reply.
+            LeaseLostError: another run has taken the turn over, and is the one to end it.
+        """
+        if self.task is not None and self.journal is not None:
+            outcome = Outcome(kind="timed_out", task_id=self.task.id, text=TIMED_OUT_TEXT)
+            try:
+                async with asyncio.timeout(grace_seconds):
+                    outcome = await self.journal.decide(outcome)
+                    return await self.deliver(self.journal, outcome)
+            except (TurnTimeoutError, LeaseLostError):
+                raise
+            except (ClasperError, TimeoutError) as exc:
+                log.warning("turn.timeout_not_posted", error=type(exc).__name__)
+        raise TurnTimeoutError(
+            "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
+        )
+
+    async def _open(self, journal: TurnJournal) -> Conversation:
+        # First, since a workspace that there is not ends the turn before a task is made for it.
+        workspace = self.deps.workspace(self.request.metadata.workspace, self.request.user_id)
+        backend = self.deps.backend(self.request)
+        if self.task is None:
+            self.task = await resolve_task(
+                self.request,
+                backend,
+                self.deps.tasks,
+                default_title=self.deps.settings.default_task,
+            )
+        return await open_conversation(
+            self.request, self.deps, workspace, backend, self.task, journal, self._reported
+        )
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Report the run's end, whatever it is."""
+        outcome: Ended = "ok"
+        code = None
+        try:
+            yield
+        except BaseException as exc:
+            outcome, code = _how_it_ended(exc)
+            raise
+        finally:
+            decided = self.journal.outcome if self.journal is not None else None
+            cost = decided.cost if decided is not None else None
+            spent = stopwatch().told()
+            self._reported.events.ended(
+                self._reported.turn,
+                TurnEnd(
+                    outcome=outcome,
+                    code=code,
+                    seconds=spent["total"] or 0.0,
+                    model_seconds=spent["model"] or 0.0,
+                    tool_seconds=spent["tools"] or 0.0,
+                    backend_seconds=spent["backend"] or 0.0,
+                    queue_seconds=spent["queue"],
+                    cost_usd=None if cost is None else cost.totalCost,
+                    model=None if cost is None else cost.model,
+                ),
+            )
+
+
+def _how_it_ended(exc: BaseException) -> tuple[Ended, str | None]:
+    if isinstance(exc, LeaseLostError):
+        return "lost", exc.code
+    if isinstance(exc, TurnTimeoutError | SoftTimeLimitExceeded):
+        return "timed_out", TurnTimeoutError.code
+    if isinstance(exc, TurnCancelledError | asyncio.CancelledError):
+        return "cancelled", None
+    return "failed", exc.code if isinstance(exc, ClasperError) else "unexpected"
 
 
 @asynccontextmanager
@@ -78,147 +242,3 @@ async def _time_left(journal: TurnJournal, limit_seconds: float | None) -> Async
         if scope.expired():
             raise SoftTimeLimitExceeded(limit_seconds) from None
         raise
-
-
-async def _think(
-    request: SendRequest,
-    turn: TurnIdentity,
-    deps: TurnDependencies,
-    journal: TurnJournal,
-    progress: TurnProgress,
-) -> Outcome:
-    """Resolve the task, build the prompt, converse with the model; go on where a run stopped."""
-    workspace = deps.workspace(request.metadata.workspace, request.user_id)
-    backend = deps.backend(request)
-    seen = journal.opening
-    task = progress.task = (
-        seen.task
-        if seen is not None
-        else await resolve_task(
-            request, backend, deps.tasks, default_title=deps.settings.default_task
-        )
-    )
-    with about_the_task(request, deps):
-        history = await load_history(
-            request,
-            backend,
-            task.id,
-            limit=request.history_limit(deps.settings.history_limit),
-            seen=seen,
-        )
-    toolbox = deps.toolbox.where(await backend.offered())
-    opening = seen or Opening(task, deps.now(), history.end)
-    journal.begin(opening)
-    prompt = await turn_prompt(
-        request,
-        workspace,
-        smart=deps.smart,
-        settings=deps.settings.prompt,
-        now=opening.now,
-        task_title=task.title,
-        tool_names=toolbox.names,
-        history=history.messages,
-    )
-    tier = request.metadata.model_tier
-    window, model = deps.window(tier), FencedModel(deps.model(tier), deps.lease)
-    messages, fitted = prompt.fit(history.messages, toolbox.tokens, window)
-    is_trimmed = False
-
-    def context_for(step: str) -> ToolContext:
-        key = turn_step_key(request.user_id, turn.turn_id, step)
-        return ToolContext(backend, deps.tasks, task.id, key)
-
-    while True:
-        try:
-            answer = await converse(
-                model,
-                messages,
-                toolbox,
-                context_for,
-                journal,
-                max_steps=deps.settings.max_steps,
-            )
-        except ContextLengthError as exc:
-            # Once more, with less history; what the turn has done until then is in its journal.
-            smaller = window_by_refusal(fitted, exc.details)
-            trimmed = prompt.fit(history.messages, toolbox.tokens, smaller)
-            if is_trimmed or trimmed[1].dropped <= fitted.dropped:
-                raise
-            is_trimmed, (messages, fitted) = True, trimmed
-            continue
-        first, last = answer.replies[0], answer.replies[-1]
-        window.counter.learn(fitted.estimate, first.usage.prompt)
-        used = last.usage.prompt + last.usage.completion
-        full = window_warning(fitted, used, window, deps.settings.prompt.warn_from_percent)
-        decided = _outcome(task, answer, full)
-        outcome = await journal.conclude(len(answer.replies), last, decided)
-        if outcome is not None:
-            return outcome
-
-        # Another run's reply to this step was recorded first: the conversation follows that one.
-
-
-def _outcome(task: ResolvedTask, answer: Answer, full: str | None) -> Outcome:
-    used = sum((reply.usage for reply in answer.replies), TokenUsage())
-    cut = answer.replies[-1].finish_reason == "length"
-    return Outcome(
-        kind="reply",
-        task_id=task.id,
-        text=answer.text,
-        usage=Usage(
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            total_tokens=used.prompt + used.completion,
-        ),
-        cost=turn_cost(answer.replies),
-        tool_calls=answer.tool_calls,
-        warning="; ".join(filter(None, (_REPLY_CUT if cut else None, full))) or None,
-    )
-
-
-log = structlog.get_logger(__name__)
-GRACE_SECONDS = 20.0
-TIMED_OUT_TEXT = (
-    "I ran out of time and stopped before I had an answer. What was done until then stays done;"
-    " please ask again, perhaps for a smaller part."
-)
-
-
-async def run_within_limits(
-    request: SendRequest,
-    turn: TurnIdentity,
-    deps: TurnDependencies,
-    *,
-    grace_seconds: float = GRACE_SECONDS,
-) -> TurnResult:
-    """Run the turn; at its soft time limit stop it, say so in its task, and fail.
-
-    Reply and timeout are outcomes of one turn, of which the ledger keeps the first, posted under
-    one key: a task gets one of the two, never both, whenever the limit strikes. A run of the turn
-    at another time ends the same way.
-
-    Raises:
-        TurnTimeoutError: the soft time limit passed before there was a reply.
-        LeaseLostError: another run has taken the turn over, and is the one to end it.
-        ClasperError: the turn failed.
-    """
-    progress = TurnProgress()
-    try:
-        async with SoftLimitScope():
-            return await run_turn(request, turn, deps, progress)
-    except SoftTimeLimitExceeded:
-        log.warning("turn.timed_out")
-    if progress.task is not None and progress.journal is not None:
-        outcome = Outcome(kind="timed_out", task_id=progress.task.id, text=TIMED_OUT_TEXT)
-        try:
-            async with asyncio.timeout(grace_seconds):
-                # The reply, where that was decided just before.
-                outcome = await progress.journal.decide(outcome)
-                return await finish(request, turn, deps, progress.journal, outcome)
-        except (TurnTimeoutError, LeaseLostError):
-            raise
-        except (ClasperError, TimeoutError) as exc:
-            log.warning("turn.timeout_not_posted", error=type(exc).__name__)
-    raise TurnTimeoutError(
-        "The turn took longer than its soft time limit (CLASPER_TURN_SOFT_LIMIT_SEC)"
-    )

@@ -140,7 +140,7 @@ async def test_of_a_huge_tool_result_no_more_is_read_than_the_model_is_told() ->
 
     Watched.read = 0
     toolbox = Toolbox([Tool("f", "", Nothing, give)])
-    told = await toolbox.call(cast("ToolContext", None), ToolCall("1", "f", "{}"))
+    told = (await toolbox.call(cast("ToolContext", None), ToolCall("1", "f", "{}"))).text
     assert "was cut here" in told
     assert len(told) < 41_000
     assert Watched.read < 1_000

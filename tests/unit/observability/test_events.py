@@ -16,7 +16,7 @@ from clasper_worker.observability.events import (
 )
 
 TURN = TurnReference("t1", "j1", "0" * 32, "u1", "user:u1:writer", "writer")
-ANSWER = ModelAnswer(1, "openai", "gpt", 0.5, 10, 5, 2, 0.01, 0, "stop")
+ANSWER = ModelAnswer(1, "openai", "gpt", 0.5, 10, 5, 2, 0, "stop")
 CALLS: dict[str, dict[str, Any]] = {
     "queued": {"reason": "session", "ahead": 2},
     "started": {"resumed": False, "queue_seconds": 0.2},

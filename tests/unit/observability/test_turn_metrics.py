@@ -30,7 +30,6 @@ def answer(**changes: Any) -> ModelAnswer:
         "prompt_tokens": 10,
         "completion_tokens": 5,
         "cached_tokens": 2,
-        "cost_usd": 0.25,
         "tool_calls": 0,
         "finish_reason": "stop",
     }
@@ -67,26 +66,26 @@ def test_the_time_of_a_turn_is_split_by_where_it_went(
     assert parts == {"queue": 3.0, "total": 10.0, "model": 7.0, "tools": 2.0, "backend": 0.5}
 
 
-def test_tokens_and_cost_are_counted_by_model(
-    metrics: TurnMetrics, registry: CollectorRegistry
-) -> None:
+def test_tokens_are_counted_by_model(metrics: TurnMetrics, registry: CollectorRegistry) -> None:
     metrics.model_answered(TURN, answer())
-    metrics.model_answered(TURN, answer(cost_usd=0.5))
+    metrics.model_answered(TURN, answer())
     of = {"provider": "openai", "model": "gpt"}
     assert value(registry, "clasper_model_calls_total", **of) == 2
     assert value(registry, "clasper_tokens_total", **of, direction="input") == 20
     assert value(registry, "clasper_tokens_total", **of, direction="output") == 10
     assert value(registry, "clasper_tokens_total", **of, direction="cached") == 4
-    assert value(registry, "clasper_cost_usd_total", **of) == 0.75
 
 
-def test_a_call_of_unknown_price_adds_nothing_to_the_cost_and_is_counted_apart(
+def test_the_cost_of_turns_is_counted_and_turns_without_a_price_apart(
     metrics: TurnMetrics, registry: CollectorRegistry
 ) -> None:
-    metrics.model_answered(TURN, answer(cost_usd=None))
-    of = {"provider": "openai", "model": "gpt"}
-    assert value(registry, "clasper_cost_usd_total", **of) is None
-    assert value(registry, "clasper_unpriced_model_calls_total", **of) == 1
+    metrics.ended(TURN, TurnEnd("ok", cost_usd=0.25, model="gpt"))
+    metrics.ended(TURN, TurnEnd("ok", cost_usd=0.5, model="gpt"))
+    metrics.ended(TURN, TurnEnd("ok", cost_usd=None, model="own"))
+    metrics.ended(TURN, TurnEnd("failed", "model_unavailable"))
+    assert value(registry, "clasper_cost_usd_total", model="gpt") == 0.75
+    assert value(registry, "clasper_unpriced_turns_total", model="own") == 1
+    assert value(registry, "clasper_cost_usd_total", model="own") is None
 
 
 def test_tool_calls_are_counted_by_tool_and_outcome(

@@ -37,7 +37,8 @@ ADD = Tool("add", "Adds.", AddArguments, add)
 
 
 async def told(arguments: str, name: str = "add", toolbox: Toolbox | None = None) -> Any:
-    result = await (toolbox or Toolbox([ADD])).call(CONTEXT, ToolCall("1", name, arguments))
+    given = await (toolbox or Toolbox([ADD])).call(CONTEXT, ToolCall("1", name, arguments))
+    result = given.text
     assert result.startswith('<data source="tool ')
     assert result.endswith("</data>")
     return json.loads(unfence_data(result))
@@ -101,7 +102,7 @@ async def test_a_result_is_data_without_hidden_characters_and_cannot_close_its_f
         return {"tasks": [{"title": hidden, hidden: (1, 2.5, None)}]}
 
     toolbox = Toolbox([Tool("find", "", AddArguments, find)])
-    text = await toolbox.call(CONTEXT, ToolCall("1", "find", '{"a": 1}'))
+    text = (await toolbox.call(CONTEXT, ToolCall("1", "find", '{"a": 1}'))).text
     assert text.count("</data>") == 1
     assert text.count("<data") == 1
     assert not {"\u202e", "\u200b", "\x07"} & set(text)
@@ -115,7 +116,7 @@ async def test_a_very_long_result_is_cut_and_says_so() -> None:
         return {"text": "x" * 100_000}
 
     toolbox = Toolbox([Tool("find", "", AddArguments, find)])
-    text = await toolbox.call(CONTEXT, ToolCall("1", "find", '{"a": 1}'))
+    text = (await toolbox.call(CONTEXT, ToolCall("1", "find", '{"a": 1}'))).text
     assert len(unfence_data(text)) == MAX_RESULT_CHARS
     assert "was cut here" in unfence_data(text)[-100:]
 
@@ -154,9 +155,10 @@ async def test_half_an_emoji_in_a_result_does_not_reach_the_model() -> None:
     async def give(context: ToolContext, arguments: NoteArguments) -> Mapping[str, Any]:
         return {"text\ud83d": "half \ud83d"}
 
-    text = await Toolbox([Tool("note", "Notes.", NoteArguments, give)]).call(
+    given = await Toolbox([Tool("note", "Notes.", NoteArguments, give)]).call(
         CONTEXT, ToolCall("1", "note", '{"text": "x"}')
     )
+    text = given.text
     text.encode()
 
 

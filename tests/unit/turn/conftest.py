@@ -26,7 +26,7 @@ from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import MemoryLedger
 from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.run import run_turn
+from clasper_worker.turn.run import TurnRun
 
 SECRET = "a-secret-of-at-least-32-characters"
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)
@@ -84,7 +84,7 @@ class TurnHarness:
             settings=replace(self.deps.settings, **(settings or {})),
         )
         turn = TurnIdentity(turn_id, turn_id, "0" * 32)
-        return await run_turn(parse_send_request(fields), turn, deps), model
+        return await TurnRun(parse_send_request(fields), turn, deps).run(), model
 
     async def messages(self, task_id: str, user_id: str = "u1") -> list[str]:
         return [item.content async for item in self.backend(user_id).messages(task_id)]

@@ -12,7 +12,7 @@ from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.periodic.heartbeat import is_quiet
 from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.run import run_turn
+from clasper_worker.turn.run import TurnRun
 from tests.unit.llm.model_server import (
     Answer,
     Body,
@@ -52,7 +52,7 @@ async def turn_with(
 
         async def run(turn: TurnIdentity = TURN, **fields: Any) -> TurnResult:
             request = {"user_id": "u1", "message": "Hello", "task_title": "Thread", **fields}
-            return await run_turn(parse_send_request(request), turn, deps)
+            return await TurnRun(parse_send_request(request), turn, deps).run()
 
         yield run, server
 

@@ -45,7 +45,7 @@ from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import Entries, MemoryLedger, ledger_key
 from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.run import run_turn
+from clasper_worker.turn.run import TurnRun
 from tests.examples import examples
 
 SECRET = "a-secret-of-at-least-32-characters"
@@ -203,7 +203,7 @@ class World:
         self.runs += 1
         identity = TurnIdentity("turn", "job", f"{self.runs:032d}")
         try:
-            self.results.append(await run_turn(REQUEST, identity, self.deps))
+            self.results.append(await TurnRun(REQUEST, identity, self.deps).run())
         except Killed:
             return False
         finally:

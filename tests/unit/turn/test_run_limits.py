@@ -10,7 +10,7 @@ from clasper_worker.testing import calls, says
 from clasper_worker.turn.journal_store import ledger_key
 from clasper_worker.turn.models import TurnIdentity
 from clasper_worker.turn.request import parse_send_request
-from clasper_worker.turn.run import TIMED_OUT_TEXT, run_within_limits
+from clasper_worker.turn.run import TIMED_OUT_TEXT, TurnRun
 
 REQUEST = parse_send_request({"user_id": "u1", "message": "Hello", "task_title": "Thread"})
 TURN = TurnIdentity("turn-1", "turn-1", "0" * 32)
@@ -33,7 +33,7 @@ async def test_a_resumed_turn_without_time_left_says_so_in_its_task_and_fails(ha
     task_id = await out_of_time(harness)
     for _ in range(2):
         with pytest.raises(TurnTimeoutError):
-            await run_within_limits(REQUEST, TURN, harness.deps)
+            await TurnRun(REQUEST, TURN, harness.deps).within_limits()
     assert await harness.messages(task_id) == [TIMED_OUT_TEXT]
 
 
@@ -41,7 +41,7 @@ async def test_a_reply_decided_just_before_the_limit_is_the_one_that_is_posted(
     harness: Any,
 ) -> None:
     first, _ = await harness.run(says("in time"))
-    result = await run_within_limits(REQUEST, TURN, harness.deps)
+    result = await TurnRun(REQUEST, TURN, harness.deps).within_limits()
     assert result == first
 
 
@@ -53,5 +53,5 @@ async def test_whoever_lost_the_turn_posts_nothing_at_its_limit_either(harness: 
     task_id = await out_of_time(harness)
     harness.deps = replace(harness.deps, lease=Lost())
     with pytest.raises(LeaseLostError):
-        await run_within_limits(REQUEST, TURN, harness.deps)
+        await TurnRun(REQUEST, TURN, harness.deps).within_limits()
     assert await harness.messages(task_id) == []
