@@ -6,15 +6,13 @@ import asyncio
 import uuid
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from clasper_worker.engine.circuit import breaker as states
+from clasper_worker.engine.circuit.board import GateBoard
 from clasper_worker.engine.circuit.breaker import GateState
 from clasper_worker.engine.circuit.policy import GateClosedError, Outcome, Patience
 from clasper_worker.engine.circuit.shared_state import SharedState
-
-if TYPE_CHECKING:
-    from clasper_worker.engine.circuit.gates import Gates
 
 _POLL_SECONDS = 0.25
 _SLOW_START_POLL_SECONDS = 0.05
@@ -82,7 +80,7 @@ class HostGate:
         known: its host's state, which the gates keep informed.
     """
 
-    def __init__(self, name: str, board: Gates) -> None:
+    def __init__(self, name: str, board: GateBoard) -> None:
         self.name = name
         self.known = SharedState(name, board, self._look_again)
         self._board = board

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
+from clasper_worker.engine.circuit.board import GateBoard
 from clasper_worker.engine.circuit.breaker import CLEAR, GateState, Transition, clamped
 from clasper_worker.engine.circuit.store import StoreError
-
-if TYPE_CHECKING:
-    from clasper_worker.engine.circuit.gates import Gates
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +27,7 @@ class SharedState:
         version: grows with each change of this process's that became the shared state.
     """
 
-    def __init__(self, name: str, board: Gates, on_news: Callable[[], object]) -> None:
+    def __init__(self, name: str, board: GateBoard, on_news: Callable[[], object]) -> None:
         self.current = CLEAR
         self.version = 0
         self._name = name
