@@ -45,7 +45,7 @@ chaos: $(STAMP) ## Kill and cut off everything, and count what is lost (CHAOS=--
 	@$(BIN)/python -m tests.chaos --output docs/reliability.json --document docs/reliability.md $(CHAOS)
 
 lint: $(STAMP) ## Check style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ from processes import HERE, ROOT, BenchmarkError, Program, Worker, cpu_seconds
 from rig import Rig
 from ticks import TICK_QUEUE
 
-from clasper_worker.periodic.acknowledge import PERIODIC_QUEUE
+from clasper_worker.config.names import PERIODIC_QUEUE
 from clasper_worker.periodic.agents import Agent
 
 Found = TypeVar("Found")

@@ -21,7 +21,15 @@ from celery.utils.nodenames import host_format
 from click.core import ParameterSource
 from kombu import Connection, Exchange, Queue
 
-from clasper_worker.config.names import QUEUES
+from clasper_worker.config.names import (
+    COMPACT_TASK,
+    DELIVERED_TASK,
+    HEARTBEAT_TASK,
+    QUEUES,
+    SEND_TASK,
+    STANDUP_TASK,
+    TURN_QUEUE,
+)
 from clasper_worker.config.settings import Settings, bare_value, get_settings
 from clasper_worker.engine.pool.setup import install
 from clasper_worker.engine.queue.policy import ScheduleRules
@@ -34,6 +42,7 @@ from clasper_worker.engine.redis.connections import (
 )
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.observability.logs import configure_logging, say_as_json, writes_json
+from clasper_worker.periodic.registry import PERIODIC_JOBS
 from clasper_worker.startup_checks import refuse_contradictions
 
 log = structlog.get_logger(__name__)
@@ -92,7 +101,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "timezone": "UTC",
-        "task_default_queue": "clasper",
+        "task_default_queue": TURN_QUEUE,
         # Each its own exchange and routing key: bound to one they would share, all four queues
         # would get a copy of a message that names them.
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
@@ -101,20 +110,18 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
         "task_annotations": {
-            "clasper.send": {
+            SEND_TASK: {
                 "soft_time_limit": settings.clasper_turn_soft_limit_sec,
                 "time_limit": settings.clasper_turn_hard_limit_sec,
             },
-            "clasper.compact": {"time_limit": settings.clasper_turn_soft_limit_sec},
-            "clasper.heartbeat": {
+            COMPACT_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
+            HEARTBEAT_TASK: {
                 "soft_time_limit": settings.clasper_turn_soft_limit_sec,
                 "time_limit": settings.clasper_turn_hard_limit_sec,
             },
-            "clasper.standup": {"time_limit": settings.clasper_turn_soft_limit_sec},
-            **{
-                f"clasper.{job}": {"time_limit": 120}
-                for job in ("dispatch", "delivered", "heartbeats", "standups")
-            },
+            STANDUP_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
+            DELIVERED_TASK: {"time_limit": 120.0},
+            **{job.task: {"time_limit": job.time_limit} for job in PERIODIC_JOBS},
         },
         "task_track_started": True,
         "task_send_sent_event": True,

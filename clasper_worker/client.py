@@ -16,6 +16,7 @@ from typing import Any
 
 from celery.result import AsyncResult
 
+from clasper_worker.config.names import SEND_TASK, TURN_QUEUE
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.identity import turn_id_for
 from clasper_worker.engine.queue.message import route_header
@@ -26,8 +27,6 @@ from clasper_worker.errors import StateUnavailableError
 from clasper_worker.observability.redaction import redacted
 from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.request import SendRequest
-
-TURN_QUEUE = "clasper"
 
 _REFUSED_SECONDS = 3.0  # that a failover takes, or a script; whoever enqueues waits for an answer
 _FIRST_PAUSE_SECONDS = 0.1
@@ -147,7 +146,7 @@ class ClasperClient:
         Raises:
             StateUnavailableError: the broker cannot be reached.
         """
-        job_id = self.submit("clasper.send", request, job_id=job_id, queue=queue, headers=headers)
+        job_id = self.submit(SEND_TASK, request, job_id=job_id, queue=queue, headers=headers)
         turn_id = turn_id_for(checked.user_id, checked.idempotency_key, job_id)
         return EnqueuedTurn(job_id, turn_id, self.app.AsyncResult(job_id))
 

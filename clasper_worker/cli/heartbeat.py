@@ -12,11 +12,10 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from clasper_worker.client import ClasperClient
+from clasper_worker.config.names import HEARTBEAT_TASK, PERIODIC_QUEUE
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.redis.faults import redis_fault, typed_error
 from clasper_worker.errors import ClasperError, ConfigurationError, StateUnavailableError
-
-QUEUE = "clasper.periodic"
 
 
 @click.command(name="heartbeat", epilog="Example: clasper heartbeat --user u1 --role writer")
@@ -40,7 +39,7 @@ def command(*, user_id: str | None, agent_role: str | None, timeout: float, as_j
     client = ClasperClient.from_settings(settings)
     try:
         request = {"user_id": user, "agent_role": role, "any_time": True}
-        job_id = client.submit("clasper.heartbeat", request, queue=QUEUE)
+        job_id = client.submit(HEARTBEAT_TASK, request, queue=PERIODIC_QUEUE)
         report = _report(client.app.AsyncResult(job_id), timeout)
     finally:
         client.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from celery import Celery
 
 from clasper_worker.completion.worker_ends import report_end
+from clasper_worker.config.names import SEND_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.dead_letters import DeadLetters, dead_letter_error, store_failure
 from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
@@ -66,7 +67,7 @@ class Burials:
             return True  # nobody asked for it by any name
         error = dead_letter_error(job_id, burial.reason)
         store_failure(self._app, job_id, error, message)
-        if message is None or message.task != "clasper.send":
+        if message is None or message.task != SEND_TASK:
             return True
         mark = message.headers.get(NOTIFICATION_HEADER)
         leave_alone(mark, message.kwargs or {}, get_settings())

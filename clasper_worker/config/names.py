@@ -1,4 +1,32 @@
-"""The names of our queues, most urgent first."""
+"""The names of our queues and Celery tasks; the contract fixes those that others use."""
 
-QUEUES = ("clasper", "clasper.dispatch", "clasper.periodic", "clasper.webhooks")
-"""Turns that a person waits for, turns from notifications, the periodic jobs, and webhooks."""
+from __future__ import annotations
+
+TURN_QUEUE = "clasper"
+"""Turns that a person waits for."""
+
+DISPATCH_QUEUE = "clasper.dispatch"
+"""Turns from notifications."""
+
+PERIODIC_QUEUE = "clasper.periodic"
+"""Polls, heartbeats and standups."""
+
+WEBHOOK_QUEUE = "clasper.webhooks"
+"""Webhooks to deliver."""
+
+QUEUES = (TURN_QUEUE, DISPATCH_QUEUE, PERIODIC_QUEUE, WEBHOOK_QUEUE)
+"""All of them, most urgent first."""
+
+SEND_TASK = "clasper.send"
+COMPACT_TASK = "clasper.compact"
+HEARTBEAT_TASK = "clasper.heartbeat"
+STANDUP_TASK = "clasper.standup"
+DELIVERED_TASK = "clasper.delivered"
+WEBHOOK_TASK = "clasper.webhook"
+
+DISPATCH_TASK = "clasper.dispatch"
+HEARTBEATS_TASK = "clasper.heartbeats"
+STANDUPS_TASK = "clasper.standups"
+
+TICKS = frozenset({DISPATCH_TASK, HEARTBEATS_TASK, STANDUPS_TASK})
+"""What Beat enqueues every few seconds: their events and log lines would hide the turns."""

@@ -27,6 +27,7 @@ from stamina.instrumentation import (
 )
 from structlog.typing import Processor
 
+from clasper_worker.config.names import TICKS
 from clasper_worker.config.settings import Settings
 from clasper_worker.errors import ClasperError
 from clasper_worker.observability.uncaught import log_what_nobody_caught
@@ -35,7 +36,6 @@ _NOISY = ("httpx2", "httpcore2", "openai", "aiohttp", "asyncio", "kombu", "amqp"
 
 
 # Jobs that tick every few seconds: what they did they log themselves, when it was anything.
-_TICKS = frozenset({"clasper.dispatch", "clasper.heartbeats", "clasper.standups"})
 _TELL_OF_TASKS = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 
 
@@ -71,7 +71,7 @@ class _NoTicks(logging.Filter):
         if record.levelno > logging.INFO or logging.getLogger().isEnabledFor(logging.DEBUG):
             return True
         told = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-        return not any(isinstance(value, str) and value in _TICKS for value in told)
+        return not any(isinstance(value, str) and value in TICKS for value in told)
 
 
 class _LostConnections(logging.Filter):
@@ -85,7 +85,7 @@ class _LostConnections(logging.Filter):
         return True
 
 
-_NO_TICKS = _NoTicks()  # one, which a logger takes once however often it is given
+_NOTICKS = _NoTicks()  # one, which a logger takes once however often it is given
 
 
 class _Lines:
@@ -160,7 +160,7 @@ def configure_logging(settings: Settings, *, level: int | str | None = None) -> 
     if not console:
         log_what_nobody_caught()
     for name in _TELL_OF_TASKS:
-        logging.getLogger(name).addFilter(_NO_TICKS)
+        logging.getLogger(name).addFilter(_NOTICKS)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     set_on_retry_hooks([PrometheusOnRetryHook, RetryHookFactory(_tell_of_retries)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from clasper_worker.config.names import DELIVERED_TASK, PERIODIC_QUEUE
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.redis.connections import blocking_client
 from clasper_worker.errors import (
@@ -31,8 +32,6 @@ from clasper_worker.periodic.notification import (
     notification_of,
 )
 
-DELIVERED_TASK = "clasper.delivered"
-PERIODIC_QUEUE = "clasper.periodic"
 _AT_ONCE_SECONDS = 5.0  # the turn's session waits for it
 _ATTEMPTS = 12
 _ATTEMPT_SECONDS = 45.0

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 
 import structlog
 
+from clasper_worker.config.names import DISPATCH_QUEUE, SEND_TASK
 from clasper_worker.config.settings import Settings
 from clasper_worker.errors import (
     BackendError,
@@ -42,7 +43,6 @@ from clasper_worker.periodic.notification import (
 )
 from clasper_worker.turn.request import RequestLimits
 
-DISPATCH_QUEUE = "clasper.dispatch"
 UNDER_WAY_SECONDS = 3600.0
 """How long a note says that a notification is being seen to, if nothing else is heard of it."""
 """How long a notification is left alone whose turn failed for good, or which is no turn."""
@@ -260,7 +260,7 @@ class Dispatcher:
 
 
 def _turn(item: NotificationTurn | Malformed) -> Job:
-    return Job("clasper.send", item.request, DISPATCH_QUEUE, mark=item.mark)
+    return Job(SEND_TASK, item.request, DISPATCH_QUEUE, mark=item.mark)
 
 
 def _wider(listed: Sequence[Any], users: int, each: int) -> tuple[int, int]:

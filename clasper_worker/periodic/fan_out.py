@@ -19,8 +19,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from clasper_worker.config.local_time import latest_day
+from clasper_worker.config.names import PERIODIC_QUEUE
 from clasper_worker.engine.queue.identity import TURN_NAMESPACE
-from clasper_worker.periodic.acknowledge import PERIODIC_QUEUE
 from clasper_worker.periodic.agents import Agent
 from clasper_worker.periodic.enqueue import Job, JobQueue
 from clasper_worker.periodic.notes import Slots

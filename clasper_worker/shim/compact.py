@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from clasper_worker.config.names import COMPACT_TASK
 from clasper_worker.shim.description import json_body, problems
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.results import failure_status
@@ -46,7 +47,7 @@ def compact_routes(services: ShimServices) -> APIRouter:
     async def compact(request: Request) -> Response:
         body = await json_object(request, services.limits.request_chars)
         await asyncio.to_thread(parse_compact_request, body, services.limits)
-        job_id = await asyncio.to_thread(services.client.submit, "clasper.compact", body)
+        job_id = await asyncio.to_thread(services.client.submit, COMPACT_TASK, body)
         outcome = await services.results.wait(job_id, WAIT_SECONDS)
         if outcome.error is not None:
             raise ApiProblem(

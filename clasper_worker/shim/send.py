@@ -9,9 +9,8 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from clasper_worker.client import TURN_QUEUE
+from clasper_worker.config.names import DISPATCH_QUEUE, TURN_QUEUE
 from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
-from clasper_worker.periodic.dispatch import DISPATCH_QUEUE
 from clasper_worker.shim.description import json_body, problems
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of

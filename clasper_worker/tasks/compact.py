@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from clasper_worker.celery import app
+from clasper_worker.config.names import COMPACT_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.process import RUNTIME
 from clasper_worker.tasks.base import ClasperTask, typed_errors
@@ -16,7 +17,7 @@ from clasper_worker.turn.request import RequestLimits
 log = structlog.get_logger(__name__)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.compact")
+@app.task(base=ClasperTask, bind=True, name=COMPACT_TASK)
 async def compact_history(self: ClasperTask, **kwargs: Any) -> CompactResult:
     """Summarise older history to one message (contract Part 2, ``clasper.compact``)."""
     structlog.contextvars.bind_contextvars(job_id=self.request.id)

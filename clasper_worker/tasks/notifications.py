@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 
 from clasper_worker.celery import app
+from clasper_worker.config.names import DELIVERED_TASK, DISPATCH_TASK
 from clasper_worker.errors import BackendError
-from clasper_worker.periodic.acknowledge import DELIVERED_TASK, pause_after
+from clasper_worker.periodic.acknowledge import pause_after
 from clasper_worker.periodic.notification import NotificationKey
 from clasper_worker.process import JOBS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, typed_errors
@@ -17,7 +18,7 @@ from clasper_worker.tasks.base import ClasperTask, typed_errors
 log = structlog.get_logger(__name__)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.dispatch", send_events=False)  # a tick
+@app.task(base=ClasperTask, bind=True, name=DISPATCH_TASK, send_events=False)  # a tick
 async def dispatch(self: ClasperTask) -> dict[str, Any]:
     """One poll of undelivered notifications (`clasper_worker.periodic.dispatch`)."""
     async with typed_errors("dispatch"):

@@ -12,6 +12,7 @@ from celery.exceptions import Ignore
 
 from clasper_worker.celery import app
 from clasper_worker.config.local_time import parse_time_of_day
+from clasper_worker.config.names import HEARTBEAT_TASK, HEARTBEATS_TASK, STANDUP_TASK, STANDUPS_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import LaneFullError, LeaseLostError, SessionBusyError
@@ -26,7 +27,7 @@ from clasper_worker.turn.route_check import refuse_misrouted
 from clasper_worker.turn.validation import invalid_request
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.heartbeat")
+@app.task(base=ClasperTask, bind=True, name=HEARTBEAT_TASK)
 async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     """One heartbeat of one agent (`clasper_worker.periodic.heartbeat`)."""
     async with typed_errors("heartbeat"):
@@ -59,7 +60,7 @@ async def heartbeat(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         return report.as_json()
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.standup")
+@app.task(base=ClasperTask, bind=True, name=STANDUP_TASK)
 async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     """The day's standup of one agent (`clasper_worker.periodic.standup`)."""
     async with typed_errors("standup"):
@@ -76,7 +77,7 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         return report.as_json()
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.heartbeats", send_events=False)  # a tick
+@app.task(base=ClasperTask, bind=True, name=HEARTBEATS_TASK, send_events=False)  # a tick
 async def heartbeats(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the heartbeats that have come due (`clasper_worker.periodic.fan_out`)."""
     async with typed_errors("heartbeat"):
@@ -89,7 +90,7 @@ async def heartbeats(self: ClasperTask) -> dict[str, Any]:
         return asdict(tick)
 
 
-@app.task(base=ClasperTask, bind=True, name="clasper.standups", send_events=False)  # a tick
+@app.task(base=ClasperTask, bind=True, name=STANDUPS_TASK, send_events=False)  # a tick
 async def standups(self: ClasperTask) -> dict[str, Any]:
     """A tick: enqueue the standups that have come due (`clasper_worker.periodic.fan_out`)."""
     async with typed_errors("standup"):

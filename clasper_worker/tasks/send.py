@@ -10,6 +10,7 @@ from celery.exceptions import Ignore
 
 from clasper_worker.celery import app
 from clasper_worker.completion.report import _or_again, _report_end
+from clasper_worker.config.names import SEND_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import (
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 @app.task(
     base=ClasperTask,
     bind=True,
-    name="clasper.send",
+    name=SEND_TASK,
     Request="clasper_worker.completion.worker_ends:TurnRequest",
 )
 async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
@@ -112,7 +113,7 @@ async def _run_turn(
     )
     runtime = await RUNTIME.get()
     request = await group.join(request, turn, runtime.turns.ledger, limits, report)
-    lease = await fence_of(delivery, "clasper.send", job_id, kwargs)
+    lease = await fence_of(delivery, SEND_TASK, job_id, kwargs)
     turns = replace(runtime.turns, lease=lease)
     kind = "send" if delivery.mark is None else "notification"
     result = await TurnRun(request, turn, turns, kind=kind).within_limits()

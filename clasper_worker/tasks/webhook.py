@@ -7,13 +7,13 @@ from typing import Any
 import structlog
 
 from clasper_worker.celery import app
+from clasper_worker.config.names import WEBHOOK_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import WebhookUnavailableError
 from clasper_worker.process import COURIER, DOOM
 from clasper_worker.tasks.base import ClasperTask, typed_errors
 from clasper_worker.webhooks.backoff import RetrySchedule
-from clasper_worker.webhooks.outbox import WEBHOOK_TASK
 from clasper_worker.webhooks.payload import Delivery
 
 log = structlog.get_logger(__name__)

@@ -9,6 +9,7 @@ import structlog
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
+from clasper_worker.config.names import WEBHOOK_QUEUE, WEBHOOK_TASK
 from clasper_worker.engine.pool.soft_limit import SoftLimitScope
 from clasper_worker.engine.pool.threads import ThreadCrew
 from clasper_worker.engine.redis.faults import redis_fault, refusal_of
@@ -20,8 +21,6 @@ log = structlog.get_logger(__name__)
 Publish = Callable[[Delivery], object]
 """Puts a delivery on the queue; blocks, and raises what `redis_faults` tells apart."""
 
-WEBHOOK_TASK = "clasper.webhook"
-WEBHOOK_QUEUE = "clasper.webhooks"
 
 _THREADS = 4
 _PAUSES = (0.2, 1.0, 3.0, 6.0)

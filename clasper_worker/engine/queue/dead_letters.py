@@ -16,6 +16,7 @@ from celery.app.task import Context
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from clasper_worker.config.names import SEND_TASK
 from clasper_worker.engine.queue.kept_apart import is_apart, put_together
 from clasper_worker.engine.queue.letter_reasons import Blame, blame_of, code_of
 from clasper_worker.engine.queue.message import TaskMessage, read_task_message, without_expiry
@@ -159,7 +160,7 @@ class DeadLetters:
         if letter is None:
             return "unknown"
         raw = self.whole(letter)
-        if without_webhook and letter.message and letter.message.task == "clasper.send":
+        if without_webhook and letter.message and letter.message.task == SEND_TASK:
             raw = put_together(letter.raw, None)
         if raw is None:
             return "webhook_gone"

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from kombu.compression import decompress
 
+from clasper_worker.config.names import HEARTBEAT_TASK, SEND_TASK
 from clasper_worker.engine.queue.identifiers import clean_identifier
 from clasper_worker.engine.queue.identity import turn_id_for
 
@@ -40,7 +41,7 @@ class TaskMessage:
     def turn_id(self) -> str:
         """The turn that the message asks for; of another task, its own id."""
         route = Route.of(self.kwargs)
-        if self.task != "clasper.send" or not route.user_id or not route.idempotency_key:
+        if self.task != SEND_TASK or not route.user_id or not route.idempotency_key:
             return self.job_id
         return turn_id_for(route.user_id, route.idempotency_key, self.job_id)
 
@@ -127,7 +128,7 @@ def _arguments(message: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Ma
 
 
 ROUTE_HEADER = "clasper_route"
-_ROUTED_TASKS = frozenset({"clasper.send", "clasper.heartbeat"})  # that have a session
+_ROUTED_TASKS = frozenset({SEND_TASK, HEARTBEAT_TASK})  # that have a session
 _FIELDS = ("user_id", "session_key", "agent_role", "idempotency_key")
 
 

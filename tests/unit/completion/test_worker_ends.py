@@ -14,9 +14,9 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from clasper_worker.completion.worker_ends import TurnRequest
+from clasper_worker.config.names import WEBHOOK_QUEUE
 from clasper_worker.config.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask
-from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
 
 HOOK = {"url": "https://example.com/", "secret": "s"}
 REQUEST = {"user_id": "u1", "message": "Hi", "idempotency_key": "k", "webhook": HOOK}

@@ -8,10 +8,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from clasper_worker.config.names import DISPATCH_QUEUE
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.transport import BackendTransport
-from clasper_worker.periodic.dispatch import DISPATCH_QUEUE, Dispatcher, DispatchRules
+from clasper_worker.periodic.dispatch import Dispatcher, DispatchRules
 from clasper_worker.periodic.enqueue import Job, ShimQueue
 from clasper_worker.periodic.notes import OwnNotes
 from clasper_worker.periodic.notification import left_alone_for

@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 
 from clasper_worker.completion.dead_letters import Burials
+from clasper_worker.config.names import WEBHOOK_QUEUE
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
 from clasper_worker.engine.queue.scheduler import open_schedule
@@ -17,7 +18,6 @@ from clasper_worker.engine.queue.scheduler_types import Burial
 from clasper_worker.observability.metrics import counted
 from clasper_worker.periodic.notification import GIVEN_UP_SECONDS, NotificationKey
 from clasper_worker.tasks.webhook import webhook
-from clasper_worker.webhooks.outbox import WEBHOOK_QUEUE
 from tests.integration.engine.queue.conftest import Site
 from tests.unit.engine.queue.turns import message
 
