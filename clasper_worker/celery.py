@@ -281,6 +281,18 @@ def _log_our_way_in_flower(sender: Any, **_: Any) -> None:
         configure_logging(get_settings(), level=logging.getLogger().level)
 
 
+def _serve_metrics(sender: Any, **_: Any) -> None:
+    settings = get_settings()
+    if sender.app is not app or not settings.clasper_metrics_port:
+        return
+    from clasper_worker.observability.exporter import serve_metrics  # noqa: PLC0415 - a worker's
+
+    try:
+        serve_metrics(settings.clasper_metrics_host, settings.clasper_metrics_port)
+    except ConfigurationError as exc:  # turns are worth more than figures of them
+        log.error("worker.metrics_not_served", reason=str(exc), **exc.details)  # noqa: TRY400 - no fault of ours
+
+
 def _configure_logging(loglevel: int | str, **_: Any) -> None:
     # Celery passes its own default, WARNING, where no level was asked for.
     asked = any(option.startswith(("-l", "--loglevel")) for option in sys.argv)
@@ -297,3 +309,4 @@ app.steps["consumer"].add("clasper_worker.engine.queue.orphans:ReleaseOrphans")
 signals.celeryd_init.connect(_log_our_way, weak=False)
 signals.import_modules.connect(_log_our_way_in_flower, weak=False)
 signals.worker_ready.connect(_say_what_is_missing, weak=False)
+signals.worker_ready.connect(_serve_metrics, weak=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 import structlog
@@ -88,4 +89,23 @@ def _run_group(count: int, options: list[str], cpus: Sequence[int]) -> int:
     else:
         log = structlog.get_logger(__name__)
         log.info("worker_group.starting", processes=count, turns_at_a_time=each and count * each)
-    return asyncio.run(WorkerGroup(worker_commands(count, options, cpus)).run())
+    with _metrics_of_the_group():
+        return asyncio.run(WorkerGroup(worker_commands(count, options, cpus)).run())
+
+
+@contextmanager
+def _metrics_of_the_group() -> Iterator[None]:
+    """Serve the sum of all processes' figures from this one, where they are to be served."""
+    settings = get_settings()
+    if not settings.clasper_metrics_port:
+        yield
+        return
+    from clasper_worker.observability.exporter import serve_metrics, shared_folder  # noqa: PLC0415 - as above
+
+    with shared_folder():
+        stop = serve_metrics(settings.clasper_metrics_host, settings.clasper_metrics_port)
+        os.environ["CLASPER_METRICS_PORT"] = "0"  # for the processes
+        try:
+            yield
+        finally:
+            stop()

@@ -221,6 +221,9 @@ class Settings(BaseSettings):
     clasper_log_format: Literal["auto", "json", "console"] = "auto"
     clasper_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     clasper_log_content: bool = False
+    # Where a worker serves its figures to Prometheus; 0: nowhere.
+    clasper_metrics_host: str = "127.0.0.1"
+    clasper_metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     clasper_state_dir: Path = Path(".clasper")
 
     @field_validator("backend_url", "openai_base_url", "agent_daemon_url")

@@ -1,0 +1,53 @@
+"""What a worker tells Prometheus of the turns that it ran."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.integration.turn.conftest import free_port, processes  # noqa: F401 - a fixture
+from tests.waiting import until
+
+pytestmark = pytest.mark.integration
+
+
+def figure(text: str, name: str, **labels: str) -> float:
+    """One sample's value; 0.0 where it was never counted."""
+    for line in text.splitlines():
+        found = re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)
+        if found and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1])).items():
+            return float(found[2])
+    return 0.0
+
+
+def test_a_worker_serves_what_its_turns_came_to(processes: Any) -> None:  # noqa: F811 - the fixture
+    port = free_port()
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    with processes.worker("metrics", CLASPER_METRICS_PORT=str(port)):
+        turns = [
+            processes.app.send_task(
+                "clasper.send",
+                kwargs={"user_id": f"u{n}", "message": "Say hello", "task_title": "Metrics"},
+                queue="clasper",
+            )
+            for n in range(6)
+        ]
+        for turn in turns:
+            turn.get(timeout=60)
+        until(
+            lambda: figure(scraped(), "clasper_turns_total", outcome="ok") == 6,
+            "all turns are counted",
+        )
+        text = scraped()
+    assert figure(text, "clasper_turn_seconds_count", part="model") == 6
+    assert figure(text, "clasper_turn_seconds_count", part="queue") == 6
+    assert figure(text, "clasper_tokens_total", direction="output") > 0
+    assert "u1" not in re.findall(r'="([^"]*)"', text)
