@@ -26,10 +26,10 @@ demo: $(STAMP) ## Watch real agent turns go through the real parts
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## Run the tests
-	@$(PYTEST) -rs --hypothesis-profile quick -m "not needs_services and not minutes"
+	@$(PYTEST) -rsfE --hypothesis-profile quick -m "not needs_services and not minutes"
 
 test-all: $(STAMP) ## Run all tests, with those that take long or need servers and tools that are here
-	@$(PYTEST) -rs
+	@$(PYTEST) -rsfE
 
 coverage: $(STAMP) ## Run the unit tests and show which lines they do not reach
 	@$(BIN)/python -m pytest tests/unit -n 5 --dist loadfile --cov --cov-report term-missing

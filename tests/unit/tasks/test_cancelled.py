@@ -38,7 +38,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClasperTask]:
     RAN.clear()
     app = Celery("test", broker="memory://", backend="cache+memory://", set_as_current=False)
 
-    @app.task(base=ClasperTask, bind=True, name="test.work")
+    @app.task(base=ClasperTask, bind=True, name="test.work", shared=False)
     async def work(self: ClasperTask, **kwargs: Any) -> str:
         async with typed_errors("turn"):
             RAN.append(self.request.id)
