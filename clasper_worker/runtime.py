@@ -33,7 +33,7 @@ from clasper_worker.observability.turn_metrics import TurnMetrics
 from clasper_worker.prompt.context import AgentContext, prompt_settings
 from clasper_worker.prompt.workspace.reader import missing_workspace
 from clasper_worker.startup_checks import refuse_contradictions
-from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
+from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
@@ -94,7 +94,7 @@ class Runtime:
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=journal_seconds(settings)),
             tasks=TaskFinder(redis_lock(redis, patience=settings.clasper_turn_soft_limit_sec)),
-            toolbox=Toolbox(MISSION_CONTROL_TOOLS),
+            toolbox=Toolbox(BUILT_IN_TOOLS),
             workspace=context.workspaces.snapshot,
             window=windows.__getitem__,
             smart=context.smart,

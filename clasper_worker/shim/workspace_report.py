@@ -14,7 +14,7 @@ from clasper_worker.prompt.retrieval.smart_context import BY_WORDS
 from clasper_worker.prompt.workspace.files import MAX_FILE_CHARS
 from clasper_worker.prompt.workspace.skills import Skill
 from clasper_worker.prompt.workspace.snapshot import TOP_FILES, WorkspaceSnapshot, soul_path
-from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
+from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 
 
 def skills_report(snapshot: WorkspaceSnapshot) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def context_report(
             now=now,
             timezone=settings.clasper_default_timezone,
             include_time=settings.clasper_include_time_context,
-            tool_names=tuple(tool.name for tool in MISSION_CONTROL_TOOLS),
+            tool_names=tuple(tool.name for tool in BUILT_IN_TOOLS),
             selection=Selection(BY_WORDS) if smart else None,
         ),
     )

@@ -19,7 +19,7 @@ from clasper_worker.llm.windows import model_windows, unknown_window
 from clasper_worker.prompt.context import AgentContext, prompt_settings
 from clasper_worker.prompt.retrieval.selection import Selection
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
-from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
+from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.fit import FittedHistory
 from clasper_worker.turn.opening import TurnPrompt, turn_prompt
@@ -67,7 +67,7 @@ async def prompt_report(settings: Settings, fields: Mapping[str, Any]) -> dict[s
 async def _prepare(settings: Settings, fields: Mapping[str, Any]) -> _Sent:
     request = parse_send_request(fields, RequestLimits.from_settings(settings))
     history = [ChatMessage(item.role, item.content) for item in request.messages or ()]
-    toolbox = Toolbox(MISSION_CONTROL_TOOLS)
+    toolbox = Toolbox(BUILT_IN_TOOLS)
     title = request.task_title
     if title is None and request.task_id is None:
         title = settings.clasper_default_task

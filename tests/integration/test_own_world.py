@@ -149,7 +149,11 @@ def test_the_demo_reaches_nothing_that_is_configured(canary: Canary, tmp_path: P
 
 
 # One of each kind: settings, a command in a process, a turn through a worker.
-SAMPLE = ("unit/config/test_settings.py", "unit/cli/test_prompt.py", "integration/turn/test_shim.py")
+SAMPLE = (
+    "unit/config/test_settings.py",
+    "unit/cli/test_prompt.py",
+    "integration/turn/test_shim.py",
+)
 MORE = (
     "unit/shim/test_workspace_routes.py",
     "unit/cli/test_backend.py",
