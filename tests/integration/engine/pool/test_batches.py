@@ -71,7 +71,8 @@ def test_turns_go_on_while_redis_does_not_answer_writes(
 ) -> None:
     del notes
     results = [send("probe.count", args=[0.5]) for _ in range(30)]
-    until(lambda: {result.state for result in results} == {"STARTED"})
+    # On a busy machine some have ended by the time that the last one's state is read.
+    until(lambda: {result.state for result in results} <= {"STARTED", "SUCCESS"})
     server.client.client_pause(2000, all=False)
     server.client.get(key)  # a read is answered, so the pause is one of writes
     assert max(result.get() for result in results) <= 100
