@@ -16,6 +16,7 @@ from clasper_worker.engine.circuit.breaker import CLEAR, GateState, Transition
 from clasper_worker.engine.circuit.store import Change, Reading
 from clasper_worker.llm.messages import (
     ChatMessage,
+    Confirm,
     ModelReply,
     TokenUsage,
     ToolCall,
@@ -49,12 +50,15 @@ class ScriptedModel:
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
         """Give the next reply of the script.
 
         Raises:
             AssertionError: the script is used up.
         """
+        if confirm is not None:
+            await confirm()
         self.requests.append(ModelRequest(tuple(messages), tuple(tools), tool_choice))
         if not self._replies:
             raise AssertionError("the scripted model was asked more often than it has replies")

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import structlog
 
 from clasper_worker.errors import ModelNotFoundError, ModelProtocolError, ModelUnavailableError
-from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.messages import (
+    ChatMessage,
+    ChatModel,
+    Confirm,
+    ModelReply,
+    ToolChoice,
+    ToolSpec,
+)
 
 _PASSED_OVER = (ModelUnavailableError, ModelNotFoundError, ModelProtocolError)
 
@@ -32,11 +39,14 @@ class ModelChain:
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
         """Ask the first model that is available; see `ChatModel.complete`."""
         while True:
             try:
-                return await self._remaining[0].complete(messages, tools, tool_choice=tool_choice)
+                return await self._remaining[0].complete(
+                    messages, tools, tool_choice=tool_choice, confirm=confirm
+                )
             except _PASSED_OVER as exc:
                 if len(self._remaining) == 1:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -85,6 +85,9 @@ class ModelReply:
 
 ToolChoice = Literal["auto", "none"]
 
+Confirm = Callable[[], Awaitable[None]]
+"""Makes sure that the turn is still this run's; raises LeaseLostError where it is not."""
+
 
 class ChatModel(Protocol):
     """A language model that can be asked for the next message."""
@@ -95,8 +98,11 @@ class ChatModel(Protocol):
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
         """Ask for the next message; with ``tool_choice="none"`` it must be text.
+
+        ``confirm`` is called right before each try; what it raises ends the call.
 
         Raises:
             ModelError: no usable answer came; its subclass says who has to act.

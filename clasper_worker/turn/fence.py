@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clasper_worker.engine.queue.delivery import Lease
-from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.messages import (
+    ChatMessage,
+    ChatModel,
+    Confirm,
+    ModelReply,
+    ToolChoice,
+    ToolSpec,
+)
 
 
 class FencedModel:
@@ -13,7 +20,7 @@ class FencedModel:
 
     Args:
         model: whom to ask.
-        lease: confirmed before each call.
+        lease: confirmed before each try of a call.
     """
 
     def __init__(self, model: ChatModel, lease: Lease) -> None:
@@ -26,6 +33,7 @@ class FencedModel:
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
         """See `ChatModel.complete`.
 
@@ -33,5 +41,6 @@ class FencedModel:
             LeaseLostError: another run has taken the turn over.
             ModelError: no usable answer came.
         """
-        await self._lease.confirm()
-        return await self._model.complete(messages, tools, tool_choice=tool_choice)
+        return await self._model.complete(
+            messages, tools, tool_choice=tool_choice, confirm=confirm or self._lease.confirm
+        )

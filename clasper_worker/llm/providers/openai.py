@@ -46,7 +46,7 @@ from clasper_worker.errors import (
 from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError, read_answer
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
-from clasper_worker.llm.messages import ChatMessage, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.messages import ChatMessage, Confirm, ModelReply, ToolChoice, ToolSpec
 from clasper_worker.llm.providers.catalogue import ModelRef
 from clasper_worker.llm.refusal import read_refusal
 
@@ -110,6 +110,7 @@ class OpenAICompatibleModel:
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
         """Ask for the next message; see `ChatModel.complete`."""
         parameters = dict(self._fixed)
@@ -118,7 +119,7 @@ class OpenAICompatibleModel:
             if tool_choice != "auto":
                 parameters["tool_choice"] = tool_choice
         try:
-            answer = await self._ask_in_its_words(parameters, messages)
+            answer = await self._ask_in_its_words(parameters, messages, confirm)
         except GateClosedError as exc:
             if isinstance(exc.__cause__, openai.OpenAIError):
                 raise translate_error(exc.__cause__, self._ref.name) from exc
@@ -136,7 +137,10 @@ class OpenAICompatibleModel:
         return parse_completion(answer, self._ref)
 
     async def _ask_in_its_words(
-        self, parameters: Mapping[str, Any], messages: Sequence[ChatMessage]
+        self,
+        parameters: Mapping[str, Any],
+        messages: Sequence[ChatMessage],
+        confirm: Confirm | None,
     ) -> object:
         """Ask, in other words where the provider says that these are not the model's."""
         begun = dialect = self._known.dialect
@@ -144,7 +148,7 @@ class OpenAICompatibleModel:
         while True:
             body = dialect.body(parameters, messages)
             try:
-                answer = await self._ask(body)
+                answer = await self._ask(body, confirm)
             except openai.APIStatusError as exc:
                 changed = dialect.changed(read_refusal(exc.status_code, exc.body), body, messages)
                 if changed is None or changed in tried:
@@ -158,8 +162,10 @@ class OpenAICompatibleModel:
                 log.warning("model.asked_otherwise", model=self._ref.name, changed=changes)
             return answer
 
-    async def _ask(self, body: dict[str, Any]) -> object:
+    async def _ask(self, body: dict[str, Any], confirm: Confirm | None) -> object:
         async def send() -> object:
+            if confirm is not None:
+                await confirm()  # after whatever the gate made it wait for
             try:
                 # The client's own limit is on silences: one byte a second would never end.
                 async with asyncio.timeout(self._timeout):

@@ -27,6 +27,7 @@ from clasper_worker.devkit.reference_backend.store import Store
 from clasper_worker.errors import LeaseLostError
 from clasper_worker.llm.messages import (
     ChatMessage,
+    Confirm,
     ModelReply,
     TokenUsage,
     ToolCall,
@@ -138,7 +139,10 @@ class FickleModel:
         tools: Sequence[ToolSpec] = (),
         *,
         tool_choice: ToolChoice = "auto",
+        confirm: Confirm | None = None,
     ) -> ModelReply:
+        assert confirm is not None
+        await confirm()
         step = 1 + sum(message.role == "assistant" for message in messages)
         assert self._ledger.entry(f"reply:{step}") is None, "asked for what was known"
         assert self._ledger.entry("outcome") is None

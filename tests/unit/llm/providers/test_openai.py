@@ -339,3 +339,21 @@ async def test_a_refused_connection_is_not_called_a_timeout() -> None:
 
         with pytest.raises(errors.ModelUnavailableError, match="OPENAI_BASE_URL"):
             await model_answering(handler).complete(HELLO)
+
+
+async def test_the_lease_is_confirmed_before_each_try_and_a_lost_one_ends_the_call() -> None:
+    asked: list[httpx2.Request] = []
+    confirmed: list[int] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(500, json={"error": {"message": "down"}})
+
+    async def confirm() -> None:
+        confirmed.append(len(asked))
+        if asked:
+            raise errors.LeaseLostError("another run has taken the turn over")
+
+    with stamina.set_testing(True, attempts=5), pytest.raises(errors.LeaseLostError):
+        await model_answering(handler, retries=4).complete(HELLO, confirm=confirm)
+    assert (len(asked), confirmed) == (1, [0, 1])
