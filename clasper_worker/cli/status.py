@@ -25,7 +25,7 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All that is told.
+    """What the command shows.
 
     Attributes:
         broker: its address, without secrets.

@@ -1,1 +1,1 @@
-"""How a job ends: result, error, revocation, dead letter, and who is told of it."""
+"""How a job ends: result, error, revocation, dead letter, and who is notified of it."""

@@ -9,6 +9,8 @@ Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` ``chu
 ``model_answered`` (``tool_called`` ``tool_answered``)*)* ``posted``* ``ended``, with ``waiting``
 anywhere. A turn that is resumed from its journal starts anew, and repeats nothing that was
 journaled.
+
+``queued``, ``chunk`` and ``waiting`` have their place here, and are not reported yet.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from clasper_worker.errors import ConfigurationError
 
@@ -86,9 +86,3 @@ def shared_folder() -> Iterator[dict[str, str]]:
                 del os.environ[FOLDER_VARIABLE]
             else:
                 os.environ[FOLDER_VARIABLE] = before
-
-
-def forget_process(pid: int) -> None:
-    """Drop the gauges of a process that has ended; its counters stay in the sum."""
-    if FOLDER_VARIABLE in os.environ:
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]

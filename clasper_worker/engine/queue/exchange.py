@@ -173,10 +173,6 @@ class ExchangingChannel(stock.Channel):
         given = self._given_back.take()
         keeper.leave(Left(given["settled"], given["released"], given["lost"]))
 
-    def to_give_back(self) -> frozenset[str]:
-        """Deliveries that go with the next exchange."""
-        return self._given_back.tokens()
-
     # The exchange
 
     def exchange_if_due(self) -> None:
@@ -346,11 +342,6 @@ class _GivenBack:
         with self._lock:
             taken, self._tokens = self._tokens, self._none()
         return taken
-
-    def tokens(self) -> frozenset[str]:
-        """All of them, of every kind."""
-        with self._lock:
-            return frozenset(token for tokens in self._tokens.values() for token in tokens)
 
     def __bool__(self) -> bool:
         return any(self._tokens.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -52,9 +52,3 @@ class Leftovers:
             left = Left(self._settled, self._released, self._lost, self._buried)
             self._settled, self._released, self._lost, self._buried = [], [], [], []
         return left
-
-    def tokens(self) -> Iterable[str]:
-        """Which deliveries they are."""
-        with self._lock:
-            plain = (*self._settled, *self._released, *self._lost)
-            return {*plain, *(token for token, _ in self._buried)}

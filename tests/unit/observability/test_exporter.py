@@ -14,7 +14,6 @@ from clasper_worker.errors import ConfigurationError
 from clasper_worker.observability.exporter import (
     FOLDER_VARIABLE,
     figures,
-    forget_process,
     registry_to_serve,
     serve_metrics,
     shared_folder,
@@ -72,11 +71,6 @@ def test_the_shared_folder_is_gone_afterwards_and_the_process_serves_its_own_aga
         assert registry_to_serve() is not REGISTRY
     assert not folder.exists()
     assert registry_to_serve() is REGISTRY
-
-
-def test_forgetting_a_process_needs_no_shared_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    forget_process(1)
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_the_setting() -> None:

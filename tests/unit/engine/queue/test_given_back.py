@@ -53,15 +53,13 @@ def test_each_token_is_taken_exactly_once_whichever_threads_give_back_and_take()
     assert set(seen.values()) == {1}
 
 
-def test_what_waits_is_known_by_its_tokens_and_taken_by_its_kind() -> None:
+def test_what_waits_is_taken_by_its_kind_and_then_nothing_waits() -> None:
     given = _GivenBack()
     assert not given
     given.add(settled=["a#1"], released=["b#1", "c#1"], lost=["d#1"])
     assert given
-    assert given.tokens() == {"a#1", "b#1", "c#1", "d#1"}
     assert given.take() == {"settled": ["a#1"], "released": ["b#1", "c#1"], "lost": ["d#1"]}
     assert not given
-    assert given.tokens() == frozenset()
 
 
 def test_a_signal_handler_that_interrupts_its_own_thread_gives_back() -> None:
