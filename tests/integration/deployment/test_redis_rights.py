@@ -57,6 +57,8 @@ def test_worker_beat_and_commands_run_as_the_documented_user(
             turn = app.send_task("clasper.send", kwargs={"user_id": "u1"}, queue="clasper")
             with pytest.raises(Exception, match="message"):
                 turn.get(timeout=60)
+            # A failure is stored before its message becomes a dead letter.
+            until(lambda: admin.zcard("clasper:dead") == 1, "the dead letter", log)
             status = json.loads(run("status", "--json").stdout)
             assert (len(status["workers"]), status["dead"]) == (1, 1)
             (letter,) = json.loads(run("dead-letters", "list", "--json").stdout)
