@@ -79,13 +79,6 @@ class TurnDelivery:
             request.get(WAITED_HEADER) if request.get(LEASE_HEADER) else None,
         )
 
-    def mark_of(self, job_id: str) -> Any:
-        """The mark of this job, or of one of those that were collected into it."""
-        for job in self.collected:
-            if job["job_id"] == job_id:
-                return job.get("notification")
-        return self.mark
-
     def check_verdict(self) -> None:
         """Raise if the scheduler decided that the turn must not run.
 
