@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from clasper_worker.engine.queue.scheduler import Schedule, redis_answers
 
 # By counters that the scheduler keeps: its cost does not grow with what waits. The lists of a queue
 # are kombu's, by priority.
-_READ = """
+READ_STATUS = """
 local P, names, rows, seen = 'clasper:', {}, {}, {}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -112,9 +113,13 @@ def read_broker_status(schedule: Schedule) -> BrokerStatus:
     Raises:
         StateUnavailableError: Redis does not answer, or refuses.
     """
-    script: Any = schedule.client.register_script(_READ)
     with redis_answers():
-        rows, capped, suspect, dead, workers = script(args=QUEUES)
+        return broker_status_of(schedule.client.eval(READ_STATUS, 0, *QUEUES))
+
+
+def broker_status_of(answer: Sequence[Any]) -> BrokerStatus:
+    """Read what `READ_STATUS` answered, asked of `QUEUES`."""
+    rows, capped, suspect, dead, workers = answer
     return BrokerStatus(
         {
             name.decode(): QueueStatus(
