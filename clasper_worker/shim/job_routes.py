@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse
 from clasper_worker.shim.description import problems
 from clasper_worker.shim.events import job_events
 from clasper_worker.shim.http import ApiProblem
-from clasper_worker.shim.results import JobOutcome
+from clasper_worker.streams.results import JobOutcome
 from clasper_worker.shim.schemas import Job
 from clasper_worker.shim.services import ShimServices
 

@@ -14,7 +14,8 @@ from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
 from clasper_worker.shim.description import json_body, problems
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of
-from clasper_worker.shim.results import JobOutcome, failure_status
+from clasper_worker.shim.results import failure_status
+from clasper_worker.streams.results import JobOutcome
 from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.turn.admission import Admission

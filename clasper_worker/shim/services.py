@@ -13,7 +13,8 @@ from clasper_worker.engine.redis.scripts import redis_client
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.prompt.workspace.workspaces import Workspaces
 from clasper_worker.shim.boot import BootRecord
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
+from clasper_worker.streams.results import JobResults
 from clasper_worker.turn.request import RequestLimits
 
 

@@ -19,7 +19,8 @@ from clasper_worker.errors import ConfigurationError
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.auth import refuse_open_door
 from clasper_worker.shim.boot import BootRecord
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
+from clasper_worker.streams.results import JobResults
 from clasper_worker.shim.services import ShimServices, ShimWorkspaces
 from clasper_worker.turn.request import RequestLimits
 
