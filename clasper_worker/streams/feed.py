@@ -18,7 +18,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from clasper_worker.streams.ids import NOTHING, QUEUED, EventId, end_id
+from clasper_worker.streams.ids import CHUNK, LAST, NOTHING, QUEUED, RETRY, EventId, end_id
 from clasper_worker.streams.keys import stream_key
 from clasper_worker.streams.results import JobOutcome
 
@@ -221,16 +221,18 @@ class Feed:
         else:
             last = {**(outcome.result or {}), "type": "done"}
         response = (outcome.result or {}).get("response")
-        events = [FollowedEvent(end_id(step, 2), last)]
-        is_begun = cursor.is_end and cursor.index < 2  # another process found that it differs
+        events = [FollowedEvent(end_id(step, LAST), last)]
+        is_begun = cursor.is_end and cursor.index < LAST  # another process found that it differs
         if isinstance(response, str) and (
             is_begun or missed or (not cursor.is_end and self._texts.differ_from(response))
         ):
             step = max(step, 1)
             events = [
-                FollowedEvent(end_id(step, 0), {"type": "retry", "step": step}),
-                FollowedEvent(end_id(step, 1), {"type": "chunk", "data": response, "step": step}),
-                FollowedEvent(end_id(step, 2), last),
+                FollowedEvent(end_id(step, RETRY), {"type": "retry", "step": step}),
+                FollowedEvent(
+                    end_id(step, CHUNK), {"type": "chunk", "data": response, "step": step}
+                ),
+                FollowedEvent(end_id(step, LAST), last),
             ]
         return [event for event in events if event.id > cursor]
 

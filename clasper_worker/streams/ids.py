@@ -13,6 +13,8 @@ from typing import NamedTuple
 from clasper_worker.errors import InvalidRequestError
 
 _END = 2**63
+RETRY, CHUNK, LAST = 0, 1, 2
+"""The places of the events that end a stream."""
 _FORM = re.compile(r"(end|[0-9]{1,19})-([0-9]{1,19})\.([0-9]{1,9})", re.ASCII)
 _LONGEST = 64
 
@@ -32,6 +34,11 @@ class EventId(NamedTuple):
     def is_end(self) -> bool:
         """Whether it names one of the events that end a stream."""
         return self.milliseconds == _END
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.is_end and self.index == LAST
 
     @property
     def entry(self) -> str:

@@ -10,14 +10,15 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import redis.asyncio as redis
 import structlog
 
-from clasper_worker.engine.queue.place import Place
+from clasper_worker.engine.queue.place import Place, place_of
+from clasper_worker.engine.queue.scheduler import Schedule
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.streams.feed import Feed, FollowedEvent, events_of
 from clasper_worker.streams.ids import EventId, read_id
@@ -38,8 +39,6 @@ _RESULT_SECONDS = 30.0
 _LAST_LOOKS = (0.01, 0.03, 0.06, 0.2)  # for what a worker reported just before the result was kept
 _PLACE_SECONDS = 0.25  # between two looks for a job that no worker has taken in yet
 
-Places = Callable[[str], Awaitable[Place | None]]
-
 
 class Results(Protocol):
     """Where a job's end is known."""
@@ -49,9 +48,29 @@ class Results(Protocol):
         ...
 
 
-async def nowhere(_: str) -> Place | None:
-    """The places of jobs where the broker has no scheduler of ours: none is known."""
-    return None
+class Places:
+    """Where jobs stand that have not ended, as the broker's scheduler has it.
+
+    Args:
+        schedule: None where the broker is not Redis: then no job's place is known.
+    """
+
+    def __init__(self, schedule: Schedule | None) -> None:
+        self._schedule = schedule
+
+    async def find(self, job_id: str) -> Place | None:
+        """A job's place; None where it is not known, or the broker does not answer."""
+        if self._schedule is None:
+            return None
+        try:
+            return await asyncio.to_thread(place_of, self._schedule, job_id)
+        except StateUnavailableError:
+            return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._schedule is not None:
+            self._schedule.close()
 
 
 class StreamReader:
@@ -60,7 +79,7 @@ class StreamReader:
     Args:
         client: our own state's Redis.
         results: of jobs.
-        places: of jobs that have not ended.
+        places: of jobs that have not ended; closed with the reader.
         comment_seconds: see `COMMENT_SECONDS`.
     """
 
@@ -68,13 +87,13 @@ class StreamReader:
         self,
         client: redis.Redis,
         results: Results,
-        places: Places = nowhere,
+        places: Places | None = None,
         *,
         comment_seconds: float = COMMENT_SECONDS,
     ) -> None:
         self._redis: Any = client  # redis-py types each answer as bytes or text
         self._results = results
-        self._places = places
+        self._places = places or Places(None)
         self._comment_seconds = comment_seconds
         self._feeds: dict[str, Feed] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -103,7 +122,7 @@ class StreamReader:
             return job_id, turn.decode()
         if job is not None:
             return job.decode(), job_id
-        place = await self._place(job_id)
+        place = await self._places.find(job_id)
         return None if place is None else (job_id, place.turn_id)
 
     def follow(
@@ -169,6 +188,7 @@ class StreamReader:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
         self._watchers.clear()
+        self._places.close()
 
     def _drop(self, feed: Feed) -> None:
         if feed.followers or self._feeds.get(feed.job_id) is not feed:
@@ -266,7 +286,7 @@ class StreamReader:
     async def _wait_for_start(self, feed: Feed) -> None:
         """Learn what a job waits for, and which turn is its own."""
         while not feed.has_begun:
-            place = await self._place(feed.job_id)
+            place = await self._places.find(feed.job_id)
             if place is not None:
                 if place.waits_for is not None:
                     feed.queue(place.waits_for, place.ahead)
@@ -275,12 +295,6 @@ class StreamReader:
                     self._look_again()
                 return
             await asyncio.sleep(_PLACE_SECONDS)
-
-    async def _place(self, job_id: str) -> Place | None:
-        try:
-            return await self._places(job_id)
-        except StateUnavailableError:
-            return None
 
     async def _read_to_the_end(self, feed: Feed) -> None:
         """Read what the stream has; wait a moment for what is on its way there."""
@@ -325,7 +339,7 @@ class Follower:
     @property
     def is_over(self) -> bool:
         """Whether the listener has had the last event."""
-        return self._cursor.is_end and self._cursor.index == 2
+        return self._cursor.is_last
 
     async def batches(self) -> AsyncIterator[Sequence[FollowedEvent]]:
         """Events that have come, some together; an empty one as a sign of life."""
@@ -349,7 +363,7 @@ class Follower:
         if not self._is_closed:
             self._is_closed = True
             self._reader.leave(self._feed)
-            self._feed.wake()
+            self._feed.wake()  # and with the others this one, which may be waiting
 
     @property
     def _is_stopped(self) -> bool:

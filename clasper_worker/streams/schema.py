@@ -6,9 +6,10 @@ last step exactly the ``response``, or no chunk at all.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class StreamEvent(BaseModel):
@@ -86,7 +87,7 @@ class RetryEvent(StreamEvent):
 
 
 class DoneEvent(StreamEvent):
-    """The job ended well; the last event. All fields of the result are there."""
+    """The job ended well; the last event. All fields of the result (`TurnResult`) are there."""
 
     type: Literal["done"]
 
@@ -100,30 +101,21 @@ class ErrorEvent(StreamEvent):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
-AnyEvent = Annotated[
-    QueuedEvent
-    | StartEvent
-    | StepEvent
-    | ChunkEvent
-    | ToolEvent
-    | WaitingEvent
-    | RetryEvent
-    | DoneEvent
-    | ErrorEvent,
-    Field(discriminator="type"),
-]
-_EVENTS: TypeAdapter[Any] = TypeAdapter(AnyEvent)
-
-
-def read_event(event_id: str, data: dict[str, Any]) -> StreamEvent:
-    """The typed event; one of a type that is newer than this reader as a plain `StreamEvent`."""
-    fields = {**data, "id": event_id}
-    if data.get("type") not in _TYPES:
-        return StreamEvent.model_validate(fields)
-    event: StreamEvent = _EVENTS.validate_python(fields)
-    return event
-
-
-_TYPES = frozenset(
-    {"queued", "start", "step", "chunk", "tool", "waiting", "retry", "done", "error"}
+EVENTS: tuple[type[StreamEvent], ...] = (
+    QueuedEvent,
+    StartEvent,
+    StepEvent,
+    ChunkEvent,
+    ToolEvent,
+    WaitingEvent,
+    RetryEvent,
+    DoneEvent,
+    ErrorEvent,
 )
+_BY_TYPE = {str(get_args(model.model_fields["type"].annotation)[0]): model for model in EVENTS}
+
+
+def read_event(event_id: str, data: Mapping[str, Any]) -> StreamEvent:
+    """The typed event; one of a type that is newer than this reader as a plain `StreamEvent`."""
+    model = _BY_TYPE.get(str(data.get("type")), StreamEvent)
+    return model.model_validate({**data, "id": event_id})

@@ -51,9 +51,7 @@ class StreamWriter(TurnEvents):
         most_bytes: of a turn's stream.
     """
 
-    def __init__(
-        self, state: State, *, running_seconds: int, most_bytes: int = MOST_BYTES
-    ) -> None:
+    def __init__(self, state: State, *, running_seconds: int, most_bytes: int = MOST_BYTES) -> None:
         self._state = state
         self._running_seconds = running_seconds
         self._most_bytes = most_bytes
