@@ -40,6 +40,8 @@ class TurnReference:
         role: the agent's role.
         kind: what asked for it: ``send``, ``notification``, ``heartbeat`` or ``standup``.
         streamed: whether its text is reported as it comes, by `TurnEvents.chunk`.
+        run: greater than that of every earlier run of the turn: the fencing number of what a run
+            writes; 0 where it has none.
     """
 
     turn_id: str
@@ -50,6 +52,7 @@ class TurnReference:
     role: str
     kind: str = "send"
     streamed: bool = False
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True)
