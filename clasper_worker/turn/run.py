@@ -17,7 +17,7 @@ from clasper_worker.errors import (
     TurnTimeoutError,
 )
 from clasper_worker.observability.events import Outcome as Ended
-from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
+from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.conversation import Conversation, open_conversation
@@ -211,7 +211,8 @@ class TurnRun:
         outcome: Ended = "ok"
         code = None
         try:
-            yield
+            with running_turn(self._reported):
+                yield
         except BaseException as exc:
             outcome, code = _how_it_ended(exc)
             raise
