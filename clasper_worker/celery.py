@@ -30,7 +30,8 @@ from clasper_worker.config.names import (
     STANDUP_TASK,
     TURN_QUEUE,
 )
-from clasper_worker.config.settings import Settings, bare_value, get_settings
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.config.values import bare_value
 from clasper_worker.engine.pool.setup import install
 from clasper_worker.engine.queue.policy import ScheduleRules
 from clasper_worker.engine.queue.scheduler import SCHEDULED

@@ -2,7 +2,7 @@
 
 The client's timeouts and connection pool are used, but not its retries, each of which would sleep
 for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
-with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES).
+with all other turns, or tried again after a pause.
 """
 
 from __future__ import annotations
