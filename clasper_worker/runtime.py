@@ -37,6 +37,7 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.turn.progress import ProgressEvents
 
 _REDELIVERY_SECONDS = 3600.0
 
@@ -100,7 +101,7 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(),)),
+            events=EventListeners((TurnMetrics(), ProgressEvents())),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,

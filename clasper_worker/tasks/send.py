@@ -45,7 +45,7 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
-    watch = start_stopwatch(delivery.waited)
+    watch = start_stopwatch(delivery.waited, delivery.behind)
     doom, groups = await DOOM.get(), await GROUPS.get()
 
     async def part(job_ids: tuple[str, ...]) -> None:
