@@ -97,6 +97,7 @@ class TurnEnd:
         tool_seconds: of it spent on tools.
         backend_seconds: of it spent on the backend, tools left out.
         queue_seconds: from the message's arrival to the run's start; None where it is not known.
+        lane_seconds: of them, those behind other turns of its session.
         resumed: whether an earlier run had begun the turn.
         cost_usd: USD that the turn cost, all its runs together; None where the price or the usage
             is not known, or there was no answer.
@@ -110,6 +111,7 @@ class TurnEnd:
     tool_seconds: float = 0.0
     backend_seconds: float = 0.0
     queue_seconds: float | None = None
+    lane_seconds: float | None = None
     resumed: bool = False
     cost_usd: float | None = None
     model: str | None = None

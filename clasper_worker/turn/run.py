@@ -67,6 +67,7 @@ class TurnRun:
         self.deps = deps
         self.journal: TurnJournal | None = None
         self.task: ResolvedTask | None = None
+        self._resumed = False
         self._reported = ReportedTurn(
             TurnReference(
                 turn_id=identity.turn_id,
@@ -133,8 +134,9 @@ class TurnRun:
             self.task = journal.opening.task
         if journal.has_begun or journal.was_streamed:
             self._streamed.resume()
+        self._resumed = journal.has_begun
         self._reported.events.started(
-            self._reported.turn, resumed=journal.has_begun, queue_seconds=stopwatch().queue
+            self._reported.turn, resumed=self._resumed, queue_seconds=stopwatch().queue
         )
         return journal
 
@@ -231,6 +233,8 @@ class TurnRun:
                     tool_seconds=spent["tools"] or 0.0,
                     backend_seconds=spent["backend"] or 0.0,
                     queue_seconds=spent["queue"],
+                    lane_seconds=stopwatch().lane,
+                    resumed=self._resumed,
                     cost_usd=None if cost is None else cost.totalCost,
                     model=None if cost is None else cost.model,
                 ),
