@@ -1,5 +1,6 @@
 """Text that comes in pieces is shown as the whole text is, however it is cut."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -36,7 +37,7 @@ def shown(pieces: Sequence[str]) -> str:
 
 def cut(text: str, places: Sequence[int]) -> list[str]:
     ends = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(ends)]
 
 
 @settings(max_examples=examples(400), deadline=None)
