@@ -16,7 +16,8 @@ PARTS = [
     "<think>", "</think>", "<thinking>", "</ thinking >", "<think kind=x>", "<seed:think>", "</",
     "</seed:think>", "[THINK]", "[/THINK]", "◁think▷", "◁/think▷", "<think [/THINK] ", "<THOUGHT ",
     "<th", "ink", "<", ">", "[", "]", "◁", "▷", "/", "`", "'", '"', " ", "\n", "\u00a0", "\t",
-    "\x00", "\x1f", "\x7f", "\ud83d", "\ude00", "😀", "é", "a", "Hello", "x" * 120, "<think " + "y" * 99,
+    "\x00", "\x1f", "\x7f", "\ud83d", "\ude00", "😀", "é", "a", "Hello", "x" * 120,
+    "<think " + "y" * 99,
 ]  # fmt: skip
 TEXTS = st.one_of(st.lists(st.sampled_from(PARTS), max_size=14).map("".join), st.text(max_size=30))
 
