@@ -202,6 +202,7 @@ class Settings(BaseSettings):
     clasper_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
     agent_daemon_url: str | None = None
     agent_daemon_api_key: Annotated[SecretStr | None, NoDecode] = None
+    clasper_metrics_keyed: bool = False
 
     # Agents named by environment
     user_id: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -288,6 +289,7 @@ class SendRequest(RequestPart):
         return f"{self.metadata.kickoff_note or DEFAULT_KICKOFF_NOTE}\n\n{self.message}"
 
 
+@lru_cache(maxsize=1024)
 def split_session_key(session_key: str) -> tuple[str, str]:
     """Split ``user:{userId}:{role}`` into user id and role.
 

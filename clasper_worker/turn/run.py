@@ -17,7 +17,7 @@ from clasper_worker.errors import (
     TurnTimeoutError,
 )
 from clasper_worker.observability.events import Outcome as Ended
-from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
+from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.conversation import Conversation, open_conversation
@@ -46,6 +46,7 @@ class TurnRun:
         identity: which turn it is, and which job runs it.
         deps: its collaborators.
         kind: what asked for it, for its events: see `TurnReference`.
+        run: the run's number, likewise.
 
     Attributes:
         journal: what earlier runs have recorded, and this one records; None before `begin`.
@@ -59,6 +60,7 @@ class TurnRun:
         deps: TurnDependencies,
         *,
         kind: str = "send",
+        run: int = 0,
     ) -> None:
         self.request = request
         self.identity = identity
@@ -74,6 +76,7 @@ class TurnRun:
                 session_key=request.session,
                 role=request.role,
                 kind=kind,
+                run=run,
                 streamed=request.stream or deps.settings.streams_always,
             ),
             deps.events,
@@ -208,7 +211,8 @@ class TurnRun:
         outcome: Ended = "ok"
         code = None
         try:
-            yield
+            with running_turn(self._reported):
+                yield
         except BaseException as exc:
             outcome, code = _how_it_ended(exc)
             raise
