@@ -5,17 +5,17 @@ that override the methods they need. `EventListeners` passes each event on to se
 listener can fail a turn: what one raises is logged by its type and ends there. None may block: they
 run on the turn's event loop, between two of its steps.
 
-Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` ``chunk``*
+Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` (``chunk`` | ``retry``)*
 ``model_answered`` (``tool_called`` ``tool_answered``)*)* ``posted``* ``ended``, with ``waiting``
 anywhere. A turn that is resumed from its journal starts anew, and repeats nothing that was
-journaled.
-
-``queued``, ``chunk`` and ``waiting`` have their place here, and are not reported yet.
+journaled. ``retry`` says that what was streamed of a step is void and its text starts anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 Outcome = Literal["ok", "failed", "timed_out", "cancelled", "lost"]
 """How a run ended; ``lost``: another worker has taken the turn over."""
+
+Wait = Literal["outage", "rate_limit"]
+"""Why a turn waits for a host: its circuit is open, or it limits our rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class TurnReference:
         session_key: the turn's session.
         role: the agent's role.
         kind: what asked for it: ``send``, ``notification``, ``heartbeat`` or ``standup``.
+        streamed: whether its text is reported as it comes, by `TurnEvents.chunk`.
+        run: greater than that of every earlier run of the turn: the fencing number of what a run
+            writes; 0 where it has none.
     """
 
     turn_id: str
@@ -48,6 +54,8 @@ class TurnReference:
     session_key: str
     role: str
     kind: str = "send"
+    streamed: bool = False
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ class TurnEnd:
         tool_seconds: of it spent on tools.
         backend_seconds: of it spent on the backend, tools left out.
         queue_seconds: from the message's arrival to the run's start; None where it is not known.
+        lane_seconds: of them, those behind other turns of its session.
         resumed: whether an earlier run had begun the turn.
         cost_usd: USD that the turn cost, all its runs together; None where the price or the usage
             is not known, or there was no answer.
@@ -102,6 +111,7 @@ class TurnEnd:
     tool_seconds: float = 0.0
     backend_seconds: float = 0.0
     queue_seconds: float | None = None
+    lane_seconds: float | None = None
     resumed: bool = False
     cost_usd: float | None = None
     model: str | None = None
@@ -130,7 +140,11 @@ class TurnEvents:
     """What a turn reports; here each method does nothing. Subclass it to listen."""
 
     def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
-        """The turn waits for its session; ``ahead`` turns are before it."""
+        """The turn was taken in and waits: for its ``session``, in which ``ahead`` are before it.
+
+        Told once of each turn, by the worker that takes it in, which need not be the one that runs
+        it; its ``trace_id`` is empty, since runs have one.
+        """
 
     def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
         """A worker runs the turn; ``resumed`` where an earlier run had begun it."""
@@ -143,6 +157,9 @@ class TurnEvents:
 
     def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
         """A part of a step's text came; only where the turn is streamed."""
+
+    def retry(self, turn: TurnReference, *, step: int) -> None:
+        """What was streamed of this step is void: its text starts anew."""
 
     def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
         """The answer of a step is whole and recorded."""
@@ -164,13 +181,24 @@ class TurnEvents:
         """A tool's result of ``chars`` characters is recorded."""
 
     def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
-        """The turn waits: for a host that is down or limits the rate, or for a person."""
+        """The turn waits for a host that is down (``outage``) or limits our rate (``rate_limit``).
+
+        ``seconds`` says for how long, where that is known; it goes on by itself. Told of an
+        outage once for each request, of a rate limit each time that one begins to wait.
+        """
 
     def posted(self, turn: TurnReference, *, what: str, seconds: float) -> None:
         """The backend took the turn's ``reply``, ``plan`` or ``timeout``."""
 
     def ended(self, turn: TurnReference, end: TurnEnd) -> None:
         """The run is over."""
+
+    async def flush(self, turn: TurnReference) -> None:
+        """Return once everything reported so far is kept; awaited in streamed turns only.
+
+        Before a step's reply is recorded, since a run that goes on from there does not repeat its
+        text, and before ``ended``.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +230,10 @@ class EventListeners(TurnEvents):
     def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
         """See `TurnEvents.chunk`."""
         self._tell(lambda to: to.chunk(turn, step=step, text=text))
+
+    def retry(self, turn: TurnReference, *, step: int) -> None:
+        """See `TurnEvents.retry`."""
+        self._tell(lambda to: to.retry(turn, step=step))
 
     def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
         """See `TurnEvents.model_answered`."""
@@ -247,16 +279,25 @@ class EventListeners(TurnEvents):
         """See `TurnEvents.ended`."""
         self._tell(lambda to: to.ended(turn, end))
 
+    async def flush(self, turn: TurnReference) -> None:
+        """See `TurnEvents.flush`."""
+        for listener in self.listeners:
+            try:
+                await listener.flush(turn)
+            except Exception as exc:  # noqa: BLE001 - no listener can fail a turn
+                _log_failure(listener, exc)
+
     def _tell(self, tell: Callable[[TurnEvents], None]) -> None:
         for listener in self.listeners:
             try:
                 tell(listener)
             except Exception as exc:  # noqa: BLE001 - no listener can fail a turn
-                log.error(  # noqa: TRY400 - its text may be private
-                    "turn.listener_failed",
-                    listener=type(listener).__name__,
-                    error=type(exc).__name__,
-                )
+                _log_failure(listener, exc)
+
+
+def _log_failure(listener: TurnEvents, exc: Exception) -> None:
+    # Its text may be private.
+    log.error("turn.listener_failed", listener=type(listener).__name__, error=type(exc).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,3 +315,21 @@ class ReportedTurn:
 
 UNHEARD = ReportedTurn(TurnReference("", "", "", "", "", ""))
 """A turn that nobody listens to."""
+
+_running: ContextVar[ReportedTurn] = ContextVar("clasper_running_turn", default=UNHEARD)
+
+
+@contextmanager
+def running_turn(reported: ReportedTurn) -> Iterator[None]:
+    """Have what runs within report of this turn, however deep below it: see `report_waiting`."""
+    token = _running.set(reported)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def report_waiting(reason: Wait, seconds: float | None) -> None:
+    """Report that the turn of this context, where there is one, waits."""
+    reported = _running.get()
+    reported.events.waiting(reported.turn, reason=reason, seconds=seconds)

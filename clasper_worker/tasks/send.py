@@ -46,7 +46,7 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
     call = TurnCall(self.request.id, kwargs, delivery.mark)
-    watch = start_stopwatch(delivery.waited)
+    watch = start_stopwatch(delivery.waited, delivery.behind)
     doom, groups = await DOOM.get(), await GROUPS.get()
 
     async def part(job_ids: tuple[str, ...]) -> None:
@@ -108,7 +108,8 @@ async def _run_turn(
     lease = await fence_of(delivery, SEND_TASK, call.job_id, call.arguments)
     turns = replace(runtime.turns, lease=lease)
     kind = "send" if call.mark is None else "notification"
-    result = await TurnRun(request, turn, turns, kind=kind).within_limits()
+    run = TurnRun(request, turn, turns, kind=kind, run=delivery.number)
+    result = await run.within_limits()
     log.info("turn.completed", **_told_of(result), duration=watch.told())
     if get_settings().clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)
