@@ -19,7 +19,12 @@ from clasper_worker.config.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask
 
 HOOK = {"url": "https://example.com/", "secret": "s"}
-REQUEST = {"user_id": "u1", "message": "Hi", "idempotency_key": "k", "webhook": HOOK}
+REQUEST: dict[str, Any] = {
+    "user_id": "u1",
+    "message": "Hi",
+    "idempotency_key": "k",
+    "webhook": HOOK,
+}
 
 
 @pytest.fixture
