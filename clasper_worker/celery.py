@@ -303,6 +303,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
 app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
+app.conf.clasper_queued_reporter = "clasper_worker.process:report_queued"
 app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"
 app.steps["consumer"].add("clasper_worker.engine.queue.bootsteps:KeepLeases")
 app.steps["consumer"].add("clasper_worker.engine.queue.revocations:WithdrawRevoked")

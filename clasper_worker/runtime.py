@@ -40,6 +40,7 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.turn.progress import ProgressEvents
 
 _REDELIVERY_SECONDS = 3600.0
 # After a passing failure, 0.5 to 8 s apart: more would hold a turn that its fallback could answer.
@@ -106,7 +107,7 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(), streams)),
+            events=EventListeners((TurnMetrics(), ProgressEvents(), streams)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 default_task=settings.clasper_default_task,

@@ -222,7 +222,7 @@ class Feed:
             last = {**(outcome.result or {}), "type": "done"}
         response = (outcome.result or {}).get("response")
         events = [FollowedEvent(end_id(step, LAST), last)]
-        is_begun = cursor.is_end and cursor.index < LAST  # another process found that it differs
+        is_begun = cursor.is_end and cursor.place < LAST  # another process found that it differs
         if isinstance(response, str) and (
             is_begun or missed or (not cursor.is_end and self._texts.differ_from(response))
         ):

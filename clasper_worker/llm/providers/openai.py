@@ -118,7 +118,7 @@ class OpenAICompatibleModel:
     ) -> None:
         self._client = client
         self._ref = ref
-        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
+        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0, to="model")
         self._gate = gate
         self._has_fallback = has_fallback
         # Whole, since the client would put it together anew for each request.
