@@ -22,7 +22,12 @@ from clasper_worker.tasks.base import ClasperTask
 from clasper_worker.turn.call import TurnCall
 
 HOOK = {"url": "https://example.com/", "secret": "s"}
-REQUEST = {"user_id": "u1", "message": "Hi", "idempotency_key": "k", "webhook": HOOK}
+REQUEST: dict[str, Any] = {
+    "user_id": "u1",
+    "message": "Hi",
+    "idempotency_key": "k",
+    "webhook": HOOK,
+}
 
 
 @pytest.fixture
