@@ -24,6 +24,7 @@ class Plan:
         notified_trials: how often that is measured; the median counts.
         agents: agents whose heartbeats are scheduled.
         agents_seconds: for how long their schedule is watched.
+        listeners: turns that are followed, and how many listeners they have in all.
     """
 
     batches: int = 5
@@ -40,6 +41,7 @@ class Plan:
     notified_trials: int = 3
     agents: int = 10_000
     agents_seconds: float = 60.0
+    listeners: tuple[int, int] = (500, 5_000)
 
 
 QUICK = Plan(
@@ -57,4 +59,5 @@ QUICK = Plan(
     notified_trials=1,
     agents=10_000,
     agents_seconds=20.0,
+    listeners=(50, 500),
 )

@@ -22,6 +22,7 @@ import fan_out
 import growth
 import in_flight
 import latency
+import listeners
 import notifications
 import throughput
 from machine import ForeignLoad, describe
@@ -41,6 +42,7 @@ MEASURES: dict[str, Measure] = {
     "growth": growth.measure,
     "notifications": notifications.measure,
     "fan-out": fan_out.measure,
+    "listeners": listeners.measure,
 }
 RESULTS = HERE / "results.json"
 DOCS = ROOT / "docs"
