@@ -1,7 +1,7 @@
 """Many listeners of one shim process, cut again and again, the shim restarted once.
 
 The turns are written by the workers' own writer, from this process, at a steady pace; each listener
-checks that it has every event once and in order, and in the end the text that the turn's result has.
+checks that it has every event once, and in the end the text that the turn's result has.
 """
 
 from __future__ import annotations

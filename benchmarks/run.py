@@ -24,6 +24,7 @@ import in_flight
 import latency
 import listeners
 import notifications
+import streaming
 import throughput
 from machine import ForeignLoad, describe
 from plan import QUICK, Plan
@@ -42,6 +43,7 @@ MEASURES: dict[str, Measure] = {
     "growth": growth.measure,
     "notifications": notifications.measure,
     "fan-out": fan_out.measure,
+    "streaming": streaming.measure,
     "listeners": listeners.measure,
 }
 RESULTS = HERE / "results.json"
