@@ -30,7 +30,8 @@ from clasper_worker.config.names import (
     STANDUP_TASK,
     TURN_QUEUE,
 )
-from clasper_worker.config.settings import Settings, bare_value, get_settings
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.config.values import bare_value
 from clasper_worker.engine.pool.setup import install
 from clasper_worker.engine.queue.policy import ScheduleRules
 from clasper_worker.engine.queue.scheduler import SCHEDULED
@@ -302,6 +303,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
 app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
+app.conf.clasper_queued_reporter = "clasper_worker.process:report_queued"
 app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"
 app.steps["consumer"].add("clasper_worker.engine.queue.bootsteps:KeepLeases")
 app.steps["consumer"].add("clasper_worker.engine.queue.revocations:WithdrawRevoked")

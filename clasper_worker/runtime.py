@@ -10,6 +10,7 @@ from typing import Self
 
 from openai import AsyncOpenAI
 
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.engine.circuit.policy import GatePolicy
@@ -39,8 +40,11 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.turn.progress import ProgressEvents
 
 _REDELIVERY_SECONDS = 3600.0
+# After a passing failure, 0.5 to 8 s apart: more would hold a turn that its fallback could answer.
+_MODEL_RETRIES = 3
 
 # A turn waits out a restart of Redis, within its soft limit, rather than fail of it.
 _STATE_PATIENCE_SECONDS = 120.0
@@ -85,7 +89,6 @@ class Runtime:
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
             backend_http,
-            attempts=settings.clasper_backend_attempts,
             gate=gates.gate(backend_url),
         )
         known: dict[ModelRef, KnownDialect] = {}
@@ -104,10 +107,9 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(), streams)),
+            events=EventListeners((TurnMetrics(), ProgressEvents(), streams)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
-                history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
                 prompt=prompt_settings(settings),
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
@@ -181,7 +183,7 @@ def _models(
             llm,
             ref,
             max_output_tokens=settings.clasper_llm_max_output_tokens,
-            retries=settings.clasper_llm_retries,
+            retries=_MODEL_RETRIES,
             gate=gates.gate(str(llm.base_url), ref.name),
             has_fallback=ref is not refs[-1],
             timeout_seconds=settings.clasper_llm_timeout_sec,
@@ -191,7 +193,7 @@ def _models(
     )
 
 
-def _openai_client(settings: Settings) -> AsyncOpenAI:
+def _openai_client(settings: ModelsGroup) -> AsyncOpenAI:
     key = settings.openai_api_key
     base_url = settings.openai_base_url or "https://api.openai.com/v1"
     http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)

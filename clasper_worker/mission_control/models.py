@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
@@ -83,7 +84,7 @@ class Capabilities(_Object):
         listed = bool({feature, _PATHS.get(feature, feature)} & set(self.features_list))
         return self.features.get(feature, listed)
 
-    @property
+    @cached_property
     def offered(self) -> frozenset[str]:
         """What an agent can make use of: required features unless they are switched off."""
         names = {*self.features, *self.features_list, *_PATHS}

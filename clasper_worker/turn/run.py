@@ -17,7 +17,7 @@ from clasper_worker.errors import (
     TurnTimeoutError,
 )
 from clasper_worker.observability.events import Outcome as Ended
-from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
+from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.conversation import Conversation, open_conversation
@@ -67,6 +67,7 @@ class TurnRun:
         self.deps = deps
         self.journal: TurnJournal | None = None
         self.task: ResolvedTask | None = None
+        self._resumed = False
         self._reported = ReportedTurn(
             TurnReference(
                 turn_id=identity.turn_id,
@@ -76,8 +77,8 @@ class TurnRun:
                 session_key=request.session,
                 role=request.role,
                 kind=kind,
-                streamed=request.stream or deps.settings.streams_always,
                 run=run,
+                streamed=request.stream or deps.settings.streams_always,
             ),
             deps.events,
         )
@@ -133,8 +134,9 @@ class TurnRun:
             self.task = journal.opening.task
         if journal.has_begun or journal.was_streamed:
             self._streamed.resume()
+        self._resumed = journal.has_begun
         self._reported.events.started(
-            self._reported.turn, resumed=journal.has_begun, queue_seconds=stopwatch().queue
+            self._reported.turn, resumed=self._resumed, queue_seconds=stopwatch().queue
         )
         return journal
 
@@ -211,7 +213,8 @@ class TurnRun:
         outcome: Ended = "ok"
         code = None
         try:
-            yield
+            with running_turn(self._reported):
+                yield
         except BaseException as exc:
             outcome, code = _how_it_ended(exc)
             raise
@@ -230,6 +233,8 @@ class TurnRun:
                     tool_seconds=spent["tools"] or 0.0,
                     backend_seconds=spent["backend"] or 0.0,
                     queue_seconds=spent["queue"],
+                    lane_seconds=stopwatch().lane,
+                    resumed=self._resumed,
                     cost_usd=None if cost is None else cost.totalCost,
                     model=None if cost is None else cost.model,
                 ),

@@ -2,7 +2,7 @@
 
 The client's timeouts and connection pool are used, but not its retries, each of which would sleep
 for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
-with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES).
+with all other turns, or tried again after a pause.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class OpenAICompatibleModel:
     ) -> None:
         self._client = client
         self._ref = ref
-        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
+        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0, to="model")
         self._gate = gate
         self._has_fallback = has_fallback
         # Whole, since the client would put it together anew for each request.

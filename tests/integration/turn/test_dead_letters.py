@@ -59,7 +59,7 @@ def test_a_turn_that_kills_its_worker_each_time_ends_as_a_dead_letter_and_can_be
     user, port = secrets.token_hex(8), free_port()
     url = f"http://127.0.0.1:{port}"
     slow = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    model = {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+    model = {"OPENAI_BASE_URL": f"{url}/v1"}
     command = ("celery", "-A", "clasper_worker", "worker", "-n", "poisoned@test", "-Q", "poison")
 
     def asked() -> int:

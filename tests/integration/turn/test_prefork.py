@@ -38,7 +38,7 @@ class HeldModel:
         self.free = threading.Event()
 
     def environment(self) -> dict[str, str]:
-        return {"OPENAI_BASE_URL": f"{self.url}/v1", "CLASPER_LLM_RETRIES": "0"}
+        return {"OPENAI_BASE_URL": f"{self.url}/v1"}
 
     def answer_to(self, said: str) -> dict[str, Any]:
         self.asked.append(said)

@@ -195,6 +195,7 @@ class Follower(TurnEvents):
     def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse
         self._unkept: list[tuple[int, str | None]] = []
+        self._chunks = 0
         self.texts: defaultdict[int, str] = defaultdict(str)
 
     def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
@@ -202,7 +203,8 @@ class Follower(TurnEvents):
 
     def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
         self._unkept.append((step, text))
-        if len(self._unkept) % 2:  # half of them are sent at once
+        self._chunks += 1
+        if self._chunks % 2:  # half of them are sent at once
             self._keep()
 
     def retry(self, turn: TurnReference, *, step: int) -> None:
