@@ -71,7 +71,7 @@ class JobRegister:
         """The digest of the request that has claimed a turn, by the ledger's key, if any has."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                value: Any = await self._redis.hget(entries_key(key), REQUEST)  # type: ignore[misc]
+                value = await self._redis.hget(entries_key(key), REQUEST)
         except (redis.RedisError, OSError, TimeoutError):
             return None
         return value.decode() if isinstance(value, bytes) else value
