@@ -202,6 +202,11 @@ class Settings(BaseSettings):
     agent_daemon_url: str | None = None
     agent_daemon_api_key: Annotated[SecretStr | None, NoDecode] = None
 
+    # `clasper conformance`
+    control_plane_url: str | None = None
+    agent_token: SecretStr | None = None
+    conformance_report_dir: Path = Path("conformance-results")
+
     # Agents named by environment
     user_id: str | None = None
     agent_role: str | None = None
