@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": ("serve", "Run the HTTP shim."),
     "backend": ("backend", "Run the reference backend (Mission Control, contract v1)."),
     "offline-model": ("offline_model", "Run the offline model (OpenAI chat API, no key needed)."),
+    "conformance": ("conformance", "Check a backend against contract v1."),
     "prompt": ("prompt", "Print what a turn would tell the model, and why."),
     "init": ("init", "Write a workspace to start from."),
 }
