@@ -37,6 +37,7 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.usage.recorder import UsageRecorder
 
 _REDELIVERY_SECONDS = 3600.0
 
@@ -55,11 +56,13 @@ class Runtime:
         settings: Settings,
         turns: TurnDependencies,
         internal: InternalBackend,
+        usage: UsageRecorder,
         closers: tuple[Callable[[], object], ...],
     ) -> None:
         self.settings = settings
         self.turns = turns
         self.internal = internal
+        self.usage = usage
         self._closers = closers
 
     @classmethod
@@ -90,6 +93,11 @@ class Runtime:
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
 
+        usage = UsageRecorder(
+            state,
+            ttl_seconds=journal_seconds(settings),
+            workspace=context.workspaces.name_for,
+        )
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=journal_seconds(settings)),
@@ -100,7 +108,7 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(),)),
+            events=EventListeners((TurnMetrics(), usage)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,
@@ -113,12 +121,13 @@ class Runtime:
             llm.close,
             backend_http.aclose,
             gates.close,
+            usage.close,
             state.aclose,
             redis.aclose,
             context.close,
         )
         internal = InternalBackend.from_settings(settings, transport)
-        return cls(settings, turns, internal, closers)
+        return cls(settings, turns, internal, usage, closers)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -16,6 +16,8 @@ from clasper_worker.errors import (
     TurnCancelledError,
     TurnTimeoutError,
 )
+from clasper_worker.llm.cost import spend_by_model
+from clasper_worker.llm.messages import ModelReply
 from clasper_worker.observability.events import Outcome as Ended
 from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
 from clasper_worker.observability.stopwatch import stopwatch
@@ -64,6 +66,7 @@ class TurnRun:
         self.deps = deps
         self.journal: TurnJournal | None = None
         self.task: ResolvedTask | None = None
+        self._replies: Sequence[ModelReply] | None = None
         self._reported = ReportedTurn(
             TurnReference(
                 turn_id=identity.turn_id,
@@ -73,6 +76,7 @@ class TurnRun:
                 session_key=request.session,
                 role=request.role,
                 kind=kind,
+                workspace=request.metadata.workspace,
             ),
             deps.events,
         )
@@ -138,6 +142,7 @@ class TurnRun:
                 decided = conversation.outcome(answer)
                 outcome = await journal.conclude(len(answer.replies), answer.replies[-1], decided)
                 if outcome is not None:
+                    self._replies = answer.replies
                     return outcome
                 # Another run's reply to this step was recorded first: the conversation follows it.
 
@@ -200,6 +205,9 @@ class TurnRun:
             decided = self.journal.outcome if self.journal is not None else None
             cost = decided.cost if decided is not None else None
             spent = stopwatch().told()
+            replies = self._replies
+            if replies is None:  # decided by another run, or not at all
+                replies = self.journal.replies() if self.journal is not None else ()
             self._reported.events.ended(
                 self._reported.turn,
                 TurnEnd(
@@ -212,6 +220,7 @@ class TurnRun:
                     queue_seconds=spent["queue"],
                     cost_usd=None if cost is None else cost.totalCost,
                     model=None if cost is None else cost.model,
+                    spent=spend_by_model(replies),
                 ),
             )
 
