@@ -18,6 +18,7 @@ from clasper_worker.shim.docs import docs_routes
 from clasper_worker.shim.health import health_routes
 from clasper_worker.shim.http import ANY_ERROR, install_problem_answers
 from clasper_worker.shim.job_routes import job_routes
+from clasper_worker.shim.llm_task import llm_task_routes
 from clasper_worker.shim.loopback import LoopbackOnly
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
@@ -59,6 +60,7 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
         send_routes,
         job_routes,
         compact_routes,
+        llm_task_routes,
         workspace_routes,
         usage_routes,
         version_routes,

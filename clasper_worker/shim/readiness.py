@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
@@ -17,7 +17,7 @@ from clasper_worker.shim.results import JobRegister
 PROBE_SECONDS = 1.8
 """What a probe may take: who asks is to have an answer within two seconds."""
 
-_WORKER_SECONDS = 1.2
+_WORKER_SECONDS = 1.0
 _FRESH_SECONDS = 1.0
 
 
@@ -47,6 +47,14 @@ class Readiness:
         return found
 
 
+@dataclass(slots=True)
+class Fleet:
+    """What is known of broker and workers so far."""
+
+    broker: bool = False
+    unserved: set[str] = field(default_factory=lambda: set(QUEUES))
+
+
 class ReadinessProbe:
     """Asks all of them at once; whoever asks meanwhile, or right after, gets the same answer.
 
@@ -61,7 +69,8 @@ class ReadinessProbe:
         self._app = app
         self._register = register
         self._asking: asyncio.Task[Readiness] | None = None
-        self._asked_workers: asyncio.Task[tuple[bool, tuple[str, ...]]] | None = None
+        self._asked_workers: asyncio.Task[None] | None = None
+        self._fleet = Fleet()
         self._found: tuple[Readiness, float] | None = None
 
     async def ask(self) -> Readiness:
@@ -73,24 +82,25 @@ class ReadinessProbe:
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> Readiness:
-        workers, redis, backend = await asyncio.gather(
+        fleet, redis, backend = await asyncio.gather(
             self._workers(),
             within(self._register.reachable(), PROBE_SECONDS),
             backend_answers(self._settings, PROBE_SECONDS),
         )
-        found = Readiness(workers[0], bool(redis), backend, workers[1])
+        unserved = tuple(name for name in QUEUES if name in fleet.unserved)
+        found = Readiness(fleet.broker, bool(redis), backend, unserved)
         self._found = (found, time.monotonic())
         return found
 
-    async def _workers(self) -> tuple[bool, tuple[str, ...]]:
+    async def _workers(self) -> Fleet:
         # One thread at a time: a broker that hangs holds it for longer than anybody waits.
         if self._asked_workers is None or self._asked_workers.done():
+            self._fleet = Fleet()
             self._asked_workers = asyncio.create_task(
-                asyncio.to_thread(ask_workers, self._app, _WORKER_SECONDS)
+                asyncio.to_thread(ask_workers, self._app, _WORKER_SECONDS, self._fleet)
             )
-        asked = self._asked_workers
-        done, _ = await asyncio.wait({asked}, timeout=PROBE_SECONDS)
-        return asked.result() if done else (False, QUEUES)
+        await asyncio.wait({self._asked_workers}, timeout=PROBE_SECONDS)
+        return self._fleet
 
 
 async def within(answer: Any, seconds: float) -> Any:
@@ -106,21 +116,30 @@ class _AllServedError(Exception):
     """Every queue has a worker: no more answers are waited for."""
 
 
-def ask_workers(app: Celery, seconds: float) -> tuple[bool, tuple[str, ...]]:
-    """Whether the broker takes a message, and which of our queues no worker says to consume."""
-    unserved = set(QUEUES)
+def ask_workers(app: Celery, seconds: float, fleet: Fleet) -> None:
+    """Ask the workers what they consume, and note it as they answer.
+
+    Args:
+        app: an app on the broker.
+        seconds: for answers; over Redis kombu may take a second more.
+        fleet: where it is noted.
+    """
 
     def hear(reply: dict[str, Any]) -> None:
         for queues in reply.values():
             if isinstance(queues, list):
-                unserved.difference_update(queue.get("name") for queue in queues)
-        if not unserved:
+                fleet.unserved.difference_update(queue.get("name") for queue in queues)
+        if not fleet.unserved:
             raise _AllServedError
 
     try:
-        app.control.broadcast("active_queues", reply=True, timeout=seconds, callback=hear)
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=seconds)
+            fleet.broker = True
+            app.control.broadcast(
+                "active_queues", reply=True, timeout=seconds, callback=hear, connection=connection
+            )
     except _AllServedError:
         pass
     except Exception:  # noqa: BLE001 - of whichever broker: it is not there for us
-        return False, QUEUES
-    return True, tuple(name for name in QUEUES if name in unserved)
+        fleet.broker = False

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clasper_worker.turn.compact import CompactResult
+from clasper_worker.turn.llm_task import LlmTaskResult
 from clasper_worker.turn.models import TurnResult
 
 
@@ -62,7 +63,7 @@ class Job(BaseModel):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     state: str = Field(description="Celery's word for it.", examples=["STARTED"])
     turn_id: str | None = Field(default=None, description="The turn that it asks for, if known.")
-    result: TurnResult | CompactResult | dict[str, Any] | None = Field(
+    result: TurnResult | CompactResult | LlmTaskResult | dict[str, Any] | None = Field(
         default=None, description="With `succeeded`: a turn's result, or another task's."
     )
     error: Problem | None = Field(default=None, description="With `failed` and `cancelled`.")

@@ -46,7 +46,15 @@ from clasper_worker.errors import (
 from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError, read_answer
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
-from clasper_worker.llm.messages import ChatMessage, Confirm, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
+    ChatMessage,
+    Confirm,
+    ModelReply,
+    ToolChoice,
+    ToolSpec,
+)
 from clasper_worker.llm.providers.catalogue import ModelRef
 from clasper_worker.llm.refusal import read_refusal
 
@@ -111,9 +119,10 @@ class OpenAICompatibleModel:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """Ask for the next message; see `ChatModel.complete`."""
-        parameters = dict(self._fixed)
+        parameters = self._fixed | _wanted(options, self._fixed.get("max_tokens"))
         if tools:
             parameters["tools"] = wire_tools(tools)
             if tool_choice != "auto":
@@ -156,6 +165,7 @@ class OpenAICompatibleModel:
                 tried.add(changed)
                 dialect = changed
                 continue
+            dialect = dialect.for_other_calls(begun)
             if dialect is not begun and self._known.dialect != dialect:
                 self._known.dialect = dialect
                 changes = dialect.differences(begun)
@@ -192,6 +202,20 @@ def first_dialect(client: AsyncOpenAI) -> Dialect:
     """How a model is asked as long as nothing is known of it."""
     official = str(client.base_url).startswith("https://api.openai.com")
     return Dialect("max_completion_tokens" if official else "max_tokens")
+
+
+def _wanted(options: CallOptions, cap: int | None) -> dict[str, Any]:
+    """The parameters of one call's options."""
+    wanted: dict[str, Any] = {}
+    if options.max_tokens is not None:
+        wanted["max_tokens"] = options.max_tokens if cap is None else min(options.max_tokens, cap)
+    if options.temperature is not None:
+        wanted["temperature"] = options.temperature
+    if options.schema is not None:
+        # Not strict, which takes a part of JSON Schema alone: what comes is checked in any case.
+        named = {"name": "output", "schema": options.schema}
+        wanted["response_format"] = {"type": "json_schema", "json_schema": named}
+    return wanted
 
 
 def _seconds(timeout: object) -> float | None:

@@ -9,7 +9,7 @@ from celery import Celery
 
 from clasper_worker.config.names import QUEUES
 from clasper_worker.shim import health, readiness
-from clasper_worker.shim.readiness import PROBE_SECONDS, ask_workers
+from clasper_worker.shim.readiness import PROBE_SECONDS, Fleet, ask_workers
 from tests.unit.shim.shims import caller, shim_app
 
 
@@ -54,7 +54,7 @@ async def test_no_probe_waits_for_what_hangs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("clasper_worker.shim.results.JobRegister.reachable", hang)
     monkeypatch.setattr(health, "PROBE_SECONDS", 0.05)
     monkeypatch.setattr(readiness, "PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(readiness, "ask_workers", lambda *_: time.sleep(0.3) or (True, ()))
+    monkeypatch.setattr(readiness, "ask_workers", lambda *_: time.sleep(0.3))
     async with caller(shim_app()) as client:
         deep = await client.get("/health", params={"deep": "true"})
         ready = await client.get("/ready")
@@ -66,18 +66,22 @@ async def test_no_probe_waits_for_what_hangs(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("found", "missing"),
     [
-        ((True, ()), []),
-        ((True, ("clasper", "clasper.webhooks")), ["a worker for clasper, clasper.webhooks"]),
-        ((False, QUEUES), ["broker"]),
+        (Fleet(broker=True, unserved=set()), []),
+        (
+            Fleet(broker=True, unserved={"clasper.webhooks", "clasper"}),
+            ["a worker for clasper, clasper.webhooks"],
+        ),
+        (Fleet(), ["broker"]),
     ],
 )
 async def test_ready_names_what_is_missing(
     backend: None,
     monkeypatch: pytest.MonkeyPatch,
-    found: tuple[bool, tuple[str, ...]],
+    found: Fleet,
     missing: list[str],
 ) -> None:
-    monkeypatch.setattr(readiness, "ask_workers", lambda *_: found)
+    monkeypatch.setattr(readiness, "Fleet", lambda: found)
+    monkeypatch.setattr(readiness, "ask_workers", lambda *_: None)
     async with caller(shim_app(agent_daemon_api_key="k")) as client:
         answer = await client.get("/ready")  # needs no key
     if missing:
@@ -91,7 +95,12 @@ async def test_probes_at_one_time_ask_the_workers_once(
     backend: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(readiness, "ask_workers", lambda *args: asked.append(args) or (True, ()))
+
+    def ask(_: Any, __: Any, fleet: Fleet) -> None:
+        asked.append(fleet)
+        fleet.broker, fleet.unserved = True, set()
+
+    monkeypatch.setattr(readiness, "ask_workers", ask)
     async with caller(shim_app()) as client:
         answers = await asyncio.gather(*(client.get("/ready") for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -106,9 +115,15 @@ def test_queues_are_served_once_some_worker_says_so(monkeypatch: pytest.MonkeyPa
             heard.append(n)
             callback({f"worker{n}": [{"name": name} for name in names]})
 
-    app = Celery(set_as_current=False)
+    app = Celery(broker="memory://", set_as_current=False)
+
+    def ask() -> Fleet:
+        fleet = Fleet()
+        ask_workers(app, 1.0, fleet)
+        return fleet
+
     monkeypatch.setattr(app.control, "broadcast", broadcast)
-    assert ask_workers(app, 1.0) == (True, ())
+    assert ask() == Fleet(broker=True, unserved=set())
     assert heard == [0, 1, 2]  # and waits for no more
 
     def some(command: str, *, callback: Any, **_: Any) -> None:
@@ -116,10 +131,10 @@ def test_queues_are_served_once_some_worker_says_so(monkeypatch: pytest.MonkeyPa
         callback({"worker2": [{"name": QUEUES[0]}]})
 
     monkeypatch.setattr(app.control, "broadcast", some)
-    assert ask_workers(app, 1.0) == (True, QUEUES[1:])
+    assert ask() == Fleet(broker=True, unserved=set(QUEUES[1:]))
 
     def lost(*_: Any, **__: Any) -> None:
         raise OSError
 
     monkeypatch.setattr(app.control, "broadcast", lost)
-    assert ask_workers(app, 1.0) == (False, QUEUES)
+    assert ask() == Fleet(broker=False)
