@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,15 @@ from clasper_worker.config.names import SEND_TASK, TURN_QUEUE
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.identity import turn_id_for
 from clasper_worker.engine.queue.message import route_header
-from clasper_worker.engine.queue.scheduler import SCHEDULED
+from clasper_worker.engine.queue.scheduler import SCHEDULED, open_schedule
 from clasper_worker.engine.redis.connections import CheckedCelery, options_for_celery
 from clasper_worker.engine.redis.faults import RedisFault, redis_fault, typed_error
+from clasper_worker.engine.redis.scripts import redis_client
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.observability.redaction import redacted
+from clasper_worker.streams.reader import Places, StreamReader
+from clasper_worker.streams.results import JobResults
+from clasper_worker.streams.turn_stream import TurnStream
 from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.request import SendRequest
 
@@ -58,6 +63,7 @@ class ClasperClient:
         broker_options: Celery's ``broker_transport_options``, such as ``master_name`` where the
             broker is a Redis behind Sentinels.
         result_options: its ``result_backend_transport_options``.
+        redis_url: as the workers' ``CLASPER_REDIS_URL``, for `stream`; the broker where it is None.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ClasperClient:
         admission: Admission | None = None,
         broker_options: Mapping[str, Any] | None = None,
         result_options: Mapping[str, Any] | None = None,
+        redis_url: str | None = None,
     ) -> None:
         self.app = CheckedCelery(
             "clasper_client", broker=broker_url, backend=result_backend, set_as_current=False
@@ -99,17 +106,23 @@ class ClasperClient:
                 redis_backend_health_check_interval=10,
             )
         self._admission = admission or Admission()
+        self._redis_url = redis_url or broker_url
+        self._result_backend = result_backend
+        self._settings: Settings | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ClasperClient:
         """A client for the broker that the settings name."""
-        return cls(
+        client = cls(
             settings.celery_broker_url,
             settings.result_backend_url,
             admission=Admission.from_settings(settings),
             broker_options=options_for_celery(settings.celery_broker_url, settings),
             result_options=options_for_celery(settings.result_backend_url, settings),
+            redis_url=settings.redis_url,
         )
+        client._settings = settings  # noqa: SLF001 - of this class
+        return client
 
     def send(self, request: Mapping[str, Any], *, job_id: str | None = None) -> EnqueuedTurn:
         """Check a send request and enqueue it.
@@ -124,6 +137,39 @@ class ClasperClient:
         """
         checked, fields = self._admission.admit(request)
         return self.enqueue(checked, fields, job_id=job_id)
+
+    def stream(self, request: Mapping[str, Any], *, job_id: str | None = None) -> TurnStream:
+        """Enqueue a turn as `send` does, and follow its events, the text as it comes.
+
+        ``for event in client.stream(...)``, or ``async for``, which enqueues at once as well.
+
+        Raises:
+            InvalidRequestError, StateUnavailableError: as `send`.
+        """
+        turn = self.send({**request, "stream": True}, job_id=job_id)
+        return TurnStream(self._open_reader, turn.job_id, turn.turn_id)
+
+    def follow(self, job_id: str, *, last_event_id: str | None = None) -> TurnStream:
+        """Follow a job that was enqueued before, by whomever.
+
+        Args:
+            job_id: the Celery task's id, or the turn's.
+            last_event_id: go on after this event.
+        """
+        return TurnStream(self._open_reader, job_id, None, last_event_id)
+
+    @asynccontextmanager
+    async def _open_reader(self) -> AsyncIterator[StreamReader]:
+        state = redis_client(self._redis_url, self._settings)
+        results = JobResults(self.app, self._result_backend)
+        places = Places(open_schedule(self._settings) if self._settings else None)
+        reader = StreamReader(state, results, places)
+        try:
+            yield reader
+        finally:
+            await reader.close()
+            await results.close()
+            await state.aclose()
 
     def enqueue(
         self,

@@ -33,6 +33,8 @@ from clasper_worker.observability.turn_metrics import TurnMetrics
 from clasper_worker.prompt.context import AgentContext, prompt_settings
 from clasper_worker.prompt.workspace.reader import missing_workspace
 from clasper_worker.startup_checks import refuse_contradictions
+from clasper_worker.streams.keys import KEPT_SECONDS
+from clasper_worker.streams.writer import StreamWriter
 from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
@@ -78,6 +80,8 @@ class Runtime:
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url, settings)
         state = State(redis, seconds=_STATE_PATIENCE_SECONDS)
+        running_seconds = math.ceil(settings.clasper_turn_hard_limit_sec) + KEPT_SECONDS
+        streams = StreamWriter(state, running_seconds=running_seconds)
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
             backend_http,
@@ -100,7 +104,7 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(),)),
+            events=EventListeners((TurnMetrics(), streams)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
                 history_limit=settings.clasper_history_limit,
@@ -113,6 +117,7 @@ class Runtime:
             llm.close,
             backend_http.aclose,
             gates.close,
+            streams.close,
             state.aclose,
             redis.aclose,
             context.close,

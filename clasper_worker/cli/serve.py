@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 
 import click
@@ -28,6 +29,7 @@ def command(host: str | None, port: int | None) -> None:
     from clasper_worker.shim.app import create_app  # noqa: PLC0415 - likewise
     from clasper_worker.shim.auth import refuse_open_door  # noqa: PLC0415 - likewise
     from clasper_worker.shim.connections import MAX_HEADER_BYTES, BoundedConnection, connection_cap  # noqa: PLC0415 - likewise
+    from clasper_worker.shim.services import ShimServices  # noqa: PLC0415 - likewise
     from clasper_worker.startup_checks import warn_of_doubtful_settings  # noqa: PLC0415 - likewise
 
     given = {"clasper_host": host, "clasper_port": port}
@@ -43,9 +45,17 @@ def command(host: str | None, port: int | None) -> None:
         port_name="CLASPER_PORT (--port)",
     )
     BoundedConnection.cap = connection_cap()
-    server = uvicorn.Server(
+    services = ShimServices.from_settings(settings)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Their clients go on elsewhere; else it would wait for the turns that they follow.
+            services.streams.stop()
+            await super().shutdown(sockets)
+
+    server = Server(
         uvicorn.Config(
-            create_app(settings),
+            create_app(settings, services),
             http=BoundedConnection,
             ws="none",
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,

@@ -5,12 +5,12 @@ that override the methods they need. `EventListeners` passes each event on to se
 listener can fail a turn: what one raises is logged by its type and ends there. None may block: they
 run on the turn's event loop, between two of its steps.
 
-Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` ``chunk``*
+Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` (``chunk`` | ``retry``)*
 ``model_answered`` (``tool_called`` ``tool_answered``)*)* ``posted``* ``ended``, with ``waiting``
 anywhere. A turn that is resumed from its journal starts anew, and repeats nothing that was
-journaled.
+journaled. ``retry`` says that what was streamed of a step is void and its text starts anew.
 
-``queued``, ``chunk`` and ``waiting`` have their place here, and are not reported yet.
+``queued`` and ``waiting`` have their place here, and are not reported yet.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class TurnReference:
         session_key: the turn's session.
         role: the agent's role.
         kind: what asked for it: ``send``, ``notification``, ``heartbeat`` or ``standup``.
+        streamed: whether its text is reported as it comes, by `TurnEvents.chunk`.
+        run: greater than that of every earlier run of the turn: the fencing number of what a run
+            writes; 0 where it has none.
     """
 
     turn_id: str
@@ -48,6 +51,8 @@ class TurnReference:
     session_key: str
     role: str
     kind: str = "send"
+    streamed: bool = False
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,9 @@ class TurnEvents:
     def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
         """A part of a step's text came; only where the turn is streamed."""
 
+    def retry(self, turn: TurnReference, *, step: int) -> None:
+        """What was streamed of this step is void: its text starts anew."""
+
     def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
         """The answer of a step is whole and recorded."""
 
@@ -171,6 +179,13 @@ class TurnEvents:
 
     def ended(self, turn: TurnReference, end: TurnEnd) -> None:
         """The run is over."""
+
+    async def flush(self, turn: TurnReference) -> None:
+        """Return once everything reported so far is kept; awaited in streamed turns only.
+
+        Before a step's reply is recorded, since a run that goes on from there does not repeat its
+        text, and before ``ended``.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,10 @@ class EventListeners(TurnEvents):
     def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
         """See `TurnEvents.chunk`."""
         self._tell(lambda to: to.chunk(turn, step=step, text=text))
+
+    def retry(self, turn: TurnReference, *, step: int) -> None:
+        """See `TurnEvents.retry`."""
+        self._tell(lambda to: to.retry(turn, step=step))
 
     def model_answered(self, turn: TurnReference, answer: ModelAnswer) -> None:
         """See `TurnEvents.model_answered`."""
@@ -247,16 +266,25 @@ class EventListeners(TurnEvents):
         """See `TurnEvents.ended`."""
         self._tell(lambda to: to.ended(turn, end))
 
+    async def flush(self, turn: TurnReference) -> None:
+        """See `TurnEvents.flush`."""
+        for listener in self.listeners:
+            try:
+                await listener.flush(turn)
+            except Exception as exc:  # noqa: BLE001 - no listener can fail a turn
+                _log_failure(listener, exc)
+
     def _tell(self, tell: Callable[[TurnEvents], None]) -> None:
         for listener in self.listeners:
             try:
                 tell(listener)
             except Exception as exc:  # noqa: BLE001 - no listener can fail a turn
-                log.error(  # noqa: TRY400 - its text may be private
-                    "turn.listener_failed",
-                    listener=type(listener).__name__,
-                    error=type(exc).__name__,
-                )
+                _log_failure(listener, exc)
+
+
+def _log_failure(listener: TurnEvents, exc: Exception) -> None:
+    # Its text may be private.
+    log.error("turn.listener_failed", listener=type(listener).__name__, error=type(exc).__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from clasper_worker.shim.schemas import Problem
+from clasper_worker.streams.schema import EVENTS
 from clasper_worker.turn.compact import CompactRequest
 from clasper_worker.turn.request import SendRequest
 
 _SCHEMAS = "#/components/schemas/"
-_BODIES: tuple[type[BaseModel], ...] = (SendRequest, CompactRequest)
+_DESCRIBED: tuple[type[BaseModel], ...] = (SendRequest, CompactRequest, *EVENTS)
 
 TAGS = [
     {"name": "turns", "description": "Ask for an agent's turn."},
@@ -40,6 +41,15 @@ _MEANINGS = {
     502: "The model or the backend failed",
     503: "The broker or Redis does not answer; try again",
     504: "It did not end in time",
+}
+
+EVENTS_ANSWER: dict[str, Any] = {
+    "description": "Server-sent events: each has an `id`, its type as `event`, and as `data` one of"
+    " the schemas "
+    + ", ".join(f"`{model.__name__}`" for model in EVENTS)
+    + ". The last one is `done` or `error`; a stream that ends without goes on where it is asked"
+    " for again with `Last-Event-ID`",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
 
@@ -92,7 +102,7 @@ class ShimApp(FastAPI):
 
 def _body_schemas() -> dict[str, Any]:
     _, made = models_json_schema(
-        [(model, "validation") for model in _BODIES], ref_template=f"{_SCHEMAS}{{model}}"
+        [(model, "validation") for model in _DESCRIBED], ref_template=f"{_SCHEMAS}{{model}}"
     )
     schemas: dict[str, Any] = made["$defs"]
     return schemas

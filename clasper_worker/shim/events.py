@@ -1,37 +1,55 @@
-"""A job as server-sent events (contract Part 2: ``start``, ``done``, ``error``).
-
-Each event has an id, so that a client whose connection broke goes on with ``Last-Event-ID``.
-"""
+"""A job's events as an HTTP answer: server-sent events, for as long as the client listens."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+from contextlib import suppress
 
-from clasper_worker.shim.results import JobResults
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-_START, _END = "1", "2"
-_LOOK_SECONDS = 30.0
+from clasper_worker.streams.reader import Follower
 
-
-async def job_events(
-    results: JobResults, job_id: str, last_seen: str | None
-) -> AsyncIterator[dict[str, Any]]:
-    """The job's events after ``last_seen``; ends with ``done`` or ``error``."""
-    if last_seen == _END:
-        return
-    if last_seen != _START:
-        yield _event(_START, "start", {"type": "start", "job_id": job_id})
-    while not (outcome := await results.wait(job_id, _LOOK_SECONDS)).ended:
-        continue  # a turn may take minutes; comments keep the connection open meanwhile
-    if outcome.error is not None:
-        yield _event(_END, "error", {"type": "error", **outcome.error})
-        return
-    result = outcome.result or {}
-    summary = {"usage": result.get("usage"), "cost": result.get("cost"), "result": result}
-    yield _event(_END, "done", {"type": "done", **summary})
+_COMMENT = b": still here\r\n\r\n"
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold events back
+}
 
 
-def _event(number: str, name: str, data: dict[str, Any]) -> dict[str, Any]:
-    return {"id": number, "event": name, "data": json.dumps(data, ensure_ascii=False)}
+class EventStream(Response):
+    """Sends what a listener gets; the client's going away ends the listening and nothing else.
+
+    Args:
+        follower: the listener.
+        headers: beside those that such an answer has.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, follower: Follower, headers: dict[str, str] | None = None) -> None:
+        super().__init__(headers={**_HEADERS, **(headers or {})})
+        del self.headers["content-length"]
+        self._follower = follower
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        del scope
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        watching = asyncio.create_task(self._watch(receive))
+        try:
+            await send(start)
+            async for events in self._follower.batches():
+                body = b"".join([event.sse for event in events]) or _COMMENT
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            watching.cancel()
+            self._follower.close()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._follower.close()

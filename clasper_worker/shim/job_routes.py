@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Response
-from sse_starlette import EventSourceResponse
 
-from clasper_worker.shim.description import problems
-from clasper_worker.shim.events import job_events
+from clasper_worker.shim.description import EVENTS_ANSWER, problems
+from clasper_worker.shim.events import EventStream
 from clasper_worker.shim.http import ApiProblem
-from clasper_worker.shim.results import JobOutcome
 from clasper_worker.shim.schemas import Job
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.streams.ids import read_id
+from clasper_worker.streams.results import JobOutcome
 
 _CANCEL_WAIT_SECONDS = 5.0
+_TAKEN_IN_SECONDS = 2.0  # workers look at their queues twice a second
+_LOOK_SECONDS = 0.2
 
 JobId = Annotated[str, Path(description="As `send` answered it.")]
 
@@ -39,25 +42,25 @@ def job_routes(services: ShimServices) -> APIRouter:
         "/api/jobs/{job_id}/events",
         operation_id="followJob",
         tags=["jobs"],
-        summary="A job as server-sent events: start, then done or error",
+        summary="A job's events as they come, from the first or from where a listener had come to",
         responses={
-            200: {
-                "description": "The events",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            },
-            **problems(404, 503),
+            200: EVENTS_ANSWER,
+            204: {"description": "The last event has come already: there is nothing more"},
+            **problems(400, 404, 503),
         },
-        response_class=EventSourceResponse,
+        response_class=Response,
         response_model=None,
     )
     async def events(
-        job_id: JobId,
+        job_id: Annotated[str, Path(description="As `send` answered it, or a turn's id.")],
         last_event_id: Annotated[
             str | None, Header(description="The last event's id that came: go on after it.")
         ] = None,
-    ) -> EventSourceResponse:
-        await _known(services, job_id)
-        return EventSourceResponse(job_events(services.results, job_id, last_event_id))
+    ) -> Response:
+        if read_id(last_event_id).is_last:
+            return Response(status_code=204)
+        job, turn_id = await _followed(services, job_id)
+        return EventStream(services.streams.follow(job, turn_id, last_event_id))
 
     @router.delete(
         "/api/jobs/{job_id}",
@@ -88,16 +91,36 @@ def job_routes(services: ShimServices) -> APIRouter:
     return router
 
 
+async def _followed(services: ShimServices, job_id: str) -> tuple[str, str | None]:
+    """The job and its turn, by the id of either; one that no worker has taken in yet is waited for.
+
+    Raises:
+        ApiProblem: there is none of that id.
+    """
+    deadline = time.monotonic() + _TAKEN_IN_SECONDS
+    while True:
+        found = await services.streams.turn_of(job_id)
+        if found is not None:
+            return found
+        if (await services.results.read(job_id)).state != "PENDING":
+            return job_id, None
+        if time.monotonic() > deadline:
+            raise _unknown()
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _known(services: ShimServices, job_id: str) -> tuple[str | None, JobOutcome]:
     outcome = await services.results.read(job_id)
     turn_id = await services.register.turn_id(job_id)
     if turn_id is None and outcome.state == "PENDING":
-        raise ApiProblem(
-            404,
-            "unknown_job",
-            "No such job, or it was enqueued past this shim and has not started",
-        )
+        raise _unknown()
     return turn_id, outcome
+
+
+def _unknown() -> ApiProblem:
+    return ApiProblem(
+        404, "unknown_job", "No such job, or it was enqueued past this shim and has not started"
+    )
 
 
 _STATUS_WORDS = {

@@ -1,27 +1,17 @@
-"""Wait for jobs to end, by the result backend's own announcements."""
+"""What the shim answers of jobs: the status of a failure, and whose turn a job is."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis
 import structlog
-from celery import Celery, states
-from redis.asyncio.client import PubSub
 
-from clasper_worker.engine.redis.faults import redis_fault, typed_error
+from clasper_worker.streams.keys import job_key
 
 log = structlog.get_logger(__name__)
-# Celery's Redis backend stores a result under this key and publishes it on a channel of that name.
-_PREFIX = "celery-task-meta-"
-_LOOK_ANYWAY_SECONDS = 2.0
-_POLL_SECONDS = 0.2
 # Whose fault a failed job was, as a status: the caller's, ours, or (else) a 502 of what we called.
 _FAILURE_STATUS = {
     "invalid_request": 400,
@@ -37,148 +27,11 @@ _FAILURE_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class JobOutcome:
-    """What the result backend knows of a job.
-
-    Attributes:
-        state: Celery's state, such as PENDING, STARTED, SUCCESS, FAILURE, REVOKED.
-        result: the turn's result, once it succeeded.
-        error: ``{error, code, details}`` once it failed.
-    """
-
-    state: str
-    result: dict[str, Any] | None = field(default=None, repr=False)
-    error: dict[str, Any] | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether this is final."""
-        return self.state in states.READY_STATES
-
-
-class JobResults:
-    """Reads results, and waits for them without a thread or a connection for each waiter.
-
-    On Redis one connection listens for all waiters; another result backend is polled.
-    """
-
-    def __init__(self, app: Celery, result_backend_url: str) -> None:
-        self._app = app
-        self._is_redis = result_backend_url.startswith(("redis://", "rediss://"))
-        self._redis: redis.Redis | None = None
-        self._url = result_backend_url
-        self._pubsub: PubSub | None = None
-        self._listener: asyncio.Task[None] | None = None
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-
-    async def read(self, job_id: str) -> JobOutcome:
-        """The job's outcome as it stands; PENDING where the backend knows nothing of it.
-
-        Raises:
-            StateUnavailableError: the result backend does not answer.
-        """
-        try:
-            meta = await asyncio.to_thread(self._app.backend.get_task_meta, job_id, cache=False)
-        except Exception as exc:
-            if redis_fault(exc) is None:
-                raise
-            raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
-        return _outcome(meta)
-
-    async def wait(self, job_id: str, seconds: float) -> JobOutcome:
-        """The job's outcome once it has ended, or as it stands when the time is up."""
-        deadline = time.monotonic() + seconds
-        event = asyncio.Event()
-        self._waiting[job_id].add(event)
-        try:
-            await self._listen(job_id)
-            while True:
-                event.clear()
-                outcome = await self.read(job_id)
-                left = deadline - time.monotonic()
-                if outcome.ended or left <= 0:
-                    return outcome
-                pause = _LOOK_ANYWAY_SECONDS if self._is_redis else _POLL_SECONDS
-                try:
-                    async with asyncio.timeout(min(left, pause)):
-                        await event.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            self._waiting[job_id].discard(event)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-                await self._unlisten(job_id)
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-        if self._pubsub is not None:
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-        if self._redis is not None:
-            await self._redis.aclose()
-
-    async def _listen(self, job_id: str) -> None:
-        if not self._is_redis:
-            return
-        try:
-            if self._pubsub is None:
-                # Blocking reads: redis-py's default socket timeout would end them.
-                self._redis = redis.Redis.from_url(self._url, socket_timeout=None)
-                self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-            await self._pubsub.subscribe(f"{_PREFIX}{job_id}")
-            if self._listener is None or self._listener.done():
-                self._listener = asyncio.create_task(self._hear(self._pubsub))
-        except (redis.RedisError, OSError) as exc:
-            log.warning("results.cannot_listen", error=type(exc).__name__)
-
-    async def _unlisten(self, job_id: str) -> None:
-        if self._pubsub is not None:
-            with suppress(redis.RedisError, OSError):
-                await self._pubsub.unsubscribe(f"{_PREFIX}{job_id}")
-
-    async def _hear(self, pubsub: PubSub) -> None:
-        try:
-            while pubsub.subscribed:
-                message = await pubsub.get_message(timeout=None)
-                if message is None:
-                    continue
-                channel = message["channel"]
-                name = channel.decode() if isinstance(channel, bytes) else channel
-                for event in self._waiting.get(name.removeprefix(_PREFIX), ()):
-                    event.set()
-        except (redis.RedisError, OSError) as exc:
-            # The next waiter starts it anew; the present ones look by themselves meanwhile.
-            log.warning("results.listener_lost", error=type(exc).__name__)
-
-
 def failure_status(error: Mapping[str, Any]) -> int:
     """The HTTP status for a job's error."""
     if error["details"].get("field") == "task_id":
         return 404
     return _FAILURE_STATUS.get(error["code"], 502)
-
-
-def _outcome(meta: dict[str, Any]) -> JobOutcome:
-    state = str(meta.get("status", states.PENDING))
-    result = meta.get("result")
-    if state == states.SUCCESS:
-        return JobOutcome(state, result=result if isinstance(result, dict) else {"value": result})
-    if state in states.EXCEPTION_STATES:
-        return JobOutcome(state, error=_error(result, state))
-    return JobOutcome(state)
-
-
-def _error(result: Any, state: str) -> dict[str, Any]:
-    """The failure as the contract's error object; Celery gives the exception it rebuilt."""
-    code = getattr(result, "code", None) or type(result).__name__
-    details = getattr(result, "details", None) or {}
-    if state == states.REVOKED:
-        return {"error": "The turn was cancelled", "code": "cancelled", "details": {}}
-    return {"error": str(result), "code": str(code), "details": details}
 
 
 _CALL_SECONDS = 10.0
@@ -199,7 +52,7 @@ class JobRegister:
         """Note a job that was enqueued."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await self._redis.set(f"clasper:job:{job_id}", turn_id, ex=self._ttl)
+                await self._redis.set(job_key(job_id), turn_id, ex=self._ttl)
         except (redis.RedisError, OSError, TimeoutError) as exc:
             log.warning("jobs.not_noted", job_id=job_id, error=type(exc).__name__)
 
@@ -207,7 +60,7 @@ class JobRegister:
         """The job's turn, or None for a job that no shim enqueued."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                value = await self._redis.get(f"clasper:job:{job_id}")
+                value = await self._redis.get(job_key(job_id))
         except (redis.RedisError, OSError, TimeoutError) as exc:
             log.warning("jobs.not_read", job_id=job_id, error=type(exc).__name__)
             return None

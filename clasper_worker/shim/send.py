@@ -1,4 +1,4 @@
-"""``POST /api/agents/send``: enqueue one turn, and wait for it if asked to."""
+"""``POST /api/agents/send`` and ``/stream``: enqueue one turn, and wait for it or follow it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from clasper_worker.client import EnqueuedTurn
 from clasper_worker.config.names import DISPATCH_QUEUE, TURN_QUEUE
 from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
-from clasper_worker.shim.description import json_body, problems
+from clasper_worker.shim.description import EVENTS_ANSWER, json_body, problems
+from clasper_worker.shim.events import EventStream
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of
-from clasper_worker.shim.results import JobOutcome, failure_status
+from clasper_worker.shim.results import failure_status
 from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.streams.results import JobOutcome
 from clasper_worker.turn.admission import Admission
 from clasper_worker.turn.models import TurnResult
 from clasper_worker.turn.request import SendRequest
 
 MAX_WAIT_SECONDS = 600.0
+_EVENTS_TYPE = "text/event-stream"
 
 
 _EXAMPLES: dict[str, dict[str, Any]] = {
@@ -39,9 +43,24 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def send_routes(services: ShimServices) -> APIRouter:
-    """The route that enqueues."""
+    """The routes that enqueue."""
     router = APIRouter()
     admission = Admission.from_settings(services.settings)
+
+    async def enqueue(request: Request, *, streamed: bool) -> EnqueuedTurn:
+        mark = mark_of(request, services.settings)
+        body = await json_object(request, services.limits.request_chars)
+        if streamed:
+            body["stream"] = True
+        checked, fields = await asyncio.to_thread(admission.admit, body)
+        # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
+        queue = TURN_QUEUE if mark is None else DISPATCH_QUEUE
+        headers = {} if mark is None else {NOTIFICATION_HEADER: mark}
+        turn = await asyncio.to_thread(
+            services.client.enqueue, checked, fields, queue=queue, headers=headers
+        )
+        await services.register.add(turn.job_id, turn.turn_id)
+        return turn
 
     @router.post(
         "/api/agents/send",
@@ -50,7 +69,11 @@ def send_routes(services: ShimServices) -> APIRouter:
         tags=["turns"],
         responses={
             202: {"model": Queued, "description": "It was enqueued"},
-            200: {"model": TurnResult, "description": "It was waited for, and ended well"},
+            200: {
+                "model": TurnResult,
+                "description": "It was waited for, and ended well; or, with `Accept:"
+                " text/event-stream`, its events as `/api/agents/stream` answers them",
+            },
             **problems(413, 415, 503),
             **problems(400, 404, 409, 429, 500, 502, 504, model=FailedTurn | Problem),
         },
@@ -62,18 +85,13 @@ def send_routes(services: ShimServices) -> APIRouter:
         request: Request,
         wait: Annotated[str | None, Query(description="Seconds to wait for the result")] = None,
         prefer: Annotated[str | None, Header(description="`wait=SECONDS` (RFC 7240)")] = None,
+        accept: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> Response:
         seconds = _wait_seconds(wait, prefer)
-        mark = mark_of(request, services.settings)
-        body = await json_object(request, services.limits.request_chars)
-        checked, fields = await asyncio.to_thread(admission.admit, body)
-        # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
-        queue = TURN_QUEUE if mark is None else DISPATCH_QUEUE
-        headers = {} if mark is None else {NOTIFICATION_HEADER: mark}
-        turn = await asyncio.to_thread(
-            services.client.enqueue, checked, fields, queue=queue, headers=headers
-        )
-        await services.register.add(turn.job_id, turn.turn_id)
+        is_followed = _EVENTS_TYPE in (accept or "").lower()
+        turn = await enqueue(request, streamed=is_followed)
+        if is_followed:
+            return _events(services, turn)
         if seconds > 0:
             outcome = await services.results.wait(turn.job_id, seconds)
             if outcome.ended:
@@ -91,7 +109,26 @@ def send_routes(services: ShimServices) -> APIRouter:
             headers={"Location": status_url},
         )
 
+    @router.post(
+        "/api/agents/stream",
+        operation_id="streamTurn",
+        tags=["turns"],
+        responses={200: EVENTS_ANSWER, **problems(400, 413, 415, 500, 503)},
+        summary="Enqueue one agent turn and follow its events",
+        openapi_extra=json_body(SendRequest, _EXAMPLES),
+        response_class=Response,
+        response_model=None,
+    )
+    async def stream(request: Request) -> Response:
+        return _events(services, await enqueue(request, streamed=True))
+
     return router
+
+
+def _events(services: ShimServices, turn: EnqueuedTurn) -> Response:
+    follower = services.streams.follow(turn.job_id, turn.turn_id)
+    # Where to go on, should the connection break before any event came.
+    return EventStream(follower, {"Content-Location": f"/api/jobs/{turn.job_id}/events"})
 
 
 def _wait_seconds(query: str | None, prefer: str | None) -> float:

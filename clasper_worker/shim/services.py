@@ -9,11 +9,14 @@ from typing import Self
 from clasper_worker.client import ClasperClient
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.cancel import Canceller
+from clasper_worker.engine.queue.scheduler import open_schedule
 from clasper_worker.engine.redis.scripts import redis_client
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.prompt.workspace.workspaces import Workspaces
 from clasper_worker.shim.boot import BootRecord
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
+from clasper_worker.streams.reader import Places, StreamReader
+from clasper_worker.streams.results import JobResults
 from clasper_worker.turn.request import RequestLimits
 
 
@@ -62,25 +65,29 @@ class ShimServices:
     canceller: Canceller
     workspaces: ShimWorkspaces
     boots: BootRecord
+    streams: StreamReader
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Make them for the broker and result backend that the settings name."""
         client = ClasperClient.from_settings(settings)
         state = redis_client(settings.redis_url, settings)
+        results = JobResults(client.app, settings.result_backend_url)
         return cls(
             settings,
             client,
-            JobResults(client.app, settings.result_backend_url),
+            results,
             JobRegister(state, ttl_seconds=settings.clasper_result_ttl_sec),
             RequestLimits.from_settings(settings),
             Canceller.from_settings(client.app, settings),
             ShimWorkspaces(settings),
             BootRecord(state),
+            StreamReader(state, results, Places(open_schedule(settings))),
         )
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.streams.close()
         await self.results.close()
         await self.register.close()
         self.canceller.close()

@@ -116,7 +116,8 @@ async def _run_turn(
     lease = await fence_of(delivery, SEND_TASK, job_id, kwargs)
     turns = replace(runtime.turns, lease=lease)
     kind = "send" if delivery.mark is None else "notification"
-    result = await TurnRun(request, turn, turns, kind=kind).within_limits()
+    run = TurnRun(request, turn, turns, kind=kind, run=delivery.number)
+    result = await run.within_limits()
     log.info("turn.completed", **_told_of(result), duration=watch.told())
     if settings.clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)

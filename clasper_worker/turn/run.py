@@ -45,6 +45,7 @@ class TurnRun:
         identity: which turn it is, and which job runs it.
         deps: its collaborators.
         kind: what asked for it, for its events: see `TurnReference`.
+        run: the run's number, likewise.
 
     Attributes:
         journal: what earlier runs have recorded, and this one records; None before `begin`.
@@ -58,6 +59,7 @@ class TurnRun:
         deps: TurnDependencies,
         *,
         kind: str = "send",
+        run: int = 0,
     ) -> None:
         self.request = request
         self.identity = identity
@@ -73,6 +75,7 @@ class TurnRun:
                 session_key=request.session,
                 role=request.role,
                 kind=kind,
+                run=run,
             ),
             deps.events,
         )

@@ -79,6 +79,11 @@ class TurnDelivery:
             request.get(WAITED_HEADER) if request.get(LEASE_HEADER) else None,
         )
 
+    @property
+    def number(self) -> int:
+        """Greater than that of every earlier delivery of the message; 0 without the scheduler."""
+        return int(self.token.rpartition("#")[2]) if self.token is not None else 0
+
     def mark_of(self, job_id: str) -> Any:
         """The mark of this job, or of one of those that were collected into it."""
         for job in self.collected:

@@ -44,16 +44,28 @@ def test_waiting_gives_the_result_that_lies_in_the_backend(processes: Any, shim:
 def test_a_job_can_be_followed_by_status_and_by_events(shim: Any) -> None:
     request = {"user_id": "u1", "message": "Hi", "task_title": "T"}
     queued = shim.post("/api/agents/send", json=request).json()
-    stream = shim.get(queued["events_url"]).text.replace("\r\n", "\n")
-    events = [block for block in stream.split("\n\n") if block.startswith("id:")]
-    assert [event.splitlines()[1] for event in events] == ["event: start", "event: done"]
+    events = events_of(shim, queued["events_url"])
+    assert [event["type"] for _, event in events if event["type"] != "queued"] == [
+        "start",
+        "step",
+        "done",
+    ]
     status = shim.get(queued["status_url"]).json()
     assert status["status"] == "succeeded"
-    done = json.loads(events[-1].splitlines()[2].removeprefix("data: "))
-    assert done["result"] == status["result"]
-    resumed = shim.get(queued["events_url"], headers={"Last-Event-ID": "1"}).text
-    assert "event: done" in resumed
-    assert "event: start" not in resumed
+    assert events[-1][1] == {**status["result"], "type": "done"}
+    for place, (event_id, _) in enumerate(events[:-1]):
+        again = events_of(shim, queued["events_url"], event_id)
+        assert again == events[place + 1 :]
+    nothing = shim.get(queued["events_url"], headers={"Last-Event-ID": events[-1][0]})
+    assert (nothing.status_code, nothing.content) == (204, b"")
+
+
+def events_of(shim: Any, url: str, last_event_id: str | None = None) -> list[Any]:
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    answer = shim.get(url, headers=headers)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    blocks = [block.splitlines() for block in answer.text.split("\r\n\r\n") if "data:" in block]
+    return [(lines[0][4:], json.loads(lines[2][6:])) for lines in blocks]
 
 
 def test_a_turn_for_a_task_that_is_not_there_is_a_404_with_its_error(shim: Any) -> None:

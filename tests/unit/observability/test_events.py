@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -23,6 +24,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "prompt_built": {"prompt": PromptFacts(0.01, 3, 100)},
     "model_asked": {"step": 1},
     "chunk": {"step": 1, "text": "Hi"},
+    "retry": {"step": 1},
     "model_answered": {"answer": ANSWER},
     "tool_called": {"step": 1, "index": 0, "tool": "list_tasks"},
     "tool_answered": {
@@ -66,7 +68,7 @@ def tell(events: TurnEvents, name: str) -> None:
 
 def test_the_list_of_calls_holds_every_event() -> None:
     methods = {name for name, _ in inspect.getmembers(TurnEvents, inspect.isfunction)}
-    assert methods == set(CALLS)
+    assert methods == {*CALLS, "flush"}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -96,4 +98,26 @@ def test_a_listener_that_fails_fails_neither_the_turn_nor_the_other_listeners() 
             "error": "ValueError",
             "log_level": "error",
         }
+    ]
+
+
+class Keeping(TurnEvents):
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.kept = 0
+        self.problem = problem
+
+    async def flush(self, turn: TurnReference) -> None:
+        await asyncio.sleep(0)
+        if self.problem is not None:
+            raise self.problem
+        self.kept += 1
+
+
+async def test_a_flush_waits_for_every_listener_and_no_failure_is_the_turns() -> None:
+    failing, keeping = Keeping(ConnectionError("with private text")), Keeping()
+    with capture_logs() as logs:
+        await EventListeners((failing, keeping, TurnEvents())).flush(TURN)
+    assert keeping.kept == 1
+    assert [(entry["listener"], entry["error"]) for entry in logs] == [
+        ("Keeping", "ConnectionError")
     ]

@@ -12,8 +12,10 @@ from clasper_worker.engine.queue.cancel import Canceller
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.boot import BootRecord
 from clasper_worker.shim.description import ShimApp
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
 from clasper_worker.shim.services import ShimServices, ShimWorkspaces
+from clasper_worker.streams.reader import StreamReader
+from clasper_worker.streams.results import JobResults
 from clasper_worker.turn.request import RequestLimits
 
 HERE = "http://127.0.0.1:8081"
@@ -29,15 +31,17 @@ def shim_app(**given: Any) -> ShimApp:
     )
     client = ClasperClient.from_settings(settings)
     redis = fakeredis.FakeAsyncRedis()
+    results = JobResults(client.app, settings.result_backend_url)
     services = ShimServices(
         settings,
         client,
-        JobResults(client.app, settings.result_backend_url),
+        results,
         JobRegister(redis, ttl_seconds=60),
         RequestLimits.from_settings(settings),
         Canceller(client.app, None, QUEUES),
         ShimWorkspaces(settings),
         BootRecord(redis),
+        StreamReader(redis, results),
     )
     return create_app(settings, services)
 

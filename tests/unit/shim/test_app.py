@@ -19,8 +19,10 @@ from clasper_worker.errors import ConfigurationError
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.auth import refuse_open_door
 from clasper_worker.shim.boot import BootRecord
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
 from clasper_worker.shim.services import ShimServices, ShimWorkspaces
+from clasper_worker.streams.reader import StreamReader
+from clasper_worker.streams.results import JobResults
 from clasper_worker.turn.request import RequestLimits
 
 REQUEST = {"user_id": "u1", "message": "Hello", "task_title": "T"}
@@ -35,15 +37,17 @@ def make_client(settings_of: Callable[..., Settings]) -> Callable[..., httpx2.As
             celery_broker_url="memory://", celery_result_backend="cache+memory://", **given
         )
         client = ClasperClient.from_settings(settings)
+        results = JobResults(client.app, settings.result_backend_url)
         services = ShimServices(
             settings,
             client,
-            JobResults(client.app, settings.result_backend_url),
+            results,
             JobRegister(fakeredis.FakeAsyncRedis(server=server), ttl_seconds=60),
             RequestLimits.from_settings(settings),
             Canceller(client.app, None, QUEUES),
             ShimWorkspaces(settings),
             BootRecord(fakeredis.FakeAsyncRedis(server=server)),
+            StreamReader(fakeredis.FakeAsyncRedis(server=server), results),
         )
         app = create_app(settings, services)
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)

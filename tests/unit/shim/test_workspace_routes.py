@@ -14,8 +14,10 @@ from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.cancel import Canceller
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.boot import BootRecord
-from clasper_worker.shim.results import JobRegister, JobResults
+from clasper_worker.shim.results import JobRegister
 from clasper_worker.shim.services import ShimServices, ShimWorkspaces
+from clasper_worker.streams.reader import StreamReader
+from clasper_worker.streams.results import JobResults
 from clasper_worker.turn.request import RequestLimits
 
 FILES = {
@@ -50,15 +52,17 @@ async def shim(
     )
     redis = fakeredis.FakeAsyncRedis()
     client = ClasperClient.from_settings(settings)
+    results = JobResults(client.app, settings.result_backend_url)
     services = ShimServices(
         settings,
         client,
-        JobResults(client.app, settings.result_backend_url),
+        results,
         JobRegister(redis, ttl_seconds=60),
         RequestLimits.from_settings(settings),
         Canceller(client.app, None, QUEUES),
         ShimWorkspaces(settings),
         BootRecord(redis),
+        StreamReader(redis, results),
     )
     transport = httpx2.ASGITransport(create_app(settings, services), raise_app_exceptions=False)
     async with httpx2.AsyncClient(
