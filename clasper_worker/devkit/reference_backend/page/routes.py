@@ -70,7 +70,7 @@ _TITLE_CHARS = 80
 _GRACE_SECONDS = 2  # less than the server's own
 
 _User = Annotated[Name, Query()]
-_JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
+_JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 
 
 async def _this_machine_alone(request: Request, backend: BackendDep) -> None:
