@@ -26,6 +26,7 @@ class ScriptedShim:
         resumed_after: the `Last-Event-ID` of each connection to the events; None without.
         cancelled: the jobs that were cancelled.
         refusal: status and body that every call gets; None: none.
+        readiness: what `/ready` answers; 404 where it has none.
         has_events: whether the events can be followed at all.
         result: of the job, once it has ended.
     """
@@ -36,6 +37,7 @@ class ScriptedShim:
         self.resumed_after: list[str | None] = []
         self.cancelled: list[str] = []
         self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.readiness: tuple[int, dict[str, Any]] = (404, {"error": "none", "code": "not_found"})
         self.has_events = True
         self.result: dict[str, Any] | None = None
         self._events: list[bytes] = []
@@ -92,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = _PATH.fullmatch(self.path)
         if self.path == "/health":
             self._answer(200, {"status": "ok"})
+        elif self.path == "/ready":
+            self._answer(*self.server.shim.readiness)
         elif not self._refused():
             if found is None or (found[2] and not shim.has_events):
                 self._answer(404, {"error": "nothing here", "code": "not_found"})

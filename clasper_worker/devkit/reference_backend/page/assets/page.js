@@ -14,13 +14,24 @@ let failed = null; // what could not be sent, with its key: sent again it is the
 
 // ---- The server's parts
 
-let asked = 0;
-async function refresh() {
-  const number = ++asked;
-  const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
-  if (!answer?.ok || number !== asked) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (number !== asked) return;
+let reading = null;
+let isStale = false;
+/** Show what the server has now; the promise ends with a look that began after this call. */
+function refresh() {
+  isStale = true;
+  reading ??= readAll().finally(() => { reading = null; });
+  return reading;
+}
+
+async function readAll() {
+  while (isStale) {
+    isStale = false;
+    const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+    if (answer?.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  }
+}
+
+function show(fresh) {
   const atEnd = isAtEnd();
   for (const id of PARTS) {
     // While a reply is written it stands below the thread, and is not to stand in it, too.

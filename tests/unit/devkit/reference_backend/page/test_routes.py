@@ -236,6 +236,15 @@ async def test_a_shim_that_is_away_or_refuses_the_key_is_told_of(
         await site.app.state.backend.worker.close()
 
 
+async def test_a_shim_that_is_not_ready_says_why(
+    browser: httpx2.AsyncClient, shim: ScriptedShim
+) -> None:
+    shim.readiness = (503, {"error": "no worker consumes the queue", "code": "not_ready"})
+    assert "cannot take turns now: no worker consumes the queue" in (await browser.get("/")).text
+    shim.readiness = (200, {"status": "ready"})
+    assert "Worker connected" in (await browser.get("/")).text
+
+
 async def test_the_shim_s_key_reaches_no_browser(
     site: Any, browser: httpx2.AsyncClient, shim: ScriptedShim
 ) -> None:
