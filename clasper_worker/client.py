@@ -121,7 +121,7 @@ class ClasperClient:
             result_options=options_for_celery(settings.result_backend_url, settings),
             redis_url=settings.redis_url,
         )
-        client._settings = settings  # noqa: SLF001 - of this class
+        client._settings = settings
         return client
 
     def send(self, request: Mapping[str, Any], *, job_id: str | None = None) -> EnqueuedTurn:

@@ -111,6 +111,7 @@ class Runtime:
                 default_task=settings.clasper_default_task,
                 prompt=prompt_settings(settings),
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
+                streams_always=settings.clasper_stream == "always",
             ),
         )
         closers = (

@@ -8,6 +8,7 @@ reference backend (`clasper_worker.devkit.reference_backend`) and the offline mo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,9 @@ from clasper_worker.engine.circuit.store import Change, Reading
 from clasper_worker.llm.messages import (
     ChatMessage,
     Confirm,
+    Listen,
     ModelReply,
+    TextPart,
     TokenUsage,
     ToolCall,
     ToolChoice,
@@ -51,8 +54,9 @@ class ScriptedModel:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
-        """Give the next reply of the script.
+        """Give the next reply of the script; its text word by word where somebody listens.
 
         Raises:
             AssertionError: the script is used up.
@@ -65,6 +69,9 @@ class ScriptedModel:
         reply = self._replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
+        if listen is not None:
+            for word in re.findall(r"\s*\S+|\s+$", reply.text):
+                listen(TextPart(word))
         return reply
 
 

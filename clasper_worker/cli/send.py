@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import httpx2
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from clasper_worker.cli.stream import Shown, follow_in_redis, follow_through_shim
 from clasper_worker.client import ClasperClient
 from clasper_worker.config.settings import Settings, get_settings
 from clasper_worker.engine.http.redirects import is_loopback
@@ -36,6 +38,7 @@ from clasper_worker.text.whole_text import whole_json
 @click.option("--http", is_flag=True, help="Go through the shim (AGENT_DAEMON_URL).")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait.")
 @click.option("--no-wait", is_flag=True, help="Enqueue only; print the ids.")
+@click.option("--stream", is_flag=True, help="Print the text as it comes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(  # noqa: PLR0913 - one parameter an option
     *,
@@ -51,6 +54,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     http: bool,
     timeout: float,
     no_wait: bool,
+    stream: bool,
     as_json: bool,
 ) -> None:
     """Enqueue one agent turn and show its reply.
@@ -75,6 +79,15 @@ def command(  # noqa: PLR0913 - one parameter an option
     request = whole_json({name: value for name, value in fields.items() if value is not None})
     if "user_id" not in request:
         raise ConfigurationError("Whose turn? Give --user, or set USER_ID", {"variable": "USER_ID"})
+    if stream and no_wait:
+        raise click.UsageError("--stream waits for the turn: leave out --no-wait")
+    if stream and not as_json:
+        follow = _stream_http if http else _stream_celery
+        result = follow(settings, request, Shown(sys.stdout), timeout)
+        _show_summary(result)
+        return
+    if stream:  # the model is, and the result comes whole
+        request["stream"] = True
     through = _send_http if http else _send_celery
     result = through(settings, request, 0.0 if no_wait else timeout)
     _show(result, as_json=as_json)
@@ -116,7 +129,24 @@ def _send_celery(settings: Settings, request: dict[str, Any], wait: float) -> di
         client.close()
 
 
-def _send_http(settings: Settings, request: dict[str, Any], wait: float) -> dict[str, Any]:
+def _stream_celery(
+    settings: Settings, request: dict[str, Any], shown: Shown, seconds: float
+) -> dict[str, Any]:
+    client = ClasperClient.from_settings(settings)
+    try:
+        return follow_in_redis(client, request, shown, seconds)
+    finally:
+        client.close()
+
+
+def _stream_http(
+    settings: Settings, request: dict[str, Any], shown: Shown, seconds: float
+) -> dict[str, Any]:
+    return follow_through_shim(*_shim(settings), request, shown, seconds)
+
+
+def _shim(settings: Settings) -> tuple[str, dict[str, str]]:
+    """The shim's address, and the headers that it wants."""
     base = settings.agent_daemon_url
     if base is None:
         raise ConfigurationError(
@@ -125,7 +155,11 @@ def _send_http(settings: Settings, request: dict[str, Any], wait: float) -> dict
             {"variable": "AGENT_DAEMON_URL"},
         )
     keys = settings.daemon_api_keys
-    headers = {"X-Agent-Daemon-Key": keys[0]} if keys else {}
+    return base, {"X-Agent-Daemon-Key": keys[0]} if keys else {}
+
+
+def _send_http(settings: Settings, request: dict[str, Any], wait: float) -> dict[str, Any]:
+    base, headers = _shim(settings)
     try:
         answer = httpx2.post(
             f"{base}/api/agents/send",
@@ -168,6 +202,10 @@ def _show(result: dict[str, Any], *, as_json: bool) -> None:
         click.echo(f"queued: job {result['job_id']}, turn {result['turn_id']}")
         return
     click.echo(result["response"])
+    _show_summary(result)
+
+
+def _show_summary(result: dict[str, Any]) -> None:
     cost = result["cost"]
     price = "cost unknown" if cost["totalCost"] is None else f"${cost['totalCost']:.6f}"
     click.secho(

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from clasper_worker.client import ClasperClient
 from clasper_worker.config.settings import Settings, load_settings
 from clasper_worker.engine.circuit.open_circuits import OpenCircuit, read_open_circuits
-from clasper_worker.engine.queue.queue_status import BrokerStatus, read_broker_status
+from clasper_worker.engine.queue.queue_status import BrokerStatus, QueueStatus, read_broker_status
 from clasper_worker.engine.queue.scheduler import open_schedule
 from clasper_worker.engine.redis.connections import blocking_client, shown_url
 from clasper_worker.errors import StateUnavailableError
@@ -137,10 +137,14 @@ def _as_json(status: Status) -> dict[str, Any]:
         "suspect": queues and queues.suspect,
         "dead": queues and queues.dead,
         "oldest_seconds": queues and queues.oldest,
-        "queues": {name: asdict(one) for name, one in queues.queues.items()} if queues else None,
+        "queues": {name: _queue(one) for name, one in queues.queues.items()} if queues else None,
         "workers": list(status.workers),
         "open_circuits": [asdict(circuit) for circuit in status.circuits],
     }
+
+
+def _queue(one: QueueStatus) -> dict[str, Any]:
+    return {"waiting": one.waiting, "running": one.running, "oldest": one.oldest}
 
 
 def _print(status: Status) -> None:

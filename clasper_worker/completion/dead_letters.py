@@ -7,16 +7,14 @@ from collections.abc import Iterable
 
 from celery import Celery
 
-from clasper_worker.completion.worker_ends import report_end
+from clasper_worker.completion.completion import Completion
 from clasper_worker.config.names import SEND_TASK
-from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.dead_letters import DeadLetters, dead_letter_error, store_failure
 from clasper_worker.engine.queue.headers import NOTIFICATION_HEADER
 from clasper_worker.engine.queue.message import read_task_message
 from clasper_worker.engine.queue.scheduler import Schedule
 from clasper_worker.engine.queue.scheduler_types import Burial
-from clasper_worker.periodic.acknowledge import leave_alone
-from clasper_worker.webhooks.payload import Failure
+from clasper_worker.turn.call import TurnCall
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +67,5 @@ class Burials:
         store_failure(self._app, job_id, error, message)
         if message is None or message.task != SEND_TASK:
             return True
-        mark = message.headers.get(NOTIFICATION_HEADER)
-        leave_alone(mark, message.kwargs or {}, get_settings())
-        return report_end(self._app, job_id, message.kwargs, Failure.of(error))
+        call = TurnCall(job_id, message.kwargs, message.headers.get(NOTIFICATION_HEADER))
+        return Completion(self._app).dead_lettered(call, error)

@@ -7,24 +7,21 @@ from typing import Any, TypeVar
 
 import structlog
 from billiard.exceptions import TimeLimitExceeded
-from celery import Celery, states
+from celery import states
 from celery.worker import state
 from redis.exceptions import RedisError
 
+from clasper_worker.completion.completion import Completion
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.pool.request import RedactedRequest
 from clasper_worker.engine.queue.delivery import COLLECTED_HEADER, LEASE_HEADER
 from clasper_worker.engine.queue.scheduler import Schedule, open_schedule
-from clasper_worker.errors import WorkerLostError
-from clasper_worker.turn.request import RequestLimits
-from clasper_worker.webhooks.outbox import publish
-from clasper_worker.webhooks.payload import Failure, ended_turn, failed
+from clasper_worker.errors import TurnTimeoutError, WorkerLostError
+from clasper_worker.turn.call import TurnCall
 
 log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
-_HARD_LIMIT = Failure(
-    "The turn took longer than its hard time limit (CLASPER_TURN_HARD_LIMIT_SEC)", "turn_timeout"
-)
+_HARD_LIMIT = "The turn took longer than its hard time limit (CLASPER_TURN_HARD_LIMIT_SEC)"
 
 
 class TurnRequest(RedactedRequest):
@@ -40,27 +37,35 @@ class TurnRequest(RedactedRequest):
 
     def on_lost_for_good(self, error: WorkerLostError) -> None:
         """Report it before the turn is acknowledged."""
-        report_end(self._app, self.id, self._kwargs, Failure.of(error))
+        self._completion.stopped(self._call, error)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """At the hard limit, report it before the turn is acknowledged."""
         if not soft and not state.should_terminate:
-            report_end(self._app, self.id, self._kwargs, _HARD_LIMIT)
-            for job_id, arguments in self._others():
-                self._task.backend.mark_as_failure(job_id, TimeLimitExceeded(timeout))
-                report_end(self._app, job_id, arguments, _HARD_LIMIT)
+            error = TurnTimeoutError(_HARD_LIMIT)
+            self._completion.stopped(self._call, error)
+            for call in self._others():
+                self._task.backend.mark_as_failure(call.job_id, TimeLimitExceeded(timeout))
+                self._completion.stopped(call, error)
         super().on_timeout(soft, timeout)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        failure = end_of_expired() if expired else end_of_cancelled(reason)
-        report_end(self._app, self.id, self._kwargs, failure)
+        self._completion.revoked(self._call, reason)
         if terminated or not self._part():
-            for job_id, arguments in self._others():
-                self._task.backend.mark_as_revoked(job_id, reason)
-                report_end(self._app, job_id, arguments, failure)
+            for call in self._others():
+                self._task.backend.mark_as_revoked(call.job_id, reason)
+                self._completion.revoked(call, reason)
         super()._announce_revoked(reason, terminated, signum, expired)
 
-    def _others(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    @property
+    def _completion(self) -> Completion:
+        return Completion(self._app)
+
+    @property
+    def _call(self) -> TurnCall:
+        return TurnCall(self.id, self._kwargs)
+
+    def _others(self) -> Iterator[TurnCall]:
         """The jobs that are run with this one and have not ended by themselves."""
         collected = self._collected()
         # The task may have had some of them wait again since; in a pool's child process only
@@ -69,7 +74,7 @@ class TurnRequest(RedactedRequest):
         for job_id, arguments in collected.items():
             is_member = members is None or job_id in members
             if is_member and self._task.backend.get_state(job_id) not in states.READY_STATES:
-                yield job_id, arguments
+                yield TurnCall(job_id, arguments)
 
     def _part(self) -> bool:
         """Leave those that were collected into this one to run by themselves; False if it fails."""
@@ -94,49 +99,3 @@ class TurnRequest(RedactedRequest):
             return None
         finally:
             schedule.close()
-
-
-def end_of_cancelled(reason: str) -> Failure:
-    """A job that was cancelled, whatever becomes of others that ask for its turn.
-
-    Args:
-        reason: Celery's word, ``revoked`` or ``terminated``.
-    """
-    return Failure(
-        "The turn was cancelled",
-        "cancelled",
-        {"reason": reason},
-        status="cancelled",
-        of_the_job=True,
-    )
-
-
-def end_of_expired() -> Failure:
-    """A job that was not run in the time that its sender gave it."""
-    return Failure(
-        "The turn's message expired before it was run",
-        "expired",
-        {"reason": "expired"},
-        status="cancelled",
-        of_the_job=True,
-    )
-
-
-def report_end(app: Celery, job_id: str, arguments: Any, failure: Failure) -> bool:
-    """Enqueue the webhook that a turn's arguments ask for, from a thread that may block.
-
-    What keeps it from being enqueued is logged, and no error of the caller's.
-
-    Returns:
-        False if there was one to enqueue, and the broker did not take it.
-    """
-    if not isinstance(arguments, Mapping) or arguments.get("webhook") is None:
-        return True
-    try:
-        turn = ended_turn(arguments, job_id, RequestLimits.from_settings(get_settings()))
-        if turn is not None:
-            publish(app, failed(turn, failure))
-    except Exception as exc:  # noqa: BLE001 - the turn's end must not fail of its report
-        log.error("webhook.not_enqueued", job_id=job_id, error=type(exc).__name__)  # noqa: TRY400 - its text may be private
-        return False
-    return True

@@ -179,6 +179,7 @@ class Settings(BaseSettings):
     # Turns
     clasper_turn_soft_limit_sec: Annotated[float, Field(gt=0)] = 300.0
     clasper_turn_hard_limit_sec: Annotated[float, Field(gt=0)] = 600.0
+    clasper_stream: Literal["asked", "always"] = "asked"
     clasper_max_steps: Annotated[int, Field(ge=1, le=200)] = 16
     clasper_max_message_chars: Annotated[int, Field(ge=1)] = 100_000
     clasper_max_history_messages: Annotated[int, Field(ge=0)] = 1_000
@@ -201,6 +202,7 @@ class Settings(BaseSettings):
     clasper_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
     agent_daemon_url: str | None = None
     agent_daemon_api_key: Annotated[SecretStr | None, NoDecode] = None
+    clasper_metrics_keyed: bool = False
 
     # Agents named by environment
     user_id: str | None = None

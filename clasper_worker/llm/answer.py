@@ -83,25 +83,38 @@ def read_answer(body: bytes) -> dict[str, Any]:
         data = data[0]  # as Google's compatible API wraps its errors
     if not isinstance(data, dict):
         raise BrokenAnswerError("its body is not a JSON object")
-    _refuse_error(data.get("error"))
+    refuse_error(data.get("error"))
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
-        if data.get("object") == "error" or isinstance(data.get("message"), str):
-            _refuse_error(data)
-        _refuse_error(data.get("detail") or data.get("base_resp"))
+        refuse_instead_of_choices(data)
         raise BrokenAnswerError("it has no choices")
-    _refuse_error(choice.get("error"))
-    if choice.get("finish_reason") == "error":
-        raise EmbeddedError(_UNKNOWN_STATUS, {"code": "finish_reason_error"})
+    refuse_choice(choice)
     if not isinstance(choice.get("message"), dict):
         raise BrokenAnswerError("its choice has no message")
     return data
 
 
-def _refuse_error(error: object) -> None:
+def refuse_error(error: object) -> None:
+    """Raise what an ``error`` stands for, where there is one."""
     if error:
         raise EmbeddedError(_status_of(error), error)
+
+
+def refuse_instead_of_choices(data: Mapping[str, Any]) -> None:
+    """Raise the error that an object without choices is, if it is one."""
+    if data.get("object") == "error" or isinstance(data.get("message"), str):
+        refuse_error(data)
+    said = data.get("detail") or data.get("base_resp")
+    if not (isinstance(said, Mapping) and said.get("status_code") == 0):  # which says: no error
+        refuse_error(said)
+
+
+def refuse_choice(choice: Mapping[str, Any]) -> None:
+    """Raise the error that a choice has, or has ended in."""
+    refuse_error(choice.get("error"))
+    if choice.get("finish_reason") == "error":
+        raise EmbeddedError(_UNKNOWN_STATUS, {"code": "finish_reason_error"})
 
 
 def _status_of(error: object) -> int:

@@ -19,7 +19,7 @@ from clasper_worker.llm.spoken import (
 UNNAMED_TOOL = "unnamed_tool"
 """The name of a call that has none: no tool is called so, and the model is told that."""
 
-_MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls"})
+_MESSAGE_FIELDS = frozenset({"role", "content", "tool_calls", "function_call"})
 _CALL_FIELDS = frozenset({"id", "type", "function"})
 _FUNCTION_FIELDS = frozenset({"name", "arguments"})
 _TEXT_PARTS = frozenset({None, "text", "output_text"})
@@ -37,8 +37,8 @@ def read_completion(data: Mapping[str, Any], ref: ModelRef) -> ModelReply:
     choice = data["choices"][0]
     message = choice["message"]
     content = message.get("content")
-    said = without_controls(_text(content) or _text(message.get("refusal")))
-    calls = tuple(_call(call) for call in message.get("tool_calls") or ())
+    said = without_controls(text_of(content) or text_of(message.get("refusal")))
+    calls = tuple(_call(call) for call in message.get("tool_calls") or _older_calls(message))
     text = without_thoughts(said)
     extra: dict[str, Any] | None = None
     if calls:
@@ -80,7 +80,7 @@ def with_own_ids(reply: ModelReply, step: int, taken: Iterable[str]) -> ModelRep
     return replace(reply, tool_calls=tuple(calls))
 
 
-def _text(content: object) -> str:
+def text_of(content: object) -> str:
     """The text of a content: a string, or the text of its parts, thoughts and pictures left out."""
     if content is None or isinstance(content, str):
         return content or ""
@@ -98,6 +98,12 @@ def _part(part: object) -> str:
     kind = part.get("type")
     text = part.get("refusal") if kind == "refusal" else part.get("text")
     return text if isinstance(text, str) and (kind in _TEXT_PARTS or kind == "refusal") else ""
+
+
+def _older_calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The one call that a message of the API's older form makes."""
+    called = message.get("function_call")
+    return [{"function": called}] if called else []
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:

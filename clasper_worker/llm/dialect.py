@@ -21,8 +21,10 @@ _OTHER_CAP: dict[str, ReplyCap] = {
     "max_completion_tokens": "max_tokens",
 }
 _NEXT_ROLE: dict[str, Literal["developer", "user"]] = {"system": "developer", "developer": "user"}
-_REFUSED_STATUSES = frozenset({400, 404, 422})
+_REFUSED_STATUSES = frozenset({400, 404, 405, 406, 422, 501})
 _ESSENTIAL = frozenset({"model", "messages", "tools", "stream"})
+_STREAMING = ("stream", "streaming")
+_STREAM_OPTIONS = ("stream_options", "include_usage")
 _ABOUT_ROLES = ("role", "message", "instruction")
 _ABOUT_NOTHING = ("null", "none", "string", "required", "empty")
 
@@ -38,6 +40,7 @@ class Dialect:
         left_out: parameters that it does not take.
         with_extra: whether it takes back the fields of its messages that mean nothing to us.
         null_content: whether it takes null for a message that only calls tools.
+        streams: whether it answers bit by bit.
     """
 
     reply_cap: ReplyCap = "max_tokens"
@@ -46,6 +49,7 @@ class Dialect:
     left_out: frozenset[str] = frozenset()
     with_extra: bool = True
     null_content: bool = True
+    streams: bool = True
 
     def body(
         self, parameters: Mapping[str, Any], messages: Sequence[ChatMessage]
@@ -60,7 +64,7 @@ class Dialect:
             (self.reply_cap if name == "max_tokens" else name): value
             for name, value in parameters.items()
         }
-        for name in self.left_out:
+        for name in self.left_out if self.streams else {*self.left_out, "stream", "stream_options"}:
             body.pop(name, None)
         body["messages"] = [self._message(message) for message in messages]
         return body
@@ -84,13 +88,20 @@ class Dialect:
             return replace(self, reply_cap=other, swapped=True)
         if self.with_extra and any(map(refusal.blames, _extra_names(messages))):
             return replace(self, with_extra=False)
-        for name in body:
-            if name not in _ESSENTIAL and refusal.blames(name):
-                return replace(self, left_out=self.left_out | {name})
-        return self._by_messages(refusal, messages)
+        return self._by_parameters(refusal, body) or self._by_messages(refusal, messages)
 
     def _blamed_cap(self, refusal: Refusal, body: Mapping[str, Any]) -> str | None:
         return next((name for name in _OTHER_CAP if name in body and refusal.blames(name)), None)
+
+    def _by_parameters(self, refusal: Refusal, body: Mapping[str, Any]) -> Dialect | None:
+        if "stream_options" in body and any(map(refusal.blames, _STREAM_OPTIONS)):
+            return replace(self, left_out=self.left_out | {"stream_options"})
+        for name in body:
+            if name not in _ESSENTIAL and refusal.blames(name):
+                return replace(self, left_out=self.left_out | {name})
+        if "stream" in body and any(map(refusal.blames, _STREAMING)):
+            return replace(self, streams=False)
+        return None
 
     def _by_messages(self, refusal: Refusal, messages: Sequence[ChatMessage]) -> Dialect | None:
         role = self.system_role
@@ -115,6 +126,8 @@ class Dialect:
             names.append("messages")
         if self.null_content != other.null_content:
             names.append("content")
+        if self.streams != other.streams:
+            names.append("stream")
         return names
 
     def _message(self, message: ChatMessage) -> dict[str, Any]:

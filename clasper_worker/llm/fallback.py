@@ -11,7 +11,9 @@ from clasper_worker.llm.messages import (
     ChatMessage,
     ChatModel,
     Confirm,
+    Listen,
     ModelReply,
+    Restarted,
     ToolChoice,
     ToolSpec,
 )
@@ -40,15 +42,18 @@ class ModelChain:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
         """Ask the first model that is available; see `ChatModel.complete`."""
         while True:
             try:
                 return await self._remaining[0].complete(
-                    messages, tools, tool_choice=tool_choice, confirm=confirm
+                    messages, tools, tool_choice=tool_choice, confirm=confirm, listen=listen
                 )
             except _PASSED_OVER as exc:
                 if len(self._remaining) == 1:
                     raise
                 log.warning("model.fallback", unavailable=exc.details.get("model"))
                 del self._remaining[0]
+                if listen is not None:
+                    listen(Restarted())

@@ -89,6 +89,53 @@ Confirm = Callable[[], Awaitable[None]]
 """Makes sure that the turn is still this run's; raises LeaseLostError where it is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text of the reply as the model wrote it: thoughts and controls are not taken out yet."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningPart:
+    """Thoughts that the provider sends apart from the text; never part of a response."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegun:
+    """The reply calls a tool; its arguments are known once the reply is whole."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCounted:
+    """The tokens of the call, as the provider counted them."""
+
+    usage: TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """The reply is whole."""
+
+    finish_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """All that came before is void: the model, or another one, is asked again."""
+
+
+ModelEvent = TextPart | ReasoningPart | CallBegun | UsageCounted | ReplyEnded | Restarted
+
+Listen = Callable[[ModelEvent], None]
+"""Is given each event of an answer in order, on the event loop; must not block."""
+
+
 class ChatModel(Protocol):
     """A language model that can be asked for the next message."""
 
@@ -99,10 +146,13 @@ class ChatModel(Protocol):
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
         """Ask for the next message; with ``tool_choice="none"`` it must be text.
 
-        ``confirm`` is called right before each try; what it raises ends the call.
+        ``confirm`` is called right before each try; what it raises ends the call. With ``listen``
+        the model is asked to answer bit by bit, and what comes is given to it; the reply is the
+        same, and follows from what came since the last `Restarted`.
 
         Raises:
             ModelError: no usable answer came; its subclass says who has to act.

@@ -108,7 +108,7 @@ class BackendTransport:
             client.fetch if isinstance(client, LeanClient) else partial(_by_httpx2, client)
         )
         self._gate = gate
-        self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds)
+        self._pace = Pace(attempts, first_pause=0.2, longest_pause=max_wait_seconds, to="backend")
         self._warned: set[str] = set()
         self._looking: asyncio.Future[bool] | None = None
 

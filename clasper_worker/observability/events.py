@@ -9,13 +9,13 @@ Order of a turn: ``queued``? ``started`` ``prompt_built`` (``model_asked`` (``ch
 ``model_answered`` (``tool_called`` ``tool_answered``)*)* ``posted``* ``ended``, with ``waiting``
 anywhere. A turn that is resumed from its journal starts anew, and repeats nothing that was
 journaled. ``retry`` says that what was streamed of a step is void and its text starts anew.
-
-``queued`` and ``waiting`` have their place here, and are not reported yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 Outcome = Literal["ok", "failed", "timed_out", "cancelled", "lost"]
 """How a run ended; ``lost``: another worker has taken the turn over."""
+
+Wait = Literal["outage", "rate_limit"]
+"""Why a turn waits for a host: its circuit is open, or it limits our rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,11 @@ class TurnEvents:
     """What a turn reports; here each method does nothing. Subclass it to listen."""
 
     def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
-        """The turn waits for its session; ``ahead`` turns are before it."""
+        """The turn was taken in and waits: for its ``session``, in which ``ahead`` are before it.
+
+        Told once of each turn, by the worker that takes it in, which need not be the one that runs
+        it; its ``trace_id`` is empty, since runs have one.
+        """
 
     def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
         """A worker runs the turn; ``resumed`` where an earlier run had begun it."""
@@ -172,7 +179,11 @@ class TurnEvents:
         """A tool's result of ``chars`` characters is recorded."""
 
     def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
-        """The turn waits: for a host that is down or limits the rate, or for a person."""
+        """The turn waits for a host that is down (``outage``) or limits our rate (``rate_limit``).
+
+        ``seconds`` says for how long, where that is known; it goes on by itself. Told of an
+        outage once for each request, of a rate limit each time that one begins to wait.
+        """
 
     def posted(self, turn: TurnReference, *, what: str, seconds: float) -> None:
         """The backend took the turn's ``reply``, ``plan`` or ``timeout``."""
@@ -302,3 +313,21 @@ class ReportedTurn:
 
 UNHEARD = ReportedTurn(TurnReference("", "", "", "", "", ""))
 """A turn that nobody listens to."""
+
+_running: ContextVar[ReportedTurn] = ContextVar("clasper_running_turn", default=UNHEARD)
+
+
+@contextmanager
+def running_turn(reported: ReportedTurn) -> Iterator[None]:
+    """Have what runs within report of this turn, however deep below it: see `report_waiting`."""
+    token = _running.set(reported)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def report_waiting(reason: Wait, seconds: float | None) -> None:
+    """Report that the turn of this context, where there is one, waits."""
+    reported = _running.get()
+    reported.events.waiting(reported.turn, reason=reason, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Counters of what the jobs did, in the process's Prometheus registry."""
+"""Counters of what a worker did beside its turns' steps, in the process's Prometheus registry."""
 
 from __future__ import annotations
 
@@ -59,3 +59,67 @@ def count_ranking(ranker: str | None) -> None:
 def count_failure(step: str) -> None:
     """Count one failure: ``index``, ``embed``, ``query`` or ``rank``."""
     _failures().labels(step).inc()
+
+
+@lru_cache(maxsize=1)
+def _redeliveries() -> Counter:
+    return Counter(
+        "clasper_redeliveries_total",
+        "Messages that were delivered before, by queue.",
+        ["queue"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _losses() -> Counter:
+    return Counter(
+        "clasper_deliveries_lost_total",
+        "Deliveries that were lost with who ran them; counted by the worker that noticed.",
+        ["cause"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _letters() -> Counter:
+    return Counter("clasper_dead_letters_put_total", "New dead letters by their code.", ["code"])
+
+
+@lru_cache(maxsize=1)
+def _attempts() -> Counter:
+    return Counter(
+        "clasper_request_attempts_total",
+        "Requests to the model and the backend, each try by what came of it.",
+        ["to", "outcome"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _retries() -> Counter:
+    return Counter(
+        "clasper_request_retries_total",
+        "Tries beyond a request's first, by whom they were made to.",
+        ["to"],
+    )
+
+
+def count_redelivery(queue: str) -> None:
+    """Count a message that was delivered before."""
+    _redeliveries().labels(queue).inc()
+
+
+def count_losses(cause: str, number: int) -> None:
+    """Count deliveries that were lost: ``lease_lapsed`` or ``process_lost``."""
+    if number:
+        _losses().labels(cause).inc(number)
+
+
+def count_dead_letter(code: str) -> None:
+    """Count a new dead letter by `letter_reasons.code_of`."""
+    _letters().labels(code).inc()
+
+
+def count_attempt(to: str, outcome: str, *, again: bool) -> None:
+    """Count one try of a request to ``model`` or ``backend``, and whether it was not the first."""
+    _attempts().labels(to, outcome).inc()
+    if again:
+        _retries().labels(to).inc()

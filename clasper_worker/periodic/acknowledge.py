@@ -7,8 +7,6 @@ not take it at once, a job of its own is enqueued, which is repeated by itself, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import structlog
 
@@ -26,11 +24,7 @@ from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.observability import metrics
 from clasper_worker.periodic.enqueue import Job, JobQueue
 from clasper_worker.periodic.notes import Slots, note_key
-from clasper_worker.periodic.notification import (
-    NotificationKey,
-    left_alone_for,
-    notification_of,
-)
+from clasper_worker.periodic.notification import NotificationKey, left_alone_for
 
 _AT_ONCE_SECONDS = 5.0  # the turn's session waits for it
 _ATTEMPTS = 12
@@ -121,23 +115,14 @@ def pause_after(attempt: int) -> float | None:
 _ANSWER_SECONDS = 5.0
 
 
-def leave_alone(mark: object, arguments: Mapping[str, Any], settings: Settings) -> None:
-    """Keep polls from enqueuing again the notification that a buried turn was to answer.
+def leave_alone(key: NotificationKey, settings: Settings) -> None:
+    """Keep polls from enqueuing again a notification whose turn is a dead letter. Blocks.
 
-    It is most often one that kills its workers, and would kill as many again. Blocks. Does nothing
-    where the turn answers no notification.
-
-    Args:
-        mark: what names the notification, of the turn's message; None where it has none.
-        arguments: the turn's.
-        settings: for where the notes are.
+    It is most often one that kills its workers, and would kill as many again.
 
     Raises:
         RedisError: the note could not be left.
     """
-    key = notification_of(mark, arguments)
-    if key is None:
-        return
     seconds = left_alone_for(is_transient=DeadLetterError.transient)
     client = blocking_client(
         settings.redis_url,

@@ -46,6 +46,10 @@ from clasper_worker.turn.request import RequestLimits
 UNDER_WAY_SECONDS = 3600.0
 """How long a note says that a notification is being seen to, if nothing else is heard of it."""
 """How long a notification is left alone whose turn failed for good, or which is no turn."""
+LAST_POLL = "dispatch:last"
+"""The note of the last poll: the seconds after which the next one was due."""
+LAST_POLL_SECONDS = 86_400
+"""How long that note is kept: what it has left says when the poll was."""
 _RARELY_SECONDS = 300.0  # between looks at a backend that does not dispatch notifications
 _WIDEST = 1000  # users, and notifications of each, that are asked for
 _POLL_SECONDS = 20.0  # after which a poll asks for no wider page
@@ -188,6 +192,7 @@ class Dispatcher:
     async def _pause(self, seconds: float) -> None:
         await self._slots.write(["dispatch:wait"], "1", seconds * _SLOT)
         await self._slots.write(["dispatch:pause"], f"{seconds:g}", 10 * seconds)
+        await self._slots.write([LAST_POLL], f"{seconds:g}", LAST_POLL_SECONDS)
 
     async def _poll(self) -> Poll:
         if await self._backend.has("notifications_dispatch") is False:

@@ -16,12 +16,14 @@ from clasper_worker.engine.http.asgi_routes import prepare_routes
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.http.redirects import is_redirect
 from clasper_worker.shim.auth import KEY_SECURITY, DaemonKey
+from clasper_worker.shim.broker_figures import BrokerWatch
 from clasper_worker.shim.compact import compact_routes
 from clasper_worker.shim.description import TAGS, ShimApp, problems
 from clasper_worker.shim.docs import docs_routes
 from clasper_worker.shim.http import ANY_ERROR, install_problem_answers
 from clasper_worker.shim.job_routes import job_routes
 from clasper_worker.shim.loopback import LoopbackOnly
+from clasper_worker.shim.metrics import Measured, metrics_routes
 from clasper_worker.shim.schemas import Health
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
@@ -37,9 +39,12 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     """
     services = services or ShimServices.from_settings(settings)
 
+    watch = BrokerWatch.from_settings(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await watch.close()
         await services.close()
 
     keys = settings.daemon_api_keys
@@ -69,9 +74,11 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
         if keys and isinstance(route, APIRoute):  # it wants the key for some of what it tells
             route.openapi_extra = {"security": [{}, *KEY_SECURITY]}
     app.include_router(health)
+    app.include_router(metrics_routes(watch, keys if settings.clasper_metrics_keyed else ()))
     app.include_router(docs_routes(app, keys))
     if not keys:
         app.add_middleware(LoopbackOnly)
+    app.add_middleware(Measured)
     prepare_routes(app)
     return app
 

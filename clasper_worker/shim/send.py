@@ -16,6 +16,7 @@ from clasper_worker.shim.description import EVENTS_ANSWER, json_body, problems
 from clasper_worker.shim.events import EventStream
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of
+from clasper_worker.shim.metrics import shim_figures
 from clasper_worker.shim.results import failure_status
 from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
@@ -93,7 +94,8 @@ def send_routes(services: ShimServices) -> APIRouter:
         if is_followed:
             return _events(services, turn)
         if seconds > 0:
-            outcome = await services.results.wait(turn.job_id, seconds)
+            with shim_figures().waiting.track_inprogress():
+                outcome = await services.results.wait(turn.job_id, seconds)
             if outcome.ended:
                 return _ended(turn.job_id, turn.turn_id, outcome)
         status_url = f"/api/jobs/{turn.job_id}"

@@ -60,6 +60,7 @@ class StreamWriter(TurnEvents):
         self._timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._is_due = False  # something is, since the sender looked
+        self._has_failed = False  # the last call
 
     def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
         """See `TurnEvents.started`."""
@@ -157,14 +158,20 @@ class StreamWriter(TurnEvents):
 
     async def close(self) -> None:
         """Write what is pending, if Redis takes it, and stop."""
+        for run in self._dirty.values():
+            run.due = 0.0
+        while self._dirty or self._sender is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._fire()
+            assert self._sender is not None  # noqa: S101 - that is what firing makes
+            _, late = await asyncio.wait([self._sender], timeout=FLUSH_SECONDS)
+            if late or self._has_failed:
+                break
         if self._timer is not None:
             self._timer.cancel()
-        if self._sender is None and self._dirty:
-            self._fire()
         if self._sender is not None:
-            _, late = await asyncio.wait([self._sender], timeout=FLUSH_SECONDS)
-            for task in late:
-                task.cancel()
+            self._sender.cancel()
         self._runs.clear()
         self._dirty.clear()
 
@@ -202,7 +209,8 @@ class StreamWriter(TurnEvents):
         try:
             while self._is_due:
                 self._is_due = False
-                if not await self._send_due():
+                self._has_failed = not await self._send_due()
+                if self._has_failed:
                     pause = _PAUSE_SECONDS
                     break
         finally:

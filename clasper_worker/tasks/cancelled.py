@@ -12,11 +12,12 @@ from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from clasper_worker.completion.worker_ends import end_of_cancelled, report_end
+from clasper_worker.completion.completion import Completion
 from clasper_worker.config.names import SEND_TASK
 from clasper_worker.engine.queue.delivery import Lease, TurnDelivery
 from clasper_worker.engine.queue.message import TaskMessage
 from clasper_worker.process import CANCELLED
+from clasper_worker.turn.call import TurnCall
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ async def end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str
 def _end_revoked(app: Any, task: str, request: Context, kwargs: Mapping[str, Any]) -> None:
     log.info("job.cancelled", job_id=request.id)
     if task == SEND_TASK:
-        report_end(app, request.id, kwargs, end_of_cancelled("revoked"))
+        Completion(app).revoked(TurnCall(request.id, kwargs), "revoked")
     app.backend.mark_as_revoked(request.id, "revoked", request=request, store_result=True)
     try:
         with app.events.default_dispatcher() as events:

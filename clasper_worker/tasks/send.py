@@ -9,7 +9,7 @@ import structlog
 from celery.exceptions import Ignore
 
 from clasper_worker.celery import app
-from clasper_worker.completion.report import _or_again, _report_end
+from clasper_worker.completion.completion import Completion, or_again
 from clasper_worker.config.names import SEND_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.delivery import TurnDelivery
@@ -24,9 +24,9 @@ from clasper_worker.periodic.notification import refuse_malformed
 from clasper_worker.process import DOOM, GROUPS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
 from clasper_worker.tasks.cancelled import fence_of
-from clasper_worker.turn.collect import CollectedTurns, ReportEnd
-from clasper_worker.turn.models import TurnResult, identify_turn
-from clasper_worker.turn.request import RequestLimits, parse_send_request
+from clasper_worker.turn.call import TurnCall
+from clasper_worker.turn.collect import CollectedTurns
+from clasper_worker.turn.models import TurnResult
 from clasper_worker.turn.route_check import refuse_misrouted
 from clasper_worker.turn.run import TurnRun
 from clasper_worker.turn.validation import invalid_request
@@ -45,81 +45,73 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
+    call = TurnCall(self.request.id, kwargs, delivery.mark)
     watch = start_stopwatch(delivery.waited)
     doom, groups = await DOOM.get(), await GROUPS.get()
 
     async def part(job_ids: tuple[str, ...]) -> None:
         await groups.part(delivery.token, job_ids)
 
-    async def report(
-        job_id: str, arguments: dict[str, Any], end: TurnResult | ClasperError
-    ) -> None:
-        await _report_end(job_id, arguments, end, mark=delivery.mark_of(job_id))
-
-    group = CollectedTurns(delivery.collected, app.backend, part=part)
+    completion = Completion(app)
+    group = CollectedTurns(delivery.collected, app.backend, part=part, ends=completion)
     try:
         async with (
             doom.of_failures(delivery.token),
             typed_errors("turn", lambda: {"duration": watch.told()}),
         ):
             delivery.check_verdict()
-            result = await _run_turn(self.request.id, delivery, group, watch, args, kwargs, report)
+            if args:
+                raise _positional()
+            result = await _run_turn(call, delivery, group, watch)
     except LeaseLostError:
         raise Ignore("another worker has the turn") from None
     except TurnCancelledError:
         raise  # `ClasperTask` ends it as revoked
     except ClasperError as exc:
-        await report(self.request.id, kwargs, exc)
-        async with _or_again():
-            await group.fail(exc, report)
+        await completion.failed(call, exc)
+        with or_again("turn.end_not_told"):
+            await group.fail(exc)
         raise
-    await report(self.request.id, kwargs, result)
-    async with _or_again():
-        await group.succeed(result, report)
+    await completion.succeeded(call, result)
+    with or_again("turn.end_not_told"):
+        await group.succeed(result)
     return result
 
 
+def _positional() -> InvalidRequestError:
+    return invalid_request(
+        [
+            {
+                "field": "args",
+                "problem": "the fields came as positional arguments",
+                "fix": "send them as kwargs",
+            }
+        ]
+    )
+
+
 async def _run_turn(
-    job_id: str,
-    delivery: TurnDelivery,
-    group: CollectedTurns,
-    watch: Stopwatch,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    report: ReportEnd,
+    call: TurnCall, delivery: TurnDelivery, group: CollectedTurns, watch: Stopwatch
 ) -> TurnResult:
-    if args:
-        raise invalid_request(
-            [
-                {
-                    "field": "args",
-                    "problem": "the fields came as positional arguments",
-                    "fix": "send them as kwargs",
-                }
-            ]
-        )
-    refuse_malformed(delivery.mark)
-    settings = get_settings()
-    limits = RequestLimits.from_settings(settings)
+    refuse_malformed(call.mark)
     try:
-        refuse_misrouted(delivery.route, kwargs)
-        request = parse_send_request(kwargs, limits)
+        refuse_misrouted(delivery.route, call.arguments)
+        request, turn = call.request, call.identity
     except InvalidRequestError:
         await group.stand_apart()
         raise
-    turn = identify_turn(request.user_id, request.idempotency_key, job_id)
     structlog.contextvars.bind_contextvars(
         **turn_log_context(turn, request.user_id, request.role, request.session)
     )
     runtime = await RUNTIME.get()
-    request = await group.join(request, turn, runtime.turns.ledger, limits, report)
-    lease = await fence_of(delivery, SEND_TASK, job_id, kwargs)
+    request = await group.join(call, runtime.turns.ledger)
+    lease = await fence_of(delivery, SEND_TASK, call.job_id, call.arguments)
     turns = replace(runtime.turns, lease=lease)
-    kind = "send" if delivery.mark is None else "notification"
+    kind = "send" if call.mark is None else "notification"
     run = TurnRun(request, turn, turns, kind=kind, run=delivery.number)
     result = await run.within_limits()
     log.info("turn.completed", **_told_of(result), duration=watch.told())
-    if settings.clasper_log_content:
+    if get_settings().clasper_log_content:
         log.info("turn.content", message=request.message, response=result.response)
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from celery import states
 from pydantic import Field
@@ -17,13 +17,23 @@ from clasper_worker.errors import (
     TurnConflictError,
     TurnTimeoutError,
 )
+from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.journal import TurnJournal, conflict
 from clasper_worker.turn.journal_store import TurnLedger, ledger_key, request_digest
-from clasper_worker.turn.models import TurnIdentity, TurnResult, identify_turn
-from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
+from clasper_worker.turn.models import TurnIdentity, TurnResult
+from clasper_worker.turn.request import SendRequest
 
 Part = Callable[[tuple[str, ...]], Awaitable[None]]
-ReportEnd = Callable[[str, dict[str, Any], TurnResult | ClasperError], Awaitable[None]]
+
+
+class JobEnds(Protocol):
+    """Where a job's end goes, once it is stored (`completion.completion`)."""
+
+    async def succeeded(self, call: TurnCall, result: TurnResult) -> None:
+        """The job has a result."""
+
+    async def failed(self, call: TurnCall, error: ClasperError) -> None:
+        """The job has failed for good."""
 
 
 class JoinedRequest(SendRequest):
@@ -49,15 +59,13 @@ class _Member:
     """A job that is run with another's turn.
 
     Attributes:
-        job_id: the Celery task's id.
-        arguments: its request, as sent.
+        call: what it asks for.
         journal: of the turn that its own idempotency key names; None where it has none, or one
             that another of the group has.
         text: what the model is told of it; None where another of the group says it.
     """
 
-    job_id: str
-    arguments: dict[str, Any] = field(repr=False)
+    call: TurnCall
     journal: TurnJournal | None
     text: str | None = field(repr=False)
 
@@ -71,14 +79,12 @@ class _Gathering:
         decided: who was found to be part of the turn by an earlier run; None before.
         turns: the turns that the group has by now, with digests of their requests.
         ledger: of all turns.
-        limits: on the size of a request.
     """
 
     request: SendRequest
     decided: tuple[str, ...] | None
     turns: dict[str, str]
     ledger: TurnLedger
-    limits: RequestLimits
 
 
 class CollectedTurns:
@@ -90,16 +96,23 @@ class CollectedTurns:
     has begun without it or is of another task, waits behind it again.
 
     Args:
-        collected: the jobs, each ``{"job_id", "request"}``, in order of arrival.
+        collected: the jobs, as `TurnDelivery.collected` has them, in order of arrival.
         backend: Celery's result backend.
         part: has jobs of these ids wait for a turn of their own.
+        ends: where each job's end goes.
     """
 
-    def __init__(self, collected: Sequence[Mapping[str, Any]], backend: Any, *, part: Part) -> None:
-        self._jobs = {str(job["job_id"]): dict(job["request"]) for job in collected}
+    def __init__(
+        self, collected: Sequence[Mapping[str, Any]], backend: Any, *, part: Part, ends: JobEnds
+    ) -> None:
+        self._jobs = {
+            job["job_id"]: TurnCall(job["job_id"], job["request"], job.get("notification"))
+            for job in collected
+        }
         self._members: list[_Member] = []
         self._backend = backend
         self._part = part
+        self._ends = ends
 
     async def stand_apart(self) -> None:
         """Have all of them wait for turns of their own: what comes is the first one's alone.
@@ -112,19 +125,14 @@ class CollectedTurns:
             self._jobs.clear()
             self._members.clear()
 
-    async def join(
-        self,
-        request: SendRequest,
-        turn: TurnIdentity,
-        ledger: TurnLedger,
-        limits: RequestLimits,
-        report: ReportEnd,
-    ) -> SendRequest:
-        """The request with the others' messages; a job whose own request is invalid fails.
+    async def join(self, first: TurnCall, ledger: TurnLedger) -> SendRequest:
+        """The first one's request with the others' messages; one whose own is invalid fails.
 
         Raises:
+            InvalidRequestError: the first one's is.
             StateUnavailableError: Redis does not answer.
         """
+        request, turn = first.request, first.identity
         if not self._jobs:
             return request
         try:
@@ -138,12 +146,12 @@ class CollectedTurns:
         if decided is None and journal.has_begun:
             decided = ()
         turns = {turn.turn_id: request_digest(request)}
-        gathering = _Gathering(request, decided, turns, ledger, limits)
+        gathering = _Gathering(request, decided, turns, ledger)
         apart: list[str] = []
-        for job_id, arguments in self._jobs.items():
+        for job_id, call in self._jobs.items():
             # Once one waits, all after it wait as well, in their order.
             waits = apart if decided is None else job_id not in decided
-            if waits or not await self._take(job_id, arguments, gathering, report):
+            if waits or not await self._take(call, gathering):
                 apart.append(job_id)
         await self._decide(journal, decided, apart)
         self._jobs.clear()
@@ -153,7 +161,7 @@ class CollectedTurns:
             JoinedRequest.model_construct(request.model_fields_set, **dict(request), others=others),
         )
 
-    async def succeed(self, result: TurnResult, report: ReportEnd) -> None:
+    async def succeed(self, result: TurnResult) -> None:
         """Store the turn's result as each job's.
 
         Raises:
@@ -162,9 +170,9 @@ class CollectedTurns:
         for member in self._members:
             if member.journal is not None:
                 await member.journal.settle(result)
-            await self._end(member.job_id, member.arguments, result, states.SUCCESS, report)
+            await self._end(member.call, result)
 
-    async def fail(self, error: ClasperError, report: ReportEnd) -> None:
+    async def fail(self, error: ClasperError) -> None:
         """Store the turn's failure as each job's; what comes before they joined is not theirs.
 
         Raises:
@@ -175,31 +183,28 @@ class CollectedTurns:
         for member in self._members:
             if is_posted and member.journal is not None:
                 await member.journal.settle(None)  # that it ran out of time is said to all of them
-            await self._end(member.job_id, member.arguments, error, states.FAILURE, report)
+            await self._end(member.call, error)
 
-    async def _take(
-        self, job_id: str, arguments: dict[str, Any], gathering: _Gathering, report: ReportEnd
-    ) -> bool:
+    async def _take(self, call: TurnCall, gathering: _Gathering) -> bool:
         """Make a job part of the turn, or end it if it is over; False if it is to wait."""
         is_new, turns = gathering.decided is None, gathering.turns
         try:
-            other = parse_send_request(arguments, gathering.limits)
+            other, asked = call.request, call.identity
             _refuse_another_session(other, gathering.request)
             if is_new and _thread(other) != _thread(gathering.request):
                 return False
-            asked = identify_turn(other.user_id, other.idempotency_key, job_id)
             own = await _journal(other, asked, gathering)
         except (InvalidRequestError, TurnConflictError) as exc:
-            await self._end(job_id, arguments, exc, states.FAILURE, report)
+            await self._end(call, exc)
             return True
         if own is not None and own.result is not None:
-            await self._end(job_id, arguments, own.result, states.SUCCESS, report)
+            await self._end(call, own.result)
             return True
         if own is not None and own.has_begun and is_new:
             return False
         text = other.message if asked.turn_id not in turns else None
         turns.setdefault(asked.turn_id, request_digest(other))
-        self._members.append(_Member(job_id, arguments, own, text))
+        self._members.append(_Member(call, own, text))
         return True
 
     async def _decide(
@@ -207,30 +212,28 @@ class CollectedTurns:
     ) -> None:
         """Record who is part of the turn, and let the others wait for turns of their own."""
         if decided is None:
-            decided = await journal.record_joined([one.job_id for one in self._members])
-            late = [one.job_id for one in self._members if one.job_id not in decided]
-            self._members = [one for one in self._members if one.job_id in decided]
+            decided = await journal.record_joined([one.call.job_id for one in self._members])
+            late = [one.call.job_id for one in self._members if one.call.job_id not in decided]
+            self._members = [one for one in self._members if one.call.job_id in decided]
             apart = [*late, *apart]
         if apart:
             await self._part(tuple(apart))
 
-    async def _end(
-        self,
-        job_id: str,
-        arguments: dict[str, Any],
-        end: TurnResult | ClasperError,
-        state: str,
-        report: ReportEnd,
-    ) -> None:
+    async def _end(self, call: TurnCall, end: TurnResult | ClasperError) -> None:
+        """Store a job's end, and then have those who wait for it told."""
+        state = states.SUCCESS if isinstance(end, TurnResult) else states.FAILURE
         try:
-            if await asyncio.to_thread(self._backend.get_state, job_id) == states.REVOKED:
+            if await asyncio.to_thread(self._backend.get_state, call.job_id) == states.REVOKED:
                 return  # cancelled by itself meanwhile, which is reported
-            await asyncio.to_thread(self._backend.store_result, job_id, end, state)
+            await asyncio.to_thread(self._backend.store_result, call.job_id, end, state)
         except Exception as exc:
             if redis_fault(exc) is None:
                 raise
             raise typed_error(exc, "CELERY_RESULT_BACKEND") from exc
-        await report(job_id, arguments, end)
+        if isinstance(end, TurnResult):
+            await self._ends.succeeded(call, end)
+        else:
+            await self._ends.failed(call, end)
 
 
 async def _journal(

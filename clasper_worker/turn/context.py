@@ -33,6 +33,7 @@ class TurnSettings:
         prompt: about prompts.
         soft_limit_seconds: how long a turn may take, all its runs together; None where whoever
             runs it sees to that.
+        streams_always: whether each turn's text is reported as it comes, asked for or not.
     """
 
     max_steps: int = 16
@@ -40,6 +41,7 @@ class TurnSettings:
     default_task: str | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     soft_limit_seconds: float | None = None
+    streams_always: bool = False
 
 
 @dataclass(frozen=True, slots=True)

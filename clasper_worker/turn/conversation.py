@@ -24,6 +24,7 @@ from clasper_worker.turn.loop import Answer, converse
 from clasper_worker.turn.models import ResolvedTask
 from clasper_worker.turn.opening import TurnPrompt, turn_prompt
 from clasper_worker.turn.request import SendRequest
+from clasper_worker.turn.streamed_text import StreamedText
 from clasper_worker.turn.task_thread import load_history
 
 _REPLY_CUT = "the reply was cut at the model's limit for one reply"
@@ -46,6 +47,7 @@ class Conversation:
         history: what was said before, oldest first.
         messages: the conversation that fits the window.
         fitted: which of the history that is.
+        streamed: reports what the model says as it comes.
     """
 
     reported: ReportedTurn
@@ -60,6 +62,7 @@ class Conversation:
     history: Sequence[ChatMessage]
     messages: list[ChatMessage]
     fitted: FittedHistory
+    streamed: StreamedText
 
     async def answer(self) -> Answer:
         """Have the model answer; what the journal has is not asked again.
@@ -117,6 +120,7 @@ class Conversation:
             self.journal,
             max_steps=self.deps.settings.max_steps,
             reported=self.reported,
+            streamed=self.streamed,
         )
 
     def _context_for(self, step: str) -> ToolContext:
@@ -133,6 +137,7 @@ async def open_conversation(
     task: ResolvedTask,
     journal: TurnJournal,
     reported: ReportedTurn,
+    streamed: StreamedText,
 ) -> Conversation:
     """Read the history and build the prompt, as an earlier run told them to the model.
 
@@ -188,4 +193,5 @@ async def open_conversation(
         history=history.messages,
         messages=messages,
         fitted=fitted,
+        streamed=streamed,
     )

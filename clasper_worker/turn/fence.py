@@ -9,6 +9,7 @@ from clasper_worker.llm.messages import (
     ChatMessage,
     ChatModel,
     Confirm,
+    Listen,
     ModelReply,
     ToolChoice,
     ToolSpec,
@@ -34,6 +35,7 @@ class FencedModel:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
         """See `ChatModel.complete`.
 
@@ -42,5 +44,9 @@ class FencedModel:
             ModelError: no usable answer came.
         """
         return await self._model.complete(
-            messages, tools, tool_choice=tool_choice, confirm=confirm or self._lease.confirm
+            messages,
+            tools,
+            tool_choice=tool_choice,
+            confirm=confirm or self._lease.confirm,
+            listen=listen,
         )

@@ -4,6 +4,7 @@ Entries of a turn in the ledger, each a JSON text:
 
 ==================  ===============================================================================
 ``request``         a digest of the request: another one under the same turn is a conflict
+``streamed``        that a run began which reports the turn's text as it comes
 ``joined``          the jobs that were collected into it and are run with it
 ``opening``         the task, the moment and how far the history reached, as the model was told
 ``reply:STEP``      a model's reply, recorded before its tool calls are carried out
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clasper_worker.errors import TurnConflictError
 from clasper_worker.llm.cost import Cost, Usage
 from clasper_worker.llm.messages import ModelReply, TokenUsage, ToolCall
-from clasper_worker.turn.journal_store import REQUEST, SPENT, TurnLedger
+from clasper_worker.turn.journal_store import REQUEST, SPENT, STREAMED, TurnLedger
 from clasper_worker.turn.models import ResolvedTask, TurnResult
 
 _OPENING, _OUTCOME, _RESULT, _JOINED = "opening", "outcome", "result", "joined"
@@ -108,15 +109,23 @@ class TurnJournal:
         key: str,
         digest: str,
         *,
+        streamed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Claim the turn for this request, and read what earlier runs recorded.
+
+        Args:
+            ledger: where it is kept.
+            key: what the ledger knows the turn by.
+            digest: of the request.
+            streamed: whether this run reports the turn's text as it comes.
+            clock: monotonic seconds.
 
         Raises:
             TurnConflictError: the turn was claimed with another request.
             StateUnavailableError: the ledger cannot be reached.
         """
-        known = await ledger.claim(key, digest)
+        known = await ledger.claim(key, digest, streamed=streamed)
         if known[REQUEST] != digest:
             raise conflict()
         return cls(ledger, key, known, clock=clock)
@@ -129,7 +138,12 @@ class TurnJournal:
     @property
     def has_begun(self) -> bool:
         """Whether an earlier run came so far that it recorded what it did."""
-        return bool(self._known.keys() - {REQUEST, SPENT, _JOINED})
+        return bool(self._known.keys() - {REQUEST, SPENT, STREAMED, _JOINED})
+
+    @property
+    def was_streamed(self) -> bool:
+        """Whether an earlier run may have reported text of a step that it did not record."""
+        return STREAMED in self._known
 
     @property
     def joined(self) -> tuple[str, ...] | None:

@@ -19,6 +19,8 @@ REQUEST = "request"
 """The entry that holds the digest of the turn's request."""
 SPENT = "spent"
 """The entry that holds the seconds that runs of the turn took; the one that may grow."""
+STREAMED = "streamed"
+"""The entry that is there once a run began that reports the turn's text as it comes."""
 
 Entries = dict[str, str]
 
@@ -26,8 +28,10 @@ Entries = dict[str, str]
 class TurnLedger(Protocol):
     """Remembers turns for as long as their results are kept."""
 
-    async def claim(self, key: str, digest: str) -> Entries:
+    async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """Record the request's digest, unless one is, and return all that is known of the turn.
+
+        With ``streamed``, `STREAMED` is recorded as well, for those who claim the turn later.
 
         Raises:
             StateUnavailableError: the ledger cannot be reached.
@@ -72,11 +76,14 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._turns: dict[str, Entries] = {}
 
-    async def claim(self, key: str, digest: str) -> Entries:
+    async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """See `TurnLedger.claim`."""
         known = self._turns.setdefault(key, {})
         known.setdefault(REQUEST, digest)
-        return dict(known)
+        before = dict(known)
+        if streamed:
+            known[STREAMED] = "1"
+        return before
 
     async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
         """See `TurnLedger.record`."""
@@ -90,10 +97,14 @@ class MemoryLedger:
 
 
 _CLAIM = StateScript("""
--- KEYS: the turn. ARGV: the request's digest, seconds to live.
+-- KEYS: the turn. ARGV: the request's digest, seconds to live, 1 where the run is streamed.
 redis.call('HSETNX', KEYS[1], 'request', ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-return redis.call('HGETALL', KEYS[1])
+local known = redis.call('HGETALL', KEYS[1])
+if ARGV[3] == '1' then
+  redis.call('HSET', KEYS[1], 'streamed', '1')
+end
+return known
 """)
 
 _RECORD = StateScript("""
@@ -133,9 +144,10 @@ class RedisLedger:
         self._state = state
         self._ttl = ttl_seconds
 
-    async def claim(self, key: str, digest: str) -> Entries:
+    async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """See `TurnLedger.claim`."""
-        flat = [text.decode() for text in await self._call(_CLAIM, key, [digest, self._ttl])]
+        arguments = [digest, self._ttl, int(streamed)]
+        flat = [text.decode() for text in await self._call(_CLAIM, key, arguments)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:

@@ -18,6 +18,7 @@ from clasper_worker.observability.stopwatch import spent_on
 from clasper_worker.text.whole_text import whole
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.journal import TurnJournal
+from clasper_worker.turn.streamed_text import StreamedText
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ async def converse(
     *,
     max_steps: int,
     reported: ReportedTurn = UNHEARD,
+    streamed: StreamedText | None = None,
 ) -> Answer:
     """Run the conversation until the model answers in text.
 
@@ -62,6 +64,7 @@ async def converse(
         journal: what earlier runs of the turn have done, and where this one records it.
         max_steps: how many model calls there may be; in the last one it may not call tools.
         reported: who listens to what is done here.
+        streamed: reports the text as it comes.
 
     Raises:
         ModelError: no usable answer came.
@@ -70,6 +73,7 @@ async def converse(
         StateUnavailableError: the journal cannot be reached.
     """
     turn, events = reported.turn, reported.events
+    streamed = streamed or StreamedText()
     messages = list(opening)
     replies: list[ModelReply] = []
     repeats: Counter[str] = Counter()
@@ -80,13 +84,21 @@ async def converse(
         reply = journal.reply(step)
         if reply is None:
             events.model_asked(turn, step=step)
+            streamed.ask(step)
             began = time.monotonic()
             with spent_on("model"):
-                reply = await model.complete(messages, toolbox.specs, tool_choice=choice)
+                reply = await model.complete(
+                    messages, toolbox.specs, tool_choice=choice, listen=streamed.listen
+                )
             seconds = time.monotonic() - began
+            streamed.conclude(step, reply.text)
             if reply.tool_calls and choice == "auto":
+                await streamed.kept()
                 reply = await journal.record_reply(step, with_own_ids(reply, step, call_ids))
+                streamed.conclude(step, reply.text)
             events.model_answered(turn, _answered(step, reply, seconds))
+        else:
+            streamed.conclude(step, reply.text)
         replies.append(reply)
         if not reply.tool_calls:
             return Answer(_text(reply), tuple(replies), calls)

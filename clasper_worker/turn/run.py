@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -17,7 +17,7 @@ from clasper_worker.errors import (
     TurnTimeoutError,
 )
 from clasper_worker.observability.events import Outcome as Ended
-from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference
+from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.conversation import Conversation, open_conversation
@@ -26,6 +26,7 @@ from clasper_worker.turn.journal import Outcome, TurnJournal
 from clasper_worker.turn.journal_store import ledger_key, request_digest
 from clasper_worker.turn.models import ResolvedTask, TurnIdentity, TurnResult
 from clasper_worker.turn.request import SendRequest
+from clasper_worker.turn.streamed_text import StreamedText
 from clasper_worker.turn.task_thread import resolve_task
 
 GRACE_SECONDS = 20.0
@@ -76,9 +77,11 @@ class TurnRun:
                 role=request.role,
                 kind=kind,
                 run=run,
+                streamed=request.stream or deps.settings.streams_always,
             ),
             deps.events,
         )
+        self._streamed = StreamedText(self._reported)
 
     async def within_limits(self, *, grace_seconds: float = GRACE_SECONDS) -> TurnResult:
         """Run the turn; at its soft time limit stop it, say so in its task, and fail.
@@ -88,7 +91,7 @@ class TurnRun:
             LeaseLostError: another run has taken the turn over, and is the one to end it.
             ClasperError: the turn failed.
         """
-        with self._ending():
+        async with self._ending():
             try:
                 async with SoftLimitScope():
                     return await self._run()
@@ -106,7 +109,7 @@ class TurnRun:
             ClasperError: the turn failed; nothing empty was posted, and what was posted carries
                 keys under which a repetition of the turn posts nothing twice.
         """
-        with self._ending():
+        async with self._ending():
             return await self._run()
 
     async def _run(self) -> TurnResult:
@@ -124,9 +127,12 @@ class TurnRun:
             self.deps.ledger,
             ledger_key(self.request, self.identity),
             request_digest(self.request),
+            streamed=self._reported.turn.streamed,
         )
         if journal.opening is not None:
             self.task = journal.opening.task
+        if journal.has_begun or journal.was_streamed:
+            self._streamed.resume()
         self._reported.events.started(
             self._reported.turn, resumed=journal.has_begun, queue_seconds=stopwatch().queue
         )
@@ -139,6 +145,7 @@ class TurnRun:
             while True:
                 answer = await conversation.answer()
                 decided = conversation.outcome(answer)
+                await self._streamed.kept()
                 outcome = await journal.conclude(len(answer.replies), answer.replies[-1], decided)
                 if outcome is not None:
                     return outcome
@@ -146,6 +153,8 @@ class TurnRun:
 
     async def deliver(self, journal: TurnJournal, outcome: Outcome) -> TurnResult:
         """Post a decided outcome, again or for the first time, and end the turn accordingly."""
+        if outcome.kind == "reply":
+            self._streamed.conclude(None, outcome.text)
         posts = Posts(self.request, self.identity, self.deps, self._reported)
         return await posts.finish(journal, outcome)
 
@@ -186,20 +195,29 @@ class TurnRun:
                 default_title=self.deps.settings.default_task,
             )
         return await open_conversation(
-            self.request, self.deps, workspace, backend, self.task, journal, self._reported
+            self.request,
+            self.deps,
+            workspace,
+            backend,
+            self.task,
+            journal,
+            self._reported,
+            self._streamed,
         )
 
-    @contextmanager
-    def _ending(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[None]:
         """Report the run's end, whatever it is."""
         outcome: Ended = "ok"
         code = None
         try:
-            yield
+            with running_turn(self._reported):
+                yield
         except BaseException as exc:
             outcome, code = _how_it_ended(exc)
             raise
         finally:
+            await self._streamed.kept_in_time()
             decided = self.journal.outcome if self.journal is not None else None
             cost = decided.cost if decided is not None else None
             spent = stopwatch().told()

@@ -11,8 +11,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clasper_worker.engine.queue.identity import turn_id_for
-from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.errors import (
     ClasperError,
     InvalidRequestError,
@@ -21,30 +19,15 @@ from clasper_worker.errors import (
     TurnConflictError,
 )
 from clasper_worker.text.bounds import told_problems
+from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.models import TurnResult
-from clasper_worker.turn.request import RequestLimits, Webhook, parse_send_request
+from clasper_worker.turn.request import Webhook
 
 Event = Literal["agent.completed", "agent.error"]
 
 # A namespace of our own, so that our ids collide with nobody else's name-based UUIDs.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "clasper-worker:webhook")
 _MAX_IDENTIFIER_CHARS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class EndedTurn:
-    """The turn that a webhook is about, as its request named it.
-
-    Where the request could not be read there is no turn: ``turn_id`` is then the job's.
-    """
-
-    webhook: Webhook = field(repr=False)
-    turn_id: str
-    job_id: str
-    user_id: str | None = None
-    session_key: str | None = None
-    role: str | None = None
-    task_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +47,18 @@ class Failure:
         # Of those the turn has never begun: sent again, its own end is still to come.
         about_the_job = isinstance(error, (TurnConflictError, SessionBusyError, LaneFullError))
         return cls(error.message, error.code, error.details, of_the_job=about_the_job)
+
+    @classmethod
+    def of_revoked(cls, reason: str) -> Self:
+        """A job that was cancelled or has expired, whatever becomes of others of its turn.
+
+        Args:
+            reason: Celery's word, ``revoked``, ``terminated`` or ``expired``.
+        """
+        text, code = "The turn was cancelled", "cancelled"
+        if reason == "expired":
+            text, code = "The turn's message expired before it was run", "expired"
+        return cls(text, code, {"reason": reason}, status="cancelled", of_the_job=True)
 
 
 class Delivery(BaseModel):
@@ -116,98 +111,66 @@ class Delivery(BaseModel):
         return arguments
 
 
-def ended_turn(
-    arguments: Mapping[str, Any], job_id: str, limits: RequestLimits
-) -> EndedTurn | None:
-    """The turn that a job's arguments ask for, if it is to be reported by a webhook.
-
-    A request that cannot be run may still have a webhook that can: its sender wants to know.
-    """
-    webhook = arguments.get("webhook")
-    if webhook is None:
-        return None
-    try:
-        request = parse_send_request(arguments, limits)
-    except InvalidRequestError:
-        return _unreadable(arguments, webhook, job_id)
-    if request.webhook is None:
-        return None
-    return EndedTurn(
-        webhook=request.webhook,
-        turn_id=turn_id_for(request.user_id, request.idempotency_key, job_id),
-        job_id=job_id,
-        user_id=request.user_id,
-        session_key=request.session,
-        role=request.role,
-        task_id=request.task_id,
-    )
+def completed(call: TurnCall, result: TurnResult, *, at: datetime | None = None) -> Delivery | None:
+    """The delivery that says that a turn succeeded, with its result; None: nobody asks for one."""
+    return _delivery(call, "agent.completed", result.as_json(), at)
 
 
-def completed(turn: EndedTurn, result: TurnResult, *, at: datetime | None = None) -> Delivery:
-    """The delivery that says that a turn succeeded, with its result."""
-    return _delivery(turn, "agent.completed", {**result.as_json(), "task_id": result.task_id}, at)
-
-
-def failed(turn: EndedTurn, failure: Failure, *, at: datetime | None = None) -> Delivery:
-    """The delivery that says that a turn has ended without a result, for good."""
+def failed(call: TurnCall, failure: Failure, *, at: datetime | None = None) -> Delivery | None:
+    """The delivery that says that a turn has ended for good without a result; None as above."""
     outcome = {
         "status": failure.status,
-        "task_id": turn.task_id,
         "error": failure.error,
         "code": failure.code,
         "details": dict(failure.details),
     }
     # Told apart from the turn's own failure, or a receiver would take one for the other.
-    subject = (turn.job_id,) if failure.of_the_job else ()
-    return _delivery(turn, "agent.error", outcome, at, *subject)
+    subject = (call.job_id,) if failure.of_the_job else ()
+    return _delivery(call, "agent.error", outcome, at, *subject)
 
 
 def _delivery(
-    turn: EndedTurn, event: Event, outcome: Mapping[str, Any], at: datetime | None, *subject: str
-) -> Delivery:
-    parts = (turn.user_id or "", turn.turn_id, event, *subject)
-    delivery_id = str(uuid.uuid5(_NAMESPACE, json.dumps(parts)))
+    call: TurnCall, event: Event, outcome: Mapping[str, Any], at: datetime | None, *subject: str
+) -> Delivery | None:
+    if call.webhook is None:
+        return None
+    turn_id, user_id, task_id, turn = _named(call)
+    delivery_id = str(uuid.uuid5(_NAMESPACE, json.dumps((user_id or "", turn_id, event, *subject))))
     payload = {
         "event": event,
         "delivery_id": delivery_id,
         "timestamp": _iso(at or datetime.now(UTC)),
+        "task_id": task_id,
         **outcome,
-        "turn_id": turn.turn_id,
-        "job_id": turn.job_id,
-        "user_id": turn.user_id,
-        "session_key": turn.session_key,
-        "role": turn.role,
+        "turn_id": turn_id,  # not the result's, which may be of the turn that this one was part of
+        "job_id": call.job_id,
+        "user_id": user_id,
+        **turn,
     }
     return Delivery(
         delivery_id=delivery_id,
         event=event,
-        turn_id=turn.turn_id,
-        user_id=turn.user_id,
-        webhook=turn.webhook,
+        turn_id=turn_id,
+        user_id=user_id,
+        webhook=call.webhook,
         body=json.dumps(payload, separators=(",", ":")),
     )
 
 
+def _named(call: TurnCall) -> tuple[str, str | None, str | None, dict[str, str | None]]:
+    """Ids of the turn, user and task, and the session; what of them a bad request says safely."""
+    request = call.read
+    if isinstance(request, InvalidRequestError):  # there is no turn: its id is the job's
+        user, task, session = (
+            _identifier(call.arguments.get(name)) for name in ("user_id", "task_id", "session_key")
+        )
+        return call.job_id, user, task, {"session_key": session, "role": None}
+    rest: dict[str, str | None] = {"session_key": request.session, "role": request.role}
+    return call.identity.turn_id, request.user_id, request.task_id, rest
+
+
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _unreadable(arguments: Mapping[str, Any], webhook: Any, job_id: str) -> EndedTurn | None:
-    _, problems = measure(webhook)
-    if problems:
-        return None
-    try:
-        checked = Webhook.model_validate(webhook)
-    except ValidationError:
-        return None
-    return EndedTurn(
-        webhook=checked,
-        turn_id=job_id,
-        job_id=job_id,
-        user_id=_identifier(arguments.get("user_id")),
-        session_key=_identifier(arguments.get("session_key")),
-        task_id=_identifier(arguments.get("task_id")),
-    )
 
 
 def _identifier(value: Any) -> str | None:

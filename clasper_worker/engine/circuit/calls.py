@@ -18,6 +18,7 @@ import stamina
 
 from clasper_worker.engine.circuit.gate import HostGate
 from clasper_worker.engine.circuit.policy import ANSWERED, GateClosedError, Outcome, Patience
+from clasper_worker.observability.metrics import count_attempt
 
 T = TypeVar("T")
 
@@ -80,12 +81,14 @@ class Pace:
         persistence: the seconds for which a request is tried at the least while its host fails (no
             answer, 5xx), from the first failure since the gate last knew of trouble; only where
             outages are waited for, and not if there is one attempt only.
+        to: whom, as the figures name it: ``model`` or ``backend``; empty: it is not counted.
     """
 
     attempts: int
     first_pause: float
     longest_pause: float
     persistence: float = 60.0
+    to: str = ""
 
 
 @dataclass(slots=True)
@@ -143,6 +146,8 @@ async def call_persistently(
         GateClosedError: the patience is over; caused by the last try's error, if there was one.
         Exception: what the last try raised.
     """
+    if pace.to:
+        send = _counted(send, judge, pace.to)
     tries = _Tries(pace, persistent=gate is not None and patience.for_outages)
     # The first try is made outside of the retry machinery: it nearly always succeeds.
     try:
@@ -175,6 +180,43 @@ async def call_persistently(
     finally:
         del failure
     raise AssertionError("the retry loop returns or raises")
+
+
+def _counted(
+    send: Callable[[], Awaitable[T]], judge: Callable[[Exception], Verdict], to: str
+) -> Callable[[], Awaitable[T]]:
+    """The same, each try counted once it has ended; not those that were not allowed to begin."""
+    made = 0
+
+    async def counted() -> T:
+        nonlocal made
+        outcome: str | None = None
+        try:
+            result = await send()
+        except Exception as exc:
+            outcome = _named(judge(exc))
+            raise
+        else:
+            outcome = "answered"
+            return result
+        finally:
+            if outcome is not None:
+                made += 1
+                count_attempt(to, outcome, again=made > 1)
+
+    return counted
+
+
+def _named(verdict: Verdict) -> str | None:
+    """A failed try's outcome as the figures name it; None where perhaps nothing was sent."""
+    outcome = verdict.outcome
+    if outcome.failed:
+        return "failed"
+    if outcome.limited:
+        return "limited"
+    if outcome.answered:
+        return "refused"
+    return "broken" if verdict.passing else None
 
 
 def _passes(exc: Exception, judge: Callable[[Exception], Verdict], tries: _Tries) -> bool:

@@ -13,6 +13,7 @@ from clasper_worker.engine.circuit.board import GateBoard
 from clasper_worker.engine.circuit.breaker import GateState
 from clasper_worker.engine.circuit.policy import GateClosedError, Outcome, Patience
 from clasper_worker.engine.circuit.shared_state import SharedState
+from clasper_worker.observability.events import report_waiting
 
 _POLL_SECONDS = 0.25
 _SLOW_START_POLL_SECONDS = 0.05
@@ -146,6 +147,7 @@ class HostGate:
                 return
             if self.state.paused_until > until:
                 raise GateClosedError
+        self._report_wait(now, patience)
         passage.probe = await self._wait(until - now, for_outages=patience.for_outages)
         passage.since = self._board.now()
 
@@ -190,6 +192,15 @@ class HostGate:
         self._failing.clear()
 
     # Waiting
+
+    def _report_wait(self, now: float, patience: Patience) -> None:
+        """Tell the turn that it waits; for how long is known of a rate limit alone."""
+        state = self.state
+        if not state.is_open and state.is_paused(now):
+            report_waiting("rate_limit", state.paused_until - now)
+        elif state.is_open and not patience.is_told:  # a probe that failed waits again
+            patience.is_told = True
+            report_waiting("outage", None)
 
     async def _wait(self, seconds: float, *, for_outages: bool) -> str:
         loop = asyncio.get_running_loop()

@@ -109,8 +109,8 @@ async def _within_the_origin(
 class LeanClient(httpx2.AsyncClient):
     """An `httpx2.AsyncClient` on aiohttp that does only what a plain request needs.
 
-    A request that needs more (a form, a streamed answer, authentication by httpx2) goes the
-    ordinary way of the class it extends. Redirects are followed within the origin alone: see
+    A request that needs more (a form, authentication by httpx2) goes the ordinary way of the class
+    it extends. Redirects are followed within the origin alone: see
     `clasper_worker.engine.http.redirects`.
 
     Args:
@@ -202,11 +202,12 @@ class LeanClient(httpx2.AsyncClient):
     ) -> httpx2.Response:
         """Send a request; see `httpx2.AsyncClient.send`."""
         del follow_redirects  # ours to say
-        is_plain = not stream and (auth is None or auth is httpx2.USE_CLIENT_DEFAULT)
+        is_plain = auth is None or auth is httpx2.USE_CLIENT_DEFAULT
 
         def once(request: httpx2.Request) -> Awaitable[httpx2.Response]:
             if is_plain:
-                return self._straight.exchange(request)
+                straight = self._straight
+                return (straight.handle_async_request if stream else straight.exchange)(request)
             return super(LeanClient, self).send(
                 request, stream=stream, auth=auth, follow_redirects=False
             )

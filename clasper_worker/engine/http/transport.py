@@ -195,12 +195,18 @@ class _Body(httpx2.AsyncByteStream):
         self._answer = answer
         self._request = request
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # No generator: each part of a streamed answer would pass through it.
         try:
-            async for chunk in self._answer.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
+            part = await self._answer.content.read(_CHUNK_BYTES)
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc, self._request) from exc
+        if not part:
+            raise StopAsyncIteration
+        return part
 
     async def aclose(self) -> None:
         # Closes the connection unless the body was read to its end.

@@ -84,13 +84,6 @@ class TurnDelivery:
         """Greater than that of every earlier delivery of the message; 0 without the scheduler."""
         return int(self.token.rpartition("#")[2]) if self.token is not None else 0
 
-    def mark_of(self, job_id: str) -> Any:
-        """The mark of this job, or of one of those that were collected into it."""
-        for job in self.collected:
-            if job["job_id"] == job_id:
-                return job.get("notification")
-        return self.mark
-
     def check_verdict(self) -> None:
         """Raise if the scheduler decided that the turn must not run.
 

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clasper_worker.config.names import QUEUES
 from clasper_worker.engine.queue.scheduler import Schedule, redis_answers
 
-_AT_ONCE = 1000
-_PRIORITY = "\x06\x16"  # kombu's separator of a list's name and its priority
-_PRIORITIES = (3, 6, 9)
-_KEY = "clasper:"
+# By counters that the scheduler keeps: its cost does not grow with what waits. The lists of a queue
+# are kombu's, by priority.
+READ_STATUS = """
+local P, names, rows, seen = 'clasper:', {}, {}, {}
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local others = redis.call('SMEMBERS', P .. 'queues')
+table.sort(others)
+for _, list in ipairs({ ARGV, others }) do
+  for _, name in ipairs(list) do
+    if not seen[name] then names[#names + 1] = name end
+    seen[name] = true
+  end
+end
+for _, name in ipairs(names) do
+  local arrived, oldest, depths = 0, now, {}
+  for _, priority in ipairs({ '', '\\6\\0223', '\\6\\0226', '\\6\\0229' }) do
+    arrived = arrived + redis.call('LLEN', name .. priority)
+  end
+  for _, state in ipairs({ 'ready', 'behind' }) do
+    local key = P .. 'depth:' .. state .. ':' .. name
+    depths[#depths + 1] = redis.call('ZCARD', key)
+    for _, first in ipairs(redis.call('ZRANGE', key, 0, 0)) do
+      local since = redis.call('HGET', P .. 'message:' .. first, 'at')
+      oldest = math.min(oldest, tonumber(since or now))
+    end
+  end
+  local running = redis.call('SCARD', P .. 'depth:running:' .. name)
+  rows[#rows + 1] = { name, arrived, depths[1], depths[2], running, now - oldest }
+end
+local suspects = redis.call('EXISTS', P .. 'suspect') + redis.call('LLEN', P .. 'suspects')
+return {
+  rows, redis.call('SCARD', P .. 'capped'), suspects, redis.call('ZCARD', P .. 'dead'),
+  redis.call('ZCARD', P .. 'workers'),
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +52,23 @@ class QueueStatus:
     """One queue.
 
     Attributes:
-        waiting: messages that no worker runs: not taken in yet, ready, or behind another of their
-            session.
+        arrived: messages that no worker has taken in yet.
+        ready: those that may run.
+        behind: those that wait behind another of their session.
         running: messages that a worker has.
         oldest: seconds since the one that waits longest was taken in; None where none was.
     """
 
-    waiting: int = 0
+    arrived: int = 0
+    ready: int = 0
+    behind: int = 0
     running: int = 0
     oldest: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that no worker runs."""
+        return self.arrived + self.ready + self.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +81,14 @@ class BrokerStatus:
             (``CLASPER_TENANT_CONCURRENCY``).
         suspect: messages that lost several workers, and run one at a time.
         dead: dead letters.
+        workers: worker processes that were heard of within the time of two leases.
     """
 
     queues: dict[str, QueueStatus]
     capped: int
     suspect: int
     dead: int
+    workers: int
 
     @property
     def waiting(self) -> int:
@@ -67,67 +108,27 @@ class BrokerStatus:
 
 
 def read_broker_status(schedule: Schedule) -> BrokerStatus:
-    """Look at the queues; takes a while with many messages, and stops nobody.
+    """Look at the queues, with one call that takes as long however much waits.
 
     Raises:
         StateUnavailableError: Redis does not answer, or refuses.
     """
-    client: Any = schedule.client
-    waiting: Counter[str] = Counter()
-    running: Counter[str] = Counter()
-    oldest: dict[str, int] = {}
     with redis_answers():
-        seconds, microseconds = client.time()
-        now = seconds * 1000 + microseconds // 1000
-        for name in QUEUES:
-            waiting[name] += sum(client.llen(key) for key in _lists(name))
-        for tags in _known_tags(client):
-            for queue, since, is_running in _messages(client, tags):
-                if is_running:
-                    running[queue] += 1
-                    continue
-                waiting[queue] += 1
-                if since is not None:
-                    oldest[queue] = min(oldest.get(queue, since), since)
-        names = (*QUEUES, *sorted({*waiting, *running} - set(QUEUES)))
-        return BrokerStatus(
-            queues={
-                name: QueueStatus(
-                    waiting[name],
-                    running[name],
-                    max(now - oldest[name], 0) / 1000 if name in oldest else None,
-                )
-                for name in names
-            },
-            capped=client.scard(f"{_KEY}capped"),
-            suspect=client.exists(f"{_KEY}suspect") + client.llen(f"{_KEY}suspects"),
-            dead=client.zcard(f"{_KEY}dead"),
-        )
+        return broker_status_of(schedule.client.eval(READ_STATUS, 0, *QUEUES))
 
 
-def _lists(queue: str) -> Iterator[str]:
-    yield queue
-    yield from (f"{queue}{_PRIORITY}{priority}" for priority in _PRIORITIES)
-
-
-def _known_tags(client: Any) -> Iterator[Sequence[str]]:
-    """The tags of all messages that were taken in, some hundreds at a time."""
-    cursor = 0
-    while True:
-        cursor, found = client.hscan(f"{_KEY}jobs", cursor, count=_AT_ONCE)
-        if found:
-            yield [tag.decode("utf-8", "replace") for tag in found.values()]
-        if cursor == 0:
-            return
-
-
-def _messages(client: Any, tags: Sequence[str]) -> Iterator[tuple[str, int | None, bool]]:
-    """Each message's queue, when it was taken in (milliseconds), and whether it runs."""
-    with client.pipeline(transaction=False) as pipe:
-        for tag in tags:
-            pipe.hmget(f"{_KEY}message:{tag}", "q", "at")
-            pipe.sismember(f"{_KEY}running", tag)
-        answers = pipe.execute()
-    for (queue, since), is_running in zip(answers[::2], answers[1::2], strict=True):
-        if queue is not None:  # it ended meanwhile
-            yield queue.decode(), int(since) if since else None, bool(is_running)
+def broker_status_of(answer: Sequence[Any]) -> BrokerStatus:
+    """Read what `READ_STATUS` answered, asked of `QUEUES`."""
+    rows, capped, suspect, dead, workers = answer
+    return BrokerStatus(
+        {
+            name.decode(): QueueStatus(
+                arrived, ready, behind, running, age / 1000 if ready + behind else None
+            )
+            for name, arrived, ready, behind, running, age in rows
+        },
+        capped,
+        suspect,
+        dead,
+        workers,
+    )

@@ -20,10 +20,16 @@ from redis.exceptions import RedisError
 from clasper_worker.config.settings import SENTINEL_SCHEME, Settings
 from clasper_worker.engine.queue.identifiers import BLANK
 from clasper_worker.engine.queue.kept_apart import take_apart
+from clasper_worker.engine.queue.letter_reasons import code_of
 from clasper_worker.engine.queue.policy import ScheduleRules
 from clasper_worker.engine.queue.scheduler_types import Burial, Exchanged, Renewal, burials_of
 from clasper_worker.engine.redis.connections import blocking_client
 from clasper_worker.engine.redis.faults import is_read_only, typed_redis_errors
+from clasper_worker.observability.metrics import (
+    count_dead_letter,
+    count_losses,
+    count_redelivery,
+)
 
 Withdrawal = Literal["withdrawn", "leaving", "running", "unknown"]
 Replay = Literal["replayed", "unknown", "unreadable", "webhook_gone"]
@@ -75,16 +81,23 @@ class Schedule:
             free: how many messages to take at most.
             intake: how many messages to move from the queues into lanes at most.
         """
+        given = list(lost)
         found = self._call(
             op="exchange",
             worker=self._name,
             settled=list(settled),
             released=list(released),
-            lost=list(lost),
+            lost=given,
             free=free,
             intake=intake,
         )
-        return Exchanged.of(found)
+        exchanged = Exchanged.of(found)
+        count_losses("process_lost", len(given))
+        _count_letters(exchanged.put)
+        for delivery in exchanged.deliveries:
+            if delivery.is_redelivered:
+                count_redelivery(delivery.queue)
+        return exchanged
 
     def refresh(self, tokens: Iterable[str]) -> tuple[str, ...]:
         """Prolong these deliveries' leases; returns those that are not the caller's any more."""
@@ -103,7 +116,11 @@ class Schedule:
         Returns:
             How many lapsed, and all dead letters whose callers nobody has been said to have told.
         """
-        lapsed, buried, letters = self._call(op="reap", limit=_REAPED_AT_ONCE)
+        lapsed, buried, letters, put = self._call(
+            op="reap", worker=self._name, limit=_REAPED_AT_ONCE
+        )
+        count_losses("lease_lapsed", int(lapsed))
+        _count_letters(reason.decode() for reason in put)
         self.keep_apart(letter.decode() for letter in letters)
         return int(lapsed), burials_of(buried)
 
@@ -170,7 +187,9 @@ class Schedule:
 
         Returns what was buried: nothing if the delivery is not the caller's any more.
         """
-        return burials_of(self._call(op="bury", token=token, reason=reason))
+        buried = burials_of(self._call(op="bury", token=token, reason=reason))
+        _count_letters(burial.reason for burial in buried)
+        return buried
 
     def part(self, token: str, job_ids: Iterable[str]) -> int:
         """Have these jobs, collected by a delivery of the caller's, wait behind it again.
@@ -235,6 +254,11 @@ def redis_answers() -> AbstractContextManager[None]:
         StateUnavailableError: it did not, or refused.
     """
     return typed_redis_errors("CELERY_BROKER_URL and CELERY_RESULT_BACKEND")
+
+
+def _count_letters(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        count_dead_letter(code_of(reason))
 
 
 def _letter(burial: Burial) -> list[str]:

@@ -23,6 +23,7 @@ class Delivery:
         collected: the raw messages that are to be run with it as one turn.
         is_redelivered: whether it was delivered before.
         waited: seconds since it was taken in from its queue.
+        behind: of them, before its first delivery, behind others of its session.
     """
 
     queue: str
@@ -33,6 +34,7 @@ class Delivery:
     collected: tuple[bytes, ...] = field(repr=False)
     is_redelivered: bool
     waited: float = 0.0
+    behind: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,25 @@ class Burial:
     letter_id: str
     job_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedTurn:
+    """A turn that was taken in and has to wait for its session; each is named once.
+
+    Attributes:
+        job_id: the Celery task's id.
+        turn_id: the turn's.
+        user_id: the tenant.
+        session_key: the session's.
+        ahead: how many messages of the session are before it.
+    """
+
+    job_id: str
+    turn_id: str
+    user_id: str
+    session_key: str
+    ahead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +87,21 @@ class Exchanged:
         interrupts: ids of the jobs that a newer turn of their session interrupts.
         buried: messages that nobody could read.
         more: whether another call would find more at once.
+        put: the reasons of all that became dead letters with this call.
+        queued: turns that were taken in and have to wait for their session.
     """
 
     deliveries: tuple[Delivery, ...]
     interrupts: tuple[str, ...]
     buried: tuple[Burial, ...]
     more: bool
+    put: tuple[str, ...] = ()
+    queued: tuple[QueuedTurn, ...] = ()
 
     @classmethod
     def of(cls, answer: Sequence[Any]) -> Self:
         """Read the script's answer."""
-        deliveries, interrupts, buried, more = answer
+        deliveries, interrupts, buried, more, put, queued = answer
         return cls(
             tuple(
                 Delivery(
@@ -88,12 +113,18 @@ class Exchanged:
                     tuple(raws),
                     bool(again),
                     int(waited) / 1000,
+                    int(behind) / 1000,
                 )
-                for queue, token, raw, verdict, lapses, raws, again, waited in deliveries
+                for queue, token, raw, verdict, lapses, raws, again, waited, behind in deliveries
             ),
             tuple(job.decode() for job in interrupts),
             burials_of(buried),
             bool(more),
+            tuple(reason.decode() for reason in put),
+            tuple(
+                QueuedTurn(*(name.decode() for name in names), int(ahead))
+                for *names, ahead in queued
+            ),
         )
 
 

@@ -2,15 +2,11 @@
 
 The client's timeouts and connection pool are used, but not its retries, each of which would sleep
 for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
-with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES). The client's low-level
-``post`` with a plain body and a plain JSON answer is used instead of ``chat.completions.create``:
-the same request for half the CPU, since neither the parameters nor the answer go through its typed
-models.
+with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -18,7 +14,6 @@ import httpx2
 import openai
 import structlog
 from openai import AsyncOpenAI
-from openai._types import RequestOptions
 
 from clasper_worker.engine.circuit.calls import (
     NO_ANSWER,
@@ -43,12 +38,24 @@ from clasper_worker.errors import (
     ModelRejectedError,
     ModelUnavailableError,
 )
-from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError, read_answer
+from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
-from clasper_worker.llm.messages import ChatMessage, Confirm, ModelReply, ToolChoice, ToolSpec
+from clasper_worker.llm.messages import (
+    ChatMessage,
+    Confirm,
+    Listen,
+    ModelReply,
+    ReplyEnded,
+    Restarted,
+    ToolChoice,
+    ToolSpec,
+    UsageCounted,
+)
 from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.providers.openai_calls import STREAMED, ask_streamed, ask_whole
 from clasper_worker.llm.refusal import read_refusal
+from clasper_worker.llm.streamed_answer import tell_whole
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +65,26 @@ _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 # An answer that is none, perhaps of something between us and the host, tells nothing of the host.
 _BROKEN = Verdict(Outcome(), passing=True)
 
-# The client would make one, from the system's randomness, and not send it.
-_NO_KEY: RequestOptions = {"idempotency_key": "none"}
+
+class _Tries:
+    """What is done before each try of one call.
+
+    Args:
+        confirm: the turn's; see `ChatModel.complete`.
+        listen: whoever hears the answer; told that what an earlier try has given is void.
+    """
+
+    def __init__(self, confirm: Confirm | None, listen: Listen | None) -> None:
+        self._confirm = confirm
+        self._made = False
+        self.listen = listen
+
+    async def begin(self) -> None:
+        if self._confirm is not None:
+            await self._confirm()
+        if self._made and self.listen is not None:
+            self.listen(Restarted())
+        self._made = True
 
 
 class OpenAICompatibleModel:
@@ -93,7 +118,7 @@ class OpenAICompatibleModel:
     ) -> None:
         self._client = client
         self._ref = ref
-        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0)
+        self._pace = Pace(retries + 1, first_pause=0.5, longest_pause=8.0, to="model")
         self._gate = gate
         self._has_fallback = has_fallback
         # Whole, since the client would put it together anew for each request.
@@ -111,15 +136,19 @@ class OpenAICompatibleModel:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
         """Ask for the next message; see `ChatModel.complete`."""
         parameters = dict(self._fixed)
+        if listen is not None:
+            parameters |= STREAMED
         if tools:
             parameters["tools"] = wire_tools(tools)
             if tool_choice != "auto":
                 parameters["tool_choice"] = tool_choice
         try:
-            answer = await self._ask_in_its_words(parameters, messages, confirm)
+            tries = _Tries(confirm, listen)
+            answer = await self._ask_in_its_words(parameters, messages, tries)
         except GateClosedError as exc:
             if isinstance(exc.__cause__, openai.OpenAIError):
                 raise translate_error(exc.__cause__, self._ref.name) from exc
@@ -134,13 +163,17 @@ class OpenAICompatibleModel:
             raise translate_error(exc, self._ref.name) from exc
         except BrokenAnswerError as exc:
             raise _not_the_protocol(self._ref.name, str(exc)) from exc
-        return parse_completion(answer, self._ref)
+        reply = parse_completion(answer, self._ref)
+        if listen is not None:
+            listen(UsageCounted(reply.usage))
+            listen(ReplyEnded(reply.finish_reason))
+        return reply
 
     async def _ask_in_its_words(
         self,
         parameters: Mapping[str, Any],
         messages: Sequence[ChatMessage],
-        confirm: Confirm | None,
+        tries: _Tries,
     ) -> object:
         """Ask, in other words where the provider says that these are not the model's."""
         begun = dialect = self._known.dialect
@@ -148,7 +181,7 @@ class OpenAICompatibleModel:
         while True:
             body = dialect.body(parameters, messages)
             try:
-                answer = await self._ask(body, confirm)
+                answer = await self._ask(body, tries)
             except openai.APIStatusError as exc:
                 changed = dialect.changed(read_refusal(exc.status_code, exc.body), body, messages)
                 if changed is None or changed in tried:
@@ -162,25 +195,17 @@ class OpenAICompatibleModel:
                 log.warning("model.asked_otherwise", model=self._ref.name, changed=changes)
             return answer
 
-    async def _ask(self, body: dict[str, Any], confirm: Confirm | None) -> object:
+    async def _ask(self, body: dict[str, Any], tries: _Tries) -> object:
         async def send() -> object:
-            if confirm is not None:
-                await confirm()  # after whatever the gate made it wait for
-            try:
-                # The client's own limit is on silences: one byte a second would never end.
-                async with asyncio.timeout(self._timeout):
-                    response = await self._client.post(
-                        self._url, body=body, cast_to=httpx2.Response, options=_NO_KEY
-                    )
-            except TimeoutError as exc:
-                raise openai.APITimeoutError(httpx2.Request("POST", self._url)) from exc
-            try:
-                return read_answer(response.content)
-            except EmbeddedError as exc:
-                status = httpx2.Response(
-                    exc.status, headers=_kept(response.headers), request=response.request
-                )
-                raise openai.APIStatusError(str(exc), response=status, body=exc.body) from exc
+            await tries.begin()  # after whatever the gate made it wait for
+            ask = (self._client, self._url, body, self._timeout)
+            if tries.listen is None:
+                return await ask_whole(*ask)
+            if "stream" in body:
+                return await ask_streamed(*ask, tries.listen)
+            answer = await ask_whole(*ask)
+            tell_whole(answer, tries.listen)
+            return answer
 
         patience = patience_for(self._gate)
         if self._has_fallback:
@@ -200,11 +225,6 @@ def _seconds(timeout: object) -> float | None:
     return seconds if isinstance(seconds, int | float) else None
 
 
-def _kept(headers: httpx2.Headers) -> dict[str, str]:
-    """What an answer's headers say of trying again; not of its body, which is another."""
-    return {name: value for name, value in headers.items() if not name.startswith("content-")}
-
-
 def _judge(exc: Exception) -> Verdict:
     """What an error of the client tells of the provider."""
     if isinstance(exc, openai.APIStatusError):
@@ -220,6 +240,8 @@ def _judge(exc: Exception) -> Verdict:
 
 def _is_passing(exc: openai.APIStatusError) -> bool:
     if exc.status_code == 429 and exc.code == "insufficient_quota":
+        return False
+    if exc.status_code == 501:  # it does not know how to
         return False
     return exc.status_code in _TRANSIENT_STATUSES or exc.status_code >= 500
 

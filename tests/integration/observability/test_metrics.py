@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.turn.conftest import free_port, processes  # noqa: F401 - a fixture
+from tests.integration.turn.conftest import answers, free_port, processes  # noqa: F401 - a fixture
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -51,3 +51,40 @@ def test_a_worker_serves_what_its_turns_came_to(processes: Any) -> None:  # noqa
     assert figure(text, "clasper_turn_seconds_count", part="queue") == 6
     assert figure(text, "clasper_tokens_total", direction="output") > 0
     assert "u1" not in re.findall(r'="([^"]*)"', text)
+
+
+def test_the_shim_serves_what_waits_and_what_it_did(processes: Any) -> None:  # noqa: F811 - the fixture
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+
+    def scraped() -> str:
+        text: str = processes.http.get(f"{url}/metrics").raise_for_status().text
+        return text
+
+    command = ("clasper_worker", "serve", "--port", str(port))
+    with processes.running("shim-metrics", *command):
+        until(lambda: answers(f"{url}/health"), "the shim answers", processes.logs["shim-metrics"])
+        for user in ("m1", "m1", "m2"):
+            request = {"user_id": user, "message": "Say hello", "task_title": "Metrics"}
+            processes.http.post(f"{url}/api/agents/send", json=request).raise_for_status()
+        waiting = {"queue": "clasper", "state": "arrived"}
+        until(
+            lambda: figure(scraped(), "clasper_queue_messages", **waiting) == 3,
+            "what no worker took is told",
+        )
+        with processes.worker("shim-metrics-worker"):
+            until(
+                lambda: figure(scraped(), "clasper_queue_messages", **waiting) == 0,
+                "what was taken is told no more",
+            )
+            until(
+                lambda: re.search(r"^clasper_worker_processes [1-9]", scraped(), re.MULTILINE),
+                "the worker is told",
+            )
+        text = scraped()
+    assert "clasper_redis_up 1.0" in text
+    assert figure(text, "clasper_jobs_enqueued_total", task="clasper.send") == 3
+    route = {"route": "/api/agents/send", "method": "POST"}
+    assert figure(text, "clasper_http_requests_total", **route, status="202") == 3
+    assert figure(text, "clasper_http_request_seconds_count", **route) == 3
+    assert not {"m1", "m2"} & set(re.findall(r'="([^"]*)"', text))

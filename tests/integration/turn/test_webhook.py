@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.models import TurnResult
-from clasper_worker.turn.request import RequestLimits
-from clasper_worker.webhooks.payload import completed, ended_turn
+from clasper_worker.webhooks.payload import completed
 from clasper_worker.webhooks.signature import verify_signature
 from tests.waiting import until
 
@@ -221,9 +221,9 @@ def test_webhooks_are_enqueued_and_retried_under_celerys_own_pools(
 def expected_delivery(receiver: Receiver, turn: Any) -> str:
     """The id of the delivery that a turn's completion makes."""
     arguments = {"user_id": "u1", "message": "Hi", "webhook": {"url": receiver.url}}
-    ended = ended_turn(arguments, turn.id, RequestLimits())
-    assert ended is not None
-    return completed(ended, TurnResult.from_json(turn.result)).delivery_id
+    delivery = completed(TurnCall(turn.id, arguments), TurnResult.from_json(turn.result))
+    assert delivery is not None
+    return delivery.delivery_id
 
 
 def test_the_delivery_id_follows_from_the_turn(processes: Any, worker: str) -> None:

@@ -18,13 +18,12 @@ from clasper_worker.errors import (
     TurnTimeoutError,
 )
 from clasper_worker.llm.cost import Usage, turn_cost
+from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.collect import CollectedTurns, JoinedRequest
 from clasper_worker.turn.journal import TurnJournal
 from clasper_worker.turn.journal_store import MemoryLedger, ledger_key, request_digest
 from clasper_worker.turn.models import TurnResult, identify_turn
-from clasper_worker.turn.request import RequestLimits, SendRequest, parse_send_request
-
-LIMITS = RequestLimits()
+from clasper_worker.turn.request import SendRequest, parse_send_request
 
 
 def asked(message: str, **fields: Any) -> dict[str, Any]:
@@ -62,21 +61,23 @@ class Site:
     async def part(self, job_ids: tuple[str, ...]) -> None:
         self.parted += job_ids
 
-    async def report(self, job_id: str, arguments: dict[str, Any], end: Any) -> None:
-        del arguments, end
-        self.reported.append(job_id)
+    async def succeeded(self, call: TurnCall, end: TurnResult) -> None:
+        assert self.ends[call.job_id] == ("SUCCESS", end)  # is stored by now
+        self.reported.append(call.job_id)
+
+    async def failed(self, call: TurnCall, error: ClasperError) -> None:
+        assert self.ends[call.job_id] == ("FAILURE", error)
+        self.reported.append(call.job_id)
 
     async def join(self, first: dict[str, Any], **others: dict[str, Any]) -> SendRequest:
         """Run the job ``first``, with which these were collected, up to its request."""
         self.parted.clear()
         collected = [{"job_id": job, "request": request} for job, request in others.items()]
-        self.group = CollectedTurns(collected, self, part=self.part)
-        request = parse_send_request(first)
-        turn = identify_turn("u", request.idempotency_key, "first")
-        return await self.group.join(request, turn, self.ledger, LIMITS, self.report)
+        self.group = CollectedTurns(collected, self, part=self.part, ends=self)
+        return await self.group.join(TurnCall("first", first), self.ledger)
 
     async def succeed(self, end: TurnResult) -> None:
-        await self.group.succeed(end, self.report)
+        await self.group.succeed(end)
 
     async def journal(self, arguments: dict[str, Any], job_id: str) -> TurnJournal:
         request = parse_send_request(arguments)
@@ -111,7 +112,7 @@ async def test_a_turn_without_others_is_left_as_it_is(site: Site) -> None:
 
 async def test_a_failure_is_told_to_all(site: Site) -> None:
     await site.join(asked("one"), b=asked("two"))
-    await site.group.fail(ModelUnavailableError("down"), site.report)
+    await site.group.fail(ModelUnavailableError("down"))
     state, error = site.ends["b"]
     assert (state, type(error)) == ("FAILURE", ModelUnavailableError)
 
@@ -166,14 +167,16 @@ async def test_messages_behind_a_conflict_wait_for_a_turn_of_their_own(site: Sit
     await site.journal(asked("one", idempotency_key="k"), "before")
     await site.join(asked("other", idempotency_key="k"), b=asked("new"))
     assert site.parted == ["b"]
-    await site.group.fail(TurnConflictError("used"), site.report)
+    await site.group.fail(TurnConflictError("used"))
     assert site.ends == {}
 
 
 async def test_all_stand_apart_from_a_request_that_is_invalid(site: Site) -> None:
-    group = CollectedTurns([{"job_id": "b", "request": asked("two")}], site, part=site.part)
+    group = CollectedTurns(
+        [{"job_id": "b", "request": asked("two")}], site, part=site.part, ends=site
+    )
     await group.stand_apart()
-    await group.fail(InvalidRequestError("bad"), site.report)
+    await group.fail(InvalidRequestError("bad"))
     assert (site.parted, site.ends) == (["b"], {})
 
 
@@ -227,7 +230,7 @@ async def test_who_cannot_be_told_is_told_by_the_next_run(site: Site) -> None:
         raise RedisConnectionError("gone")
 
     site.store_result = refuse  # type: ignore[method-assign]
-    for tell in (site.group.succeed(result("done"), site.report), _fail(site)):
+    for tell in (site.group.succeed(result("done")), _fail(site)):
         with pytest.raises(StateUnavailableError):
             await tell
     assert site.reported == []
@@ -235,7 +238,7 @@ async def test_who_cannot_be_told_is_told_by_the_next_run(site: Site) -> None:
 
 async def _fail(site: Site) -> None:
     error: ClasperError = ModelUnavailableError("down")
-    await site.group.fail(error, site.report)
+    await site.group.fail(error)
 
 
 async def test_another_request_under_a_collected_key_is_a_conflict(site: Site) -> None:
@@ -243,7 +246,7 @@ async def test_another_request_under_a_collected_key_is_a_conflict(site: Site) -
     other = asked("another", idempotency_key="k")
     with pytest.raises(TurnConflictError):  # while it runs
         await site.journal(other, "c")
-    await site.group.fail(ModelUnavailableError("down"), site.report)
+    await site.group.fail(ModelUnavailableError("down"))
     with pytest.raises(TurnConflictError):  # and after it failed
         await site.journal(other, "c")
 
@@ -259,9 +262,9 @@ async def test_one_without_a_key_that_is_sent_twice_gets_the_common_result(site:
 async def test_that_the_time_ran_out_is_each_ones_end_once_it_is_posted(site: Site) -> None:
     other = asked("two", idempotency_key="k")
     await site.join(asked("one"), b=other)
-    await site.group.fail(TurnTimeoutError("not posted"), site.report)
+    await site.group.fail(TurnTimeoutError("not posted"))
     assert not (await site.journal(other, "again")).has_timed_out
-    await site.group.fail(TurnTimeoutError("posted", {"posted": True}), site.report)
+    await site.group.fail(TurnTimeoutError("posted", {"posted": True}))
     assert (await site.journal(other, "again")).has_timed_out
 
 
@@ -274,6 +277,8 @@ async def test_one_that_was_cancelled_meanwhile_stays_so_and_is_reported_once(si
 
 
 async def test_a_failure_before_they_have_joined_is_not_theirs(site: Site) -> None:
-    group = CollectedTurns([{"job_id": "b", "request": asked("two")}], site, part=site.part)
-    await group.fail(ConfigurationError("no BACKEND_URL"), site.report)
+    group = CollectedTurns(
+        [{"job_id": "b", "request": asked("two")}], site, part=site.part, ends=site
+    )
+    await group.fail(ConfigurationError("no BACKEND_URL"))
     assert (site.parted, site.ends) == (["b"], {})

@@ -28,7 +28,9 @@ from clasper_worker.errors import LeaseLostError
 from clasper_worker.llm.messages import (
     ChatMessage,
     Confirm,
+    Listen,
     ModelReply,
+    TextPart,
     TokenUsage,
     ToolCall,
     ToolChoice,
@@ -39,6 +41,7 @@ from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.observability.events import TurnEvents, TurnReference
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox, ToolContext
@@ -51,7 +54,13 @@ from tests.examples import examples
 
 SECRET = "a-secret-of-at-least-32-characters"
 REQUEST = parse_send_request(
-    {"user_id": "u1", "message": "Hi", "task_title": "Thread", "metadata": {"kickoff_plan": True}}
+    {
+        "user_id": "u1",
+        "message": "Hi",
+        "task_title": "Thread",
+        "stream": True,
+        "metadata": {"kickoff_plan": True},
+    }
 )
 CONFIG = BackendConfig(SECRET, internal_api_token="internal")
 IDENTITY = TurnIdentity("turn", "job", "0" * 32)
@@ -86,9 +95,9 @@ class MortalLedger(MemoryLedger):
         super().__init__()
         self._fuse = fuse
 
-    async def claim(self, key: str, digest: str) -> Entries:
+    async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         self._fuse.point()
-        known = await super().claim(key, digest)
+        known = await super().claim(key, digest, streamed=streamed)
         self._fuse.point()
         return known
 
@@ -140,8 +149,10 @@ class FickleModel:
         *,
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
+        listen: Listen | None = None,
     ) -> ModelReply:
         assert confirm is not None
+        assert listen is not None
         await confirm()
         step = 1 + sum(message.role == "assistant" for message in messages)
         assert self._ledger.entry(f"reply:{step}") is None, "asked for what was known"
@@ -154,7 +165,9 @@ class FickleModel:
             self.openings.append(tuple(messages[:first]))
         self.told.append(tuple(messages))
         reply = self._reply(step)
-        self._fuse.point()
+        for word in reply.text.split(" "):
+            listen(TextPart(word + " "))
+            self._fuse.point()
         return reply
 
     def _reply(self, step: int) -> ModelReply:
@@ -163,7 +176,7 @@ class FickleModel:
             ToolCall(f"call-{self.calls}-{index}", name, json.dumps(self._arguments(name, index)))
             for index, name in enumerate(names)
         )
-        text = "" if calls else f"answer {self.calls}"
+        text = f"{self.calls} is not it" if calls else f"answer {self.calls}"
         return ModelReply(text, calls, TokenUsage(self.calls, 1), "openai", "gpt-4o-mini", "stop")
 
     def _arguments(self, name: str, index: int) -> dict[str, Any]:
@@ -174,6 +187,36 @@ class FickleModel:
             "create_document": {"title": f"title {word}", "content": "c"},
             "create_task": {"title": f"task {word}"},
         }[name]
+
+
+class Follower(TurnEvents):
+    """Reads the turn's text as others see it; what was not kept when the worker died is lost."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        self._fuse = fuse
+        self._unkept: list[tuple[int, str | None]] = []
+        self.texts: defaultdict[int, str] = defaultdict(str)
+
+    def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
+        self._unkept.clear()
+
+    def chunk(self, turn: TurnReference, *, step: int, text: str) -> None:
+        self._unkept.append((step, text))
+        if len(self._unkept) % 2:  # half of them are sent at once
+            self._keep()
+
+    def retry(self, turn: TurnReference, *, step: int) -> None:
+        self._unkept.append((step, None))
+
+    async def flush(self, turn: TurnReference) -> None:
+        self._fuse.point()
+        self._keep()
+        self._fuse.point()
+
+    def _keep(self) -> None:
+        for step, text in self._unkept:
+            self.texts[step] = "" if text is None else self.texts[step] + text
+        self._unkept.clear()
 
 
 class OnceToolbox(Toolbox):
@@ -198,6 +241,7 @@ class World:
     ledger: MortalLedger
     http: MortalTransport
     model: FickleModel
+    follower: Follower
     runs: int = 0
     results: list[TurnResult] = field(default_factory=list)
 
@@ -225,6 +269,8 @@ class World:
             for step in range(1, len(script) + 2)
         ]
         assert result.response == replies[-1]["text"]
+        said = {step: reply["text"] for step, reply in enumerate(replies, 1)}
+        assert self.follower.texts == said
         assert result.usage.prompt_tokens == sum(reply["usage"][0] for reply in replies)
         assert result.tool_calls == sum(map(len, script))
         assert len(set(self.model.openings)) <= 1
@@ -266,6 +312,7 @@ async def world(script: Script) -> AsyncIterator[World]:
     fuse = Fuse()
     ledger = MortalLedger(fuse)
     model = FickleModel(script, ledger, fuse)
+    follower = Follower(fuse)
     app = empty_backend()
     http = MortalTransport(httpx2.ASGITransport(app), fuse)
     moment = [datetime(2026, 3, 29, 12, 0, tzinfo=UTC)]
@@ -286,8 +333,9 @@ async def world(script: Script) -> AsyncIterator[World]:
             model=lambda _: model,
             now=now,
             settings=TurnSettings(),
+            events=follower,
         )
-        yield World(deps, fuse, ledger, http, model)
+        yield World(deps, fuse, ledger, http, model, follower)
 
 
 async def points(script: Script) -> int:
@@ -338,9 +386,9 @@ async def test_a_turn_without_tools_writes_to_the_ledger_twice() -> None:
     class Counting(MortalLedger):
         calls: list[str]
 
-        async def claim(self, key: str, digest: str) -> Entries:
+        async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
             self.calls.append("claim")
-            return await super().claim(key, digest)
+            return await super().claim(key, digest, streamed=streamed)
 
         async def record(
             self, key: str, entries: Sequence[tuple[str, str]], spent: float

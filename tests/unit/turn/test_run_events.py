@@ -10,7 +10,7 @@ import pytest
 
 from clasper_worker.errors import EmptyReplyError, LeaseLostError, ModelUnavailableError
 from clasper_worker.llm.messages import ModelReply, TokenUsage, ToolCall
-from clasper_worker.observability.events import TurnEnd, TurnEvents, TurnReference
+from clasper_worker.observability.events import TurnEnd, TurnEvents, TurnReference, report_waiting
 from clasper_worker.turn.models import TurnIdentity
 from clasper_worker.turn.request import parse_send_request
 from clasper_worker.turn.run import TurnRun
@@ -23,6 +23,7 @@ EVENTS = (
     "model_answered",
     "tool_called",
     "tool_answered",
+    "waiting",
     "posted",
     "ended",
 )
@@ -157,3 +158,22 @@ async def test_a_turn_that_had_ended_reports_no_model_call_and_no_post_again(
     await harness.run()
     assert heard.names == ["started", "ended"]
     assert heard.events[0][2]["resumed"] is True
+
+
+async def test_a_wait_deep_below_the_turn_is_reported_as_its_own(
+    harness: TurnHarness, heard: Heard
+) -> None:
+    class Waiting:
+        async def complete(self, *_: Any, **__: Any) -> ModelReply:
+            report_waiting("rate_limit", 2.0)
+            return text("Hello")
+
+    request = parse_send_request({"user_id": "u1", "message": "Hello", "task_title": "Thread"})
+    deps = replace(harness.deps, model=lambda _: Waiting())
+    await TurnRun(request, TurnIdentity("t9", "t9", "0" * 32), deps).run()
+    assert heard.names.index("waiting") == heard.names.index("model_asked") + 1
+    assert ("waiting", (), {"reason": "rate_limit", "seconds": 2.0}) in heard.events
+    assert {turn.turn_id for turn in heard.turns} == {"t9"}
+    heard.events.clear()
+    report_waiting("outage", None)  # the turn is over
+    assert heard.events == []

@@ -9,32 +9,35 @@ import pytest
 from clasper_worker.engine.queue.identity import turn_id_for
 from clasper_worker.errors import InvalidRequestError, ModelUnavailableError, TurnConflictError
 from clasper_worker.llm.cost import Usage, turn_cost
+from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.models import TurnResult
-from clasper_worker.turn.request import RequestLimits
-from clasper_worker.webhooks.payload import (
-    Delivery,
-    EndedTurn,
-    Failure,
-    completed,
-    ended_turn,
-    failed,
-)
+from clasper_worker.webhooks import payload as payloads
+from clasper_worker.webhooks.payload import Delivery, Failure
 
-LIMITS = RequestLimits()
 AT = datetime(2026, 2, 1, 20, 20, 0, 5000, tzinfo=timezone(timedelta(hours=1)))
 HOOK = {"url": "https://example.com/hook?key=hunter2", "secret": "hunter2"}
 REQUEST = {"user_id": "u1", "agent_role": "writer", "message": "Hi", "webhook": HOOK}
 
 
-def turn_of(job_id: str = "job-1", **changes: Any) -> EndedTurn:
-    turn = ended_turn({**REQUEST, **changes}, job_id, LIMITS)
-    assert turn is not None
-    return turn
+def turn_of(job_id: str = "job-1", **changes: Any) -> TurnCall:
+    return TurnCall(job_id, {**REQUEST, **changes})
 
 
-def result_of(turn: EndedTurn) -> TurnResult:
+def completed(call: TurnCall, result: TurnResult, **when: Any) -> Delivery:
+    delivery = payloads.completed(call, result, **when)
+    assert delivery is not None
+    return delivery
+
+
+def failed(call: TurnCall, failure: Failure, **when: Any) -> Delivery:
+    delivery = payloads.failed(call, failure, **when)
+    assert delivery is not None
+    return delivery
+
+
+def result_of(call: TurnCall) -> TurnResult:
     return TurnResult(
-        turn_id=turn.turn_id,
+        turn_id=call.identity.turn_id,
         task_id="task-1",
         trace_id="f" * 32,
         response="Grüße \ud83d",
@@ -100,25 +103,39 @@ def test_a_conflict_is_not_taken_for_the_turns_own_failure() -> None:
     assert len({own.delivery_id, *(failed(t, conflict).delivery_id for t in (one, two))}) == 3
 
 
+def test_one_that_was_part_of_anothers_turn_has_the_result_under_its_own_turns_id() -> None:
+    member = turn_of("job-2", idempotency_key="l")
+    delivery = completed(member, result_of(turn_of(idempotency_key="k")))
+    assert json.loads(delivery.body)["turn_id"] == delivery.turn_id == member.identity.turn_id
+
+
 def test_a_turn_without_a_webhook_is_not_reported() -> None:
-    assert ended_turn({"user_id": "u1", "message": "Hi"}, "j", LIMITS) is None
-    assert ended_turn({**REQUEST, "webhook": None}, "j", LIMITS) is None
+    call = turn_of(webhook=None)
+    assert payloads.completed(call, result_of(call)) is None
+    assert payloads.failed(call, Failure("No", "x")) is None
 
 
-def test_a_request_that_cannot_be_run_is_reported_if_its_webhook_can() -> None:
-    turn = ended_turn({**REQUEST, "message": "", "idempotency_key": "k"}, "job-1", LIMITS)
-    assert turn is not None
-    assert (turn.turn_id, turn.job_id, turn.user_id) == ("job-1", "job-1", "u1")
-    odd = ended_turn({"webhook": HOOK, "user_id": 5, "task_id": "a\nb"}, "job-1", LIMITS)
-    assert odd is not None
-    assert (odd.user_id, odd.task_id) == (None, None)
+def test_of_a_request_that_cannot_be_run_only_what_is_safe_to_say_is_said() -> None:
+    turn = failed(turn_of(message="", idempotency_key="k"), Failure("No", "x"))
+    assert (turn.turn_id, turn.user_id) == ("job-1", "u1")
+    odd = failed(
+        TurnCall("job-1", {"webhook": HOOK, "user_id": 5, "task_id": "a\nb"}), Failure("No", "x")
+    )
+    assert (odd.user_id, json.loads(odd.body)["task_id"]) == (None, None)
 
 
 @pytest.mark.parametrize(
-    "webhook", ["x", 1, {}, {"url": "ftp://x"}, {**HOOK, "secret": "\ud800"}, {**HOOK, "x": 1}]
+    ("reason", "code"),
+    [("revoked", "cancelled"), ("terminated", "cancelled"), ("expired", "expired")],
 )
-def test_a_webhook_that_cannot_be_sent_is_not_reported(webhook: Any) -> None:
-    assert ended_turn({**REQUEST, "webhook": webhook}, "j", LIMITS) is None
+def test_a_job_that_is_revoked_is_cancelled_or_expired_and_not_its_turns_end(
+    reason: str, code: str
+) -> None:
+    failure = Failure.of_revoked(reason)
+    payload = json.loads(failed(turn_of(), failure).body)
+    assert (payload["status"], payload["code"]) == ("cancelled", code)
+    assert payload["details"] == {"reason": reason}
+    assert failure.of_the_job
 
 
 def test_a_delivery_comes_through_the_broker_whole_and_shows_no_secret() -> None:

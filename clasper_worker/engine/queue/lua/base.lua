@@ -10,8 +10,9 @@
 --                          delivery, 0 before the first), w(orker that has it), l(apses that it is
 --                          blamed for), b(usy policy), v(erdict), u (turn), g(roup of collected
 --                          tags), d(oom: why this delivery failed for good), at (ms, when it was
---                          taken in), y(ields to its session's
---                          next turn), p (the message of the same job that came before it)
+--                          taken in), ra (ms, when the one before it in its session had ended),
+--                          y(ields to its session's next turn), p (the message of the same job
+--                          that came before it)
 --   lane:<id>              list: the session's messages in order of arrival; the first is its turn
 --   ready:<queue>:<tenant> list: messages that may run; tenants:<queue> list: whose turn it is;
 --   rotating:<queue>       set: the tenants in that list
@@ -28,6 +29,11 @@
 --   together               list: dead letters whose webhooks are not kept apart yet
 --   untold                 list: those of them whose callers have not been told yet
 --   queues                 set: those that workers were seen to consume; tick: a counter
+--   depth:ready:<queue>, depth:behind:<queue>
+--                          tags by when (ms) they were taken in: what may run, and what waits behind
+--                          another of its session (or another suspect). depth:running:<queue>: set.
+--                          With these the queues are counted without a search
+--   workers                the lease keepers that looked for lapsed leases lately, by when (ms)
 --
 -- ARGV[1]: what to do, ARGV[2]: how (both JSON), ARGV[3]: the message that it is about, for some.
 
@@ -38,5 +44,8 @@ local clock = call('TIME')
 local microseconds = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local now = math.floor(microseconds / 1000)
 local deliveries, interrupts, buried = {}, {}, {}
+local put, queued = {}, {}  -- reasons of dead letters; turns that wait for their session
 
 local function field(tag, ...) return call('HMGET', P .. 'message:' .. tag, ...) end
+
+local function depth(state, queue) return P .. 'depth:' .. state .. ':' .. queue end

@@ -37,7 +37,7 @@ local function withdraw_waiting(tag, job)
   call('LREM', P .. 'suspects', 1, tag)
   if about[3] ~= '' then strike_off(tag, about[3]) end
   put_back(about[5] and cjson.decode(about[5]) or {}, about[3], tag)  -- they are to run without it
-  forget(tag, job, about[4])
+  forget(tag, job, about[4], true)
   advance(about[3], tag)
   return { queue = about[1], raw = about[6], turn = about[4] }
 end

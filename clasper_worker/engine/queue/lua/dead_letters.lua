@@ -14,6 +14,7 @@ local function bury(id, raw, queue, job, tenant, reason, attempts, is_told)
       call('ZREM', P .. 'dead', old)
     end
   end
+  put[#put + 1] = reason
   if is_told then return end
   buried[#buried + 1] = { id, job or '', reason }
   -- Whoever hears of it now may die before it has told the caller.

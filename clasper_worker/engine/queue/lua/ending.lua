@@ -14,14 +14,16 @@ local function next_suspect()
     if not following then return end
     local about = field(following, 'q', 't')
     if about[1] then
+      call('ZREM', depth('behind', about[1]), following)
       make_ready(following, about[1], about[2], true)
       return
     end
   end
 end
 
-local function let_go(tag, tenant)
+local function let_go(tag, queue, tenant)
   call('SREM', P .. 'running', tag)
+  call('SREM', depth('running', queue), tag)
   call('ZREM', P .. 'leases', tag)
   if call('GET', P .. 'suspect') == tag then
     call('DEL', P .. 'suspect')
@@ -38,10 +40,10 @@ local function let_go(tag, tenant)
 end
 
 local function finish(tag, about)
-  let_go(tag, about[3])
+  let_go(tag, about[2], about[3])
   for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
     local known = field(member, 'j', 'u')
-    if known[1] then forget(member, known[1], known[2]) end
+    if known[1] then forget(member, known[1], known[2], true) end
   end
   forget(tag, about[5], about[6])
   advance(about[4], tag)
@@ -66,7 +68,7 @@ local function bury_followers(lane, turn, reason)
     if about[1] == turn then
       call('LREM', P .. 'lane:' .. lane, 1, other)
       bury(other, about[2], about[3], about[4], about[5], reason, 0)
-      forget(other, about[4], turn)
+      forget(other, about[4], turn, true)
     end
   end
 end
@@ -81,6 +83,6 @@ end
 local function release(token)
   local tag, about = held(token)
   if not tag then return end
-  let_go(tag, about[3])
+  let_go(tag, about[2], about[3])
   make_ready(tag, about[2], about[3], true)
 end

@@ -19,7 +19,7 @@ local function admit(raw, queue)
   if exists(tag) then
     tag = tag .. '+' .. call('INCR', P .. 'tick')
   end
-  local tenant, lane, busy, turn, yields = route(message)
+  local tenant, lane, busy, turn, yields, session = route(message)
   local verdict = ''
   if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
   local place = 0
@@ -58,10 +58,10 @@ local function admit(raw, queue)
   call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
     'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn, 'at', now)
   if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
-  register(job, tag)
-  know(job, turn)
-  if lane ~= '' and place > 1 then return end
-  make_ready(tag, queue, tenant)
+  local first_message, first_job = register(job, tag), know(job, turn)
+  if lane == '' or place == 1 then return make_ready(tag, queue, tenant, false, now) end
+  call('ZADD', depth('behind', queue), now, tag)
+  if first_message and first_job then queued[#queued + 1] = { job, turn, tenant, session, place - 1 } end
 end
 
 local INTAKE_BYTES = 262144  -- about 15 ms of Redis' time, which every client waits for

@@ -44,7 +44,7 @@ local function blame(tag, about)
     bury_running(tag, about, reason)
   else
     call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
-    let_go(tag, about[3])
+    let_go(tag, about[2], about[3])
     make_ready(tag, about[2], about[3], true)
   end
 end
@@ -55,7 +55,30 @@ local function lose(token)
   if tag then blame(tag, about) end
 end
 
+local function mend_depths()
+  -- Workers of an older version do not count what they move: the oldest are looked at again.
+  for _, queue in ipairs(call('SMEMBERS', P .. 'queues')) do
+    for _, state in ipairs({ 'ready', 'behind' }) do
+      for _, tag in ipairs(call('ZRANGE', depth(state, queue), 0, 9)) do
+        if not exists(tag) or call('SISMEMBER', P .. 'running', tag) == 1 then
+          call('ZREM', depth(state, queue), tag)
+        end
+      end
+    end
+    for _, tag in ipairs(call('SRANDMEMBER', depth('running', queue), 10)) do
+      if call('SISMEMBER', P .. 'running', tag) == 0 then
+        call('SREM', depth('running', queue), tag)
+      end
+    end
+  end
+end
+
 local function reap(limit)
+  if ask.worker then
+    call('ZADD', P .. 'workers', now, ask.worker)
+    call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', now - how.lease)
+    call('PEXPIRE', P .. 'workers', how.lease * 2)
+  end
   if call('SCARD', P .. 'running') > call('ZCARD', P .. 'leases') then
     for _, tag in ipairs(call('SMEMBERS', P .. 'running')) do  -- leases were lost with a flush
       call('ZADD', P .. 'leases', 'NX', now + how.lease, tag)
@@ -71,7 +94,7 @@ local function reap(limit)
       call('SREM', P .. 'running', tag)
       call('ZREM', P .. 'leases', tag)
     elseif about[10] and lapses < most[about[10]] then
-      let_go(tag, about[3])
+      let_go(tag, about[2], about[3])
       make_ready(tag, about[2], about[3], true)
     else
       blame(tag, about)
@@ -79,5 +102,6 @@ local function reap(limit)
   end
   call('ZREMRANGEBYSCORE', P .. 'cancelled', '-inf', now)
   if call('EXISTS', P .. 'suspect') == 0 then next_suspect() end
+  mend_depths()
   return #lapsed
 end

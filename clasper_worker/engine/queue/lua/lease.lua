@@ -15,7 +15,10 @@ local function pop(queue)
     else
       call('SREM', P .. 'rotating:' .. queue, tenant)
     end
-    if tag then return tag end
+    if tag then
+      call('ZREM', depth('ready', queue), tag)
+      return tag
+    end
   end
 end
 
@@ -33,7 +36,7 @@ local function collect(tag, lane, queue)
   if #group > 0 then call('HSET', P .. 'message:' .. tag, 'g', cjson.encode(group)) end
 end
 
-local function waits_as_suspect(tag, lapses)
+local function waits_as_suspect(tag, lapses, queue, since)
   -- What has lost several workers may be what kills them. Such messages run one at a time among
   -- all workers: then only one's neighbours are lost with it, and no innocent one is lost with
   -- others of its kind until it counts as dead.
@@ -41,6 +44,7 @@ local function waits_as_suspect(tag, lapses)
   local other = call('GET', P .. 'suspect')
   if other and other ~= tag and call('SISMEMBER', P .. 'running', other) == 1 then
     call('RPUSH', P .. 'suspects', tag)
+    call('ZADD', depth('behind', queue), since, tag)
     return true
   end
   call('SET', P .. 'suspect', tag)
@@ -48,8 +52,10 @@ local function waits_as_suspect(tag, lapses)
 end
 
 local function lease(tag)
-  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n', 'at')
-  if not about[1] or waits_as_suspect(tag, tonumber(about[5])) then return false end
+  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n', 'at', 'ra')
+  if not about[1] then return false end
+  local since = tonumber(about[9] or now)
+  if waits_as_suspect(tag, tonumber(about[5]), about[2], since) then return false end
   -- A number that no delivery of it had, not even one of which a Redis that lost its last writes
   -- knows nothing any more: two workers must never hold the same token.
   local before = tonumber(about[8])
@@ -58,6 +64,7 @@ local function lease(tag)
   call('HSET', P .. 'message:' .. tag, 'n', count, 'w', ask.worker)
   if not is_first then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
+  call('SADD', depth('running', about[2]), tag)
   call('ZADD', P .. 'leases', now + how.lease, tag)
   if about[3] ~= '' then call('HINCRBY', P .. 'inflight', about[3], 1) end
   if is_first and about[4] ~= '' and (about[6] ~= '' and about[6] or how.busy) == 'collect' then
@@ -72,7 +79,7 @@ local function lease(tag)
   end
   deliveries[#deliveries + 1] = {
     about[2], tag .. '#' .. count, about[1], about[7], about[5], raws, is_first and 0 or 1,
-    now - tonumber(about[9] or now),
+    now - since, is_first and about[10] and tonumber(about[10]) - since or 0,
   }
   return true
 end

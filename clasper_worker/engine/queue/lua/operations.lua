@@ -6,7 +6,7 @@ if ask.op == 'exchange' then
   for _, token in ipairs(ask.lost or {}) do lose(token) end
   local more = intake(ask.intake)
   if ask.free > 0 then more = select(ask.free) or more end
-  return { deliveries, interrupts, buried, more and 1 or 0 }
+  return { deliveries, interrupts, buried, more and 1 or 0, put, queued }
 elseif ask.op == 'refresh' then
   local lost, cancelled = {}, {}
   for _, token in ipairs(ask.tokens) do
@@ -24,7 +24,7 @@ elseif ask.op == 'reap' then
   for _, letter in ipairs(call('LRANGE', P .. 'untold', 0, ask.limit - 1)) do
     untold[#untold + 1] = cjson.decode(letter)
   end
-  return { lapsed, untold, call('LRANGE', P .. 'together', 0, 49) }
+  return { lapsed, untold, call('LRANGE', P .. 'together', 0, 49), put }
 elseif ask.op == 'keep_apart' then
   return keep_apart(ask.letter, ask.webhook, ARGV[3])
 elseif ask.op == 'is_untold' then

@@ -68,14 +68,14 @@ local function body_arguments(message)
 end
 
 local function whose(message, kwargs)
-  -- The message's user, lane, busy policy, turn, and whether it gives way to others.
+  -- The message's user, lane, busy policy, turn, whether it gives way to others, and its session.
   local job, yields = message.headers.id, message.headers.task == 'clasper.heartbeat'
   local user = type(kwargs) == 'table' and text(kwargs.user_id)
   if not user then return '', '', '', job end  -- the task itself says what is wrong with it
   local session = not yields and text(kwargs.session_key)
   if not session then session = 'user:' .. user .. ':' .. (text(kwargs.agent_role) or 'default') end
   local lane = redis.sha1hex(#user .. ':' .. user .. session)
-  if yields then return user, lane, 'reject', job, true end
+  if yields then return user, lane, 'reject', job, true, session end
   local turn, key = job, text(kwargs.idempotency_key)
   if key then
     -- As turn/models.py, whose lengths are in characters.
@@ -84,7 +84,7 @@ local function whose(message, kwargs)
   end
   local metadata = kwargs.metadata
   local busy = type(metadata) == 'table' and metadata.busy
-  return user, lane, type(busy) == 'string' and busy or '', turn
+  return user, lane, type(busy) == 'string' and busy or '', turn, false, session
 end
 
 local function route(message)

@@ -1,9 +1,11 @@
 -- What may run.
 
 local function know(job, turn)
-  if turn == job then return end
+  -- Whether no other job asked for the turn before.
+  if turn == job then return true end
   call('SADD', P .. 'turn-jobs:' .. turn, job)
   call('PEXPIRE', P .. 'turn-jobs:' .. turn, how.remember)
+  return call('SCARD', P .. 'turn-jobs:' .. turn) == 1
 end
 
 local function is_capped(tenant)
@@ -19,23 +21,28 @@ local function rotate(queue, tenant)
   end
 end
 
-local function make_ready(tag, queue, tenant, in_front)
+local function make_ready(tag, queue, tenant, in_front, since)
   call(in_front and 'LPUSH' or 'RPUSH', P .. 'ready:' .. queue .. ':' .. tenant, tag)
+  call('ZADD', depth('ready', queue), since or field(tag, 'at')[1] or now, tag)
   rotate(queue, tenant)
 end
 
 local function exists(tag) return call('EXISTS', P .. 'message:' .. tag) == 1 end
 
 local function register(job, tag)
-  if call('HSETNX', P .. 'jobs', job, tag) == 1 then return end
+  if call('HSETNX', P .. 'jobs', job, tag) == 1 then return true end
   -- The job came again: as a retry does, or where a producer sent it twice.
   local earlier = call('HGET', P .. 'jobs', job)
   if exists(earlier) then call('HSET', P .. 'message:' .. tag, 'p', earlier) end
   call('HSET', P .. 'jobs', job, tag)
 end
 
-local function forget(tag, job, turn)
-  local earlier = field(tag, 'p')[1]
+local function forget(tag, job, turn, waited)
+  local earlier, queue = unpack(field(tag, 'p', 'q'))
+  if queue and waited then
+    call('ZREM', depth('ready', queue), tag)
+    call('ZREM', depth('behind', queue), tag)
+  end
   call('DEL', P .. 'message:' .. tag)
   if call('HGET', P .. 'jobs', job) ~= tag then return end  -- it came again, and that one is left
   if earlier and exists(earlier) then
@@ -60,6 +67,8 @@ local function advance(lane, tag)
     if not following then return end
     local about = field(following, 'q', 't')
     if about[1] then
+      call('ZREM', depth('behind', about[1]), following)
+      call('HSET', P .. 'message:' .. following, 'ra', now)
       make_ready(following, about[1], about[2])
       return
     end

@@ -1,16 +1,21 @@
 """A request's tries: few for a failure that may be its own, more while its host fails."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from clasper_worker.engine.circuit.calls import (
     NO_ANSWER,
+    NOTHING,
+    WORKS,
     Pace,
+    Verdict,
     call_persistently,
     verdict_on_status,
 )
-from clasper_worker.engine.circuit.policy import GatePolicy, Patience
+from clasper_worker.engine.circuit.policy import GatePolicy, Outcome, Patience
 from tests.unit.engine.circuit.simulation import Host, HostError, SharedStore, Worker, at, judge
 from tests.unit.engine.circuit.virtual_time import run_virtually
 
@@ -128,3 +133,53 @@ async def _others(worker: Worker, host: Host) -> None:
     while True:
         await asyncio.gather(*(worker.turn(host) for _ in range(3)), return_exceptions=True)
         await asyncio.sleep(0.5)
+
+
+# What is counted
+
+_COUNTED = replace(PACE, to="model")
+
+
+def _count(to: str = "model") -> dict[str, float]:
+    outcomes = ("answered", "failed", "limited", "refused", "broken")
+    found = {
+        outcome: REGISTRY.get_sample_value(
+            "clasper_request_attempts_total", {"to": to, "outcome": outcome}
+        )
+        or 0.0
+        for outcome in outcomes
+    }
+    retries = REGISTRY.get_sample_value("clasper_request_retries_total", {"to": to}) or 0.0
+    return {**found, "retries": retries}
+
+
+def _counted(host: Flaky, pace: Pace = _COUNTED, *, gated: bool = True) -> dict[str, float]:
+    before = _count()
+    _ask(host, pace, gated=gated)
+    return {name: value - before[name] for name, value in _count().items() if value != before[name]}
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_each_try_is_counted_and_those_beyond_the_first_as_retries(gated: bool) -> None:
+    assert _counted(Flaky(0), gated=gated) == {"answered": 1}
+    assert _counted(Flaky(2), gated=gated) == {"answered": 1, "failed": 2, "retries": 2}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [
+        (verdict_on_status(503, 1.0, passing=False), "failed"),
+        (verdict_on_status(429, None, passing=True), "limited"),
+        (WORKS, "refused"),
+        (Verdict(Outcome(), passing=True), "broken"),
+        (NOTHING, None),  # the lease was lost before anything was sent
+    ],
+)
+def test_a_failed_try_is_counted_by_what_came_of_it(verdict: Verdict, outcome: str | None) -> None:
+    once = replace(_COUNTED, attempts=1)
+    found = _counted(Flaky(_NEVER, HostError(verdict)), once, gated=False)
+    assert found == ({outcome: 1} if outcome else {})
+
+
+def test_requests_to_other_hosts_are_not_counted() -> None:
+    assert _counted(Flaky(2), PACE) == {}

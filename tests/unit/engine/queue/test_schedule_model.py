@@ -217,6 +217,24 @@ class Scheduling(RuleBasedStateMachine):
         assert set(lanes) <= set(places)
 
     @invariant()
+    def every_message_is_counted_where_it_is(self) -> None:
+        running = self.client.smembers("clasper:running")
+        found: dict[tuple[str, str], set[bytes]] = {}
+        lists = {*self.client.keys("clasper:ready:*")}
+        ready = {tag for key in lists for tag in self.client.lrange(key, 0, -1)}
+        for key in self.client.keys("clasper:message:*"):
+            tag = key.removeprefix(b"clasper:message:")
+            where = "running" if tag in running else "ready" if tag in ready else "behind"
+            queue = self.client.hget(key, "q").decode()
+            found.setdefault((where, queue), set()).add(tag)
+        for queue in QUEUES:
+            for where in ("ready", "behind"):
+                counted = set(self.client.zrange(f"clasper:depth:{where}:{queue}", 0, -1))
+                assert counted == found.get((where, queue), set())
+            counted = self.client.smembers(f"clasper:depth:running:{queue}")
+            assert counted == found.get(("running", queue), set())
+
+    @invariant()
     def one_turn_of_a_session_runs_and_no_more_of_a_user_than_the_cap(self) -> None:
         taken = [one for one in self.held.values() if not one.verdict]
         sessions = Counter(self.sent[job_of(one)][0] for one in taken)
