@@ -16,8 +16,10 @@ import uvicorn
 
 from clasper_worker.devkit.reference_backend import BackendConfig, create_app
 from clasper_worker.engine.http.listening import listen_on, url_of
+from tests.chaos.workers import Nursery
+from tests.integration.connected import connected
 from tests.integration.devkit.reference_backend.conftest import network_to
-from tests.integration.turn.conftest import SECRET, answers, free_port
+from tests.integration.turn.conftest import SECRET, answers, run_processes
 from tests.scripted_shim import JOB, KEY, ScriptedShim, scripted_shim
 from tests.waiting import until
 
@@ -216,31 +218,14 @@ def test_alone_the_page_says_that_no_worker_is_connected(open_tab: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def real_site(processes: Any) -> Iterator[str]:
-    """The backend, a worker and a shim, as `clasper up` connects them; a model that takes time."""
-    backend, shim, model = free_port(), free_port(), free_port()
-    url = f"http://127.0.0.1:{backend}"
-    variables = {
-        "BACKEND_URL": url,
-        "AGENT_DAEMON_URL": f"http://127.0.0.1:{shim}",
-        "AGENT_DAEMON_API_KEY": KEY,
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{model}/v1",
-    }
-    ours = "clasper_worker"
-    slow = ("--latency", "1", "--chunk-delay", "0.05")
+def real_site(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[str]:
+    """With a real worker, and a model that takes its time."""
+    folder = tmp_path_factory.mktemp("page")
     with (
-        processes.running(
-            *("page-backend", ours, "backend", "--port", str(backend), "--database", ":memory:"),
-            **variables,
-        ),
-        processes.running("page-model", ours, "offline-model", "--port", str(model), *slow),
-        processes.running("page-shim", ours, "serve", "--port", str(shim), **variables),
-        processes.worker("page", **variables),
+        contextmanager(run_processes)(folder, nursery) as processes,
+        connected(processes, "--latency", "1", "--chunk-delay", "0.05") as found,
     ):
-        for name, port in {"backend": backend, "model": model, "shim": shim}.items():
-            log = processes.logs[f"page-{name}"]
-            until(lambda port=port: answers(f"http://127.0.0.1:{port}/health"), name, log)
-        yield url
+        yield found.backend_url
 
 
 def test_a_turn_of_a_real_worker_survives_a_cut_network(
