@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.integration.forked import Forked
 from tests.integration.turn.conftest import Processes, answers, free_port
@@ -18,6 +18,7 @@ class Connected:
     """Where they are.
 
     Attributes:
+        processes: to read what the backend has, and to start more.
         variables: by which others reach them.
     """
 
@@ -64,4 +65,5 @@ def connected(processes: Processes, *model_options: str, **extra: str) -> Iterat
         for name, url in urls.items():
             log = processes.logs[f"connected-{name}"]
             until(lambda url=url: answers(f"{url}/health"), name, log)
-        yield Connected(urls["backend"], urls["shim"], processes, variables)
+        its = replace(processes, backend_url=urls["backend"])
+        yield Connected(urls["backend"], urls["shim"], its, variables)

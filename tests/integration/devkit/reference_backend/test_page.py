@@ -18,8 +18,8 @@ from clasper_worker.devkit.reference_backend import BackendConfig, create_app
 from clasper_worker.engine.http.listening import listen_on, url_of
 from tests.chaos.workers import Nursery
 from tests.integration.connected import connected
-from tests.integration.devkit.reference_backend.conftest import network_to
 from tests.integration.turn.conftest import SECRET, answers, run_processes
+from tests.network import network_to
 from tests.scripted_shim import JOB, KEY, ScriptedShim, scripted_shim
 from tests.waiting import until
 
