@@ -204,10 +204,9 @@ async def test_a_timeout_that_is_posted_is_a_failure_and_acknowledged(worker: Wo
 @pytest.mark.parametrize("at", [0, 1])
 async def test_a_run_that_lost_its_lease_ends_nothing_for_anybody(worker: Worker, at: int) -> None:
     worker.lost = (at, LeaseLostError("taken over"))
-    if at:  # after the reply, before the plan
-        replies, metadata = (says("Hi"),), {"kickoff_plan": True}
-    else:
-        replies, metadata = (), {}
+    # After the reply, before the plan.
+    replies = (says("Hi"),) if at else ()
+    metadata = {"kickoff_plan": True} if at else {}
     headers = {NOTIFICATION_HEADER: MARK, **collected("b")}
     with pytest.raises(Ignore):  # neither a result nor a failure is stored of it
         await worker.run(*replies, headers=headers, metadata=metadata)
