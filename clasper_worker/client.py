@@ -27,6 +27,7 @@ from clasper_worker.engine.redis.faults import RedisFault, redis_fault, typed_er
 from clasper_worker.engine.redis.scripts import redis_client
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.observability.redaction import redacted
+from clasper_worker.observability.trace_context import TRACEPARENT, current_trace
 from clasper_worker.streams.reader import Places, StreamReader
 from clasper_worker.streams.results import JobResults
 from clasper_worker.streams.turn_stream import TurnStream
@@ -224,6 +225,8 @@ class ClasperClient:
             StateUnavailableError: the broker cannot be reached.
         """
         job_id = job_id or str(uuid.uuid4())
+        trace = current_trace()
+        traced = {} if trace is None else {TRACEPARENT: trace.traceparent}
         deadline = time.monotonic() + _REFUSED_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -236,7 +239,7 @@ class ClasperClient:
                     task_id=job_id,
                     argsrepr="()",
                     kwargsrepr=redacted(request),
-                    headers={**(headers or {}), **route_header(task, request)},
+                    headers={**traced, **(headers or {}), **route_header(task, request)},
                 )
             except Exception as exc:
                 kind = redis_fault(exc)

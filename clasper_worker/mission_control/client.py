@@ -23,6 +23,7 @@ from clasper_worker.mission_control.paging import Rows, pages, read
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
 from clasper_worker.observability.stopwatch import spent_on
+from clasper_worker.observability.trace_context import TRACEPARENT, current_trace
 
 _BASE = "/api/mission-control"
 _PAGE_SIZE = 50  # the contract's own example: every backend takes it
@@ -101,13 +102,19 @@ class MissionControl:
             return await self._transport.request(
                 method,
                 path,
-                headers=lambda: {"X-Agent-Token": self._tokens.token_for(identity)},
+                headers=lambda: self._headers(identity),
                 params=params,
                 body=body,
                 confirm=confirm,
                 alone=alone,
                 who=identity.user_id,
             )
+
+    def _headers(self, identity: AgentIdentity) -> dict[str, str]:
+        headers = {"X-Agent-Token": self._tokens.token_for(identity)}
+        if (trace := current_trace()) is not None:
+            headers[TRACEPARENT] = trace.traceparent
+        return headers
 
 
 class AgentBackend:

@@ -24,6 +24,7 @@ from clasper_worker.shim.loopback import LoopbackOnly
 from clasper_worker.shim.metrics import Measured, metrics_routes
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.tracing import Traced
 from clasper_worker.shim.usage_routes import usage_routes
 from clasper_worker.shim.version_routes import version_routes
 from clasper_worker.shim.workspace_routes import workspace_routes
@@ -87,5 +88,6 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     if not keys:
         app.add_middleware(LoopbackOnly)
     app.add_middleware(Measured)
+    app.add_middleware(Traced)
     prepare_routes(app)
     return app

@@ -20,6 +20,7 @@ from clasper_worker.errors import (
     TurnCancelledError,
 )
 from clasper_worker.observability.stopwatch import Stopwatch, start_stopwatch
+from clasper_worker.observability.trace_context import TraceContext, enter_trace
 from clasper_worker.periodic.notification import refuse_malformed
 from clasper_worker.process import DOOM, GROUPS, RUNTIME
 from clasper_worker.tasks.base import ClasperTask, turn_log_context, typed_errors
@@ -45,7 +46,9 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     # Bound for this coroutine alone: each runs in a context of its own.
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
-    call = TurnCall(self.request.id, kwargs, delivery.mark)
+    call = TurnCall(self.request.id, kwargs, delivery.mark, delivery.trace)
+    if delivery.trace is not None:
+        enter_trace(replace(delivery.trace, parent_id=TraceContext().parent_id))
     watch = start_stopwatch(delivery.waited, delivery.behind)
     doom, groups = await DOOM.get(), await GROUPS.get()
 

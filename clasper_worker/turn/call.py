@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.errors import InvalidRequestError
+from clasper_worker.observability.trace_context import TraceContext
 from clasper_worker.turn.models import TurnIdentity, identify_turn
 from clasper_worker.turn.request import RequestLimits, SendRequest, Webhook, parse_send_request
 
@@ -22,12 +23,20 @@ class TurnCall:
         job_id: the Celery task's id.
         arguments: the task's keyword arguments, as sent; what is no mapping asks for nothing.
         mark: which notification it answers (`periodic.notification`); None: it answers none.
+        trace: the caller's; None where it has none.
     """
 
-    def __init__(self, job_id: str, arguments: Any, mark: object = None) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        arguments: Any,
+        mark: object = None,
+        trace: TraceContext | None = None,
+    ) -> None:
         self.job_id = job_id
         self.arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
         self.mark = mark
+        self._trace = trace
 
     @property
     def request(self) -> SendRequest:
@@ -55,7 +64,8 @@ class TurnCall:
         Raises:
             InvalidRequestError: see `request`.
         """
-        return identify_turn(self.request.user_id, self.request.idempotency_key, self.job_id)
+        request = self.request
+        return identify_turn(request.user_id, request.idempotency_key, self.job_id, self._trace)
 
     @cached_property
     def webhook(self) -> Webhook | None:

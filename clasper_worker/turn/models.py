@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clasper_worker.engine.queue.identity import turn_id_for
 from clasper_worker.llm.cost import Cost, Usage
+from clasper_worker.observability.trace_context import TraceContext
 
 
 class TurnResult(BaseModel):
@@ -62,7 +62,8 @@ class TurnIdentity:
     Attributes:
         turn_id: the same for every Celery task that asks for this turn.
         job_id: the Celery task that runs it.
-        trace_id: 32 hexadecimal digits, joins logs and traces of one run.
+        trace_id: 32 hexadecimal digits, of the caller's trace or else the run's own; joins logs
+            and traces.
     """
 
     turn_id: str
@@ -70,12 +71,14 @@ class TurnIdentity:
     trace_id: str
 
 
-def identify_turn(user_id: str, idempotency_key: str | None, job_id: str) -> TurnIdentity:
-    """Make the identity of one run."""
+def identify_turn(
+    user_id: str, idempotency_key: str | None, job_id: str, trace: TraceContext | None = None
+) -> TurnIdentity:
+    """Make the identity of one run; ``trace`` is the caller's, where there is one."""
     return TurnIdentity(
         turn_id=turn_id_for(user_id, idempotency_key, job_id),
         job_id=job_id,
-        trace_id=f"{random.getrandbits(128):032x}",
+        trace_id=(trace or TraceContext()).trace_id,
     )
 
 

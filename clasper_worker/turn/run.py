@@ -21,6 +21,7 @@ from clasper_worker.llm.messages import ModelReply
 from clasper_worker.observability.events import Outcome as Ended
 from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
+from clasper_worker.observability.trace_context import continue_trace
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.conversation import Conversation, open_conversation
 from clasper_worker.turn.deliver import Posts, timed_out
@@ -218,6 +219,7 @@ class TurnRun:
         outcome: Ended = "ok"
         code = None
         try:
+            continue_trace(self.identity.trace_id)
             with running_turn(self._reported):
                 yield
         except BaseException as exc:

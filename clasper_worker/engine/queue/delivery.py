@@ -25,6 +25,7 @@ from clasper_worker.errors import (
     LeaseLostError,
     SessionBusyError,
 )
+from clasper_worker.observability.trace_context import TRACEPARENT, TraceContext
 
 LEASE_HEADER = "clasper_lease"
 VERDICT_HEADER = "clasper_verdict"
@@ -61,6 +62,7 @@ class TurnDelivery:
         mark: which notification it answers, as `jobs.notification` has it; None: it has none.
         waited: seconds since the scheduler took the message in; None without the scheduler.
         behind: of them, those behind others of its session; None likewise.
+        trace: the caller's trace; None where the message names none.
     """
 
     token: str | None = None
@@ -70,6 +72,7 @@ class TurnDelivery:
     mark: Any = None
     waited: float | None = None
     behind: float | None = None
+    trace: TraceContext | None = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
@@ -81,6 +84,7 @@ class TurnDelivery:
             request.get(ROUTE_HEADER),
             request.get(NOTIFICATION_HEADER),
             *(request.get(h) if request.get(LEASE_HEADER) else None for h in _TIMES),
+            TraceContext.read(request.get(TRACEPARENT)),
         )
 
     @property

@@ -41,6 +41,17 @@ def test_waiting_gives_the_result_that_lies_in_the_backend(processes: Any, shim:
     assert message["content"] == result["response"]
 
 
+def test_a_turn_belongs_to_the_trace_of_its_request(shim: Any) -> None:
+    trace_id = secrets.token_hex(16)
+    answer = shim.post(
+        "/api/agents/send",
+        params={"wait": "60"},
+        json={"user_id": "u1", "message": "Hi", "task_title": "T"},
+        headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"},
+    )
+    assert answer.json()["trace_id"] == answer.headers["x-trace-id"] == trace_id
+
+
 def test_a_job_can_be_followed_by_status_and_by_events(shim: Any) -> None:
     request = {"user_id": "u1", "message": "Hi", "task_title": "T"}
     queued = shim.post("/api/agents/send", json=request).json()

@@ -1,5 +1,7 @@
 """The backend as agents see it."""
 
+import asyncio
+
 import httpx2
 import pytest
 
@@ -8,6 +10,7 @@ from clasper_worker.errors import BackendUnavailableError
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
+from clasper_worker.observability.trace_context import TraceContext, continue_trace
 from tests.unit.engine.circuit.simulation import SharedStore, Worker
 from tests.unit.engine.circuit.virtual_time import run_virtually
 from tests.unit.mission_control.test_transport import transport_answering
@@ -40,3 +43,22 @@ def test_an_optional_endpoint_that_fails_keeps_no_turns_waiting(
         return found
 
     assert run_virtually(main()) is is_open
+
+
+async def test_calls_of_a_traced_turn_carry_its_trace() -> None:
+    seen: list[httpx2.Headers] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.headers)
+        return httpx2.Response(200, json={"items": []})
+
+    async def turn() -> None:
+        continue_trace("ab" * 16)
+        await _agent(transport_answering(answer)).list_tasks(limit=1, cursor=None)
+
+    await asyncio.create_task(turn())
+    await _agent(transport_answering(answer)).list_tasks(limit=1, cursor=None)
+    trace = TraceContext.read(seen[0]["traceparent"])
+    assert trace is not None
+    assert trace.trace_id == "ab" * 16
+    assert "traceparent" not in seen[1]
