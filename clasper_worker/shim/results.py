@@ -49,6 +49,11 @@ class JobRegister:
         self._redis = client
         self._ttl = ttl_seconds
 
+    @property
+    def redis(self) -> redis.Redis:
+        """Our own state's Redis, for what else the shim reads there."""
+        return self._redis
+
     async def add(self, job_id: str, turn_id: str) -> None:
         """Note a job that was enqueued."""
         try:
@@ -71,7 +76,7 @@ class JobRegister:
         """The digest of the request that has claimed a turn, by the ledger's key, if any has."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                value: Any = await self._redis.hget(entries_key(key), REQUEST)  # type: ignore[misc]
+                value = await self._redis.hget(entries_key(key), REQUEST)
         except (redis.RedisError, OSError, TimeoutError):
             return None
         return value.decode() if isinstance(value, bytes) else value

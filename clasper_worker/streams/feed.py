@@ -183,14 +183,12 @@ class Feed:
             found = [*found, *self._end(cursor, missed=missed)]
         return found
 
-    async def changed(self) -> None:
-        """Wait until there may be more, or `wake` is called."""
+    def next_change(self) -> asyncio.Future[None]:
+        """Is done when there may be more, or `wake` is called."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiting.discard(waiter)
+        waiter.add_done_callback(self._waiting.discard)
+        return waiter
 
     def wake(self) -> None:
         """Have all followers look."""
