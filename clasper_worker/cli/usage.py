@@ -58,8 +58,7 @@ async def _read(
             dimension = None if user is None else "user"
             found = await usage_by_day(client, days, dimension, user or "")
             return {str(day): one for day, one in found.items()}
-        dimension = next(one for one in DIMENSIONS if one == by)
-        return await usage_by_name(client, days, dimension)
+        return await usage_by_name(client, days, next(one for one in DIMENSIONS if one == by))
 
 
 def _print(rows: Mapping[str, Totals], by: str) -> None:

@@ -30,7 +30,7 @@ def registry_to_serve() -> CollectorRegistry:
     if FOLDER_VARIABLE not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     return registry
 
 

@@ -108,7 +108,7 @@ class JobResults:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         if self._pubsub is not None:
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+            await self._pubsub.aclose()
         if self._redis is not None:
             await self._redis.aclose()
 

@@ -185,7 +185,7 @@ class TurnJournal:
 
     def replies(self) -> list[ModelReply]:
         """The model's replies, in their order."""
-        found = []
+        found: list[ModelReply] = []
         while (reply := self.reply(len(found) + 1)) is not None:
             found.append(reply)
         return found

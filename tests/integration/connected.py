@@ -64,6 +64,6 @@ def connected(processes: Processes, *model_options: str, **extra: str) -> Iterat
     ):
         for name, url in urls.items():
             log = processes.logs[f"connected-{name}"]
-            until(lambda url=url: answers(f"{url}/health"), name, log)
+            until(lambda url=url: answers(f"{url}/health"), name, log)  # type: ignore[misc]
         its = replace(processes, backend_url=urls["backend"])
         yield Connected(urls["backend"], urls["shim"], its, variables)

@@ -66,7 +66,7 @@ async def ask_streamed(
     An answer that ends before it is whole is a lost connection. Whatever ends the call, the
     connection is closed at once, unless all of the answer was read.
     """
-    response: httpx2.Response | None = None
+    response: Any = None  # a httpx2.Response, though the client takes it for a stream of its own
     answer: StreamedAnswer | None = None
     try:
         async with asyncio.timeout(seconds) as limit:

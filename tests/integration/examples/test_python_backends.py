@@ -139,7 +139,7 @@ def test_the_same_key_is_the_same_turn(
     word = uuid4().hex
     jobs = [ask(url, f"Say {word} again", key=word)["job_id"] for _ in range(2)]
     for job in jobs:
-        until(lambda job=job: httpx2.get(f"{url}/questions/{job}").status_code == 200)
+        until(lambda job=job: httpx2.get(f"{url}/questions/{job}").status_code == 200)  # type: ignore[misc]
         done = lambda job=job: read(f"{url}/questions/{job}").get("response")  # noqa: E731
         assert until(done, "the turn ends") == posted(stack, word)
 

@@ -61,7 +61,7 @@ def test_a_turn_with_a_tool_is_followed_step_by_step(processes: Any) -> None:  #
         assert "secret" not in repr(progress())
         ended = lambda: [e for e in events("task-succeeded") if e["uuid"] == turn.id]  # noqa: E731
         until(ended, "its end has come")
-        assert progress()[-1]["clock"] < ended()[0]["clock"]
+        assert progress()[-1]["clock"] < ended()[0]["clock"]  # type: ignore[no-untyped-call]
 
 
 def test_a_turn_that_waits_for_its_session_says_how_many_are_before_it(
@@ -86,8 +86,10 @@ def test_a_turn_that_waits_for_its_session_says_how_many_are_before_it(
 
 
 def test_a_worker_without_task_events_sends_no_progress(processes: Any) -> None:  # noqa: F811 - the fixture
-    command = ("celery", "-A", "clasper_worker", "worker", "-n", "silent@test")
-    command = (*command, "--", "worker.send_task_events=false")
+    command = (
+        *("celery", "-A", "clasper_worker", "worker", "-n", "silent@test"),
+        *("--", "worker.send_task_events=false"),
+    )
     with processes.running("silent", *command), received(processes.app) as events:
         until(lambda: events("worker-heartbeat"), "the receiver hears the worker")
         first = send(processes.app, "List my tasks")

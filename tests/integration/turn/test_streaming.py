@@ -175,7 +175,7 @@ def test_the_python_client_yields_typed_events(processes: Any, speaker: str) -> 
         _env_file=None, celery_broker_url=processes.environment["CELERY_BROKER_URL"]
     )
     client = ClasperClient.from_settings(settings)
-    events = list(client.stream(a_request()))
+    events: list[Any] = list(client.stream(a_request()))
     text = "".join(event.data for event in events if event.type == "chunk")
     assert events[-1].type == "done"
     assert text == events[-1].response

@@ -24,7 +24,12 @@ def test_a_redis_that_restarts_in_mid_stream_leaves_the_right_text(
 ) -> None:
     listener, request = HttpListener(shims), a_request()
     with processes.worker("steady", **slow_speech):
-        thread = in_background(lambda: (listener.ask(request), listener.to_the_end()))
+
+        def listen() -> None:
+            listener.ask(request)
+            listener.to_the_end()
+
+        thread = in_background(listen)
         until(lambda: listener.types.count("chunk") > 3)
         processes.server.restart()
         joined(thread)

@@ -29,6 +29,7 @@ from clasper_worker.errors import (
     TurnConflictError,
     TurnTimeoutError,
 )
+from clasper_worker.llm.messages import ModelReply
 from clasper_worker.tasks.send import send
 from clasper_worker.testing import ScriptedModel, says
 from clasper_worker.turn.journal_store import MemoryLedger
@@ -204,9 +205,12 @@ async def test_a_timeout_that_is_posted_is_a_failure_and_acknowledged(worker: Wo
 @pytest.mark.parametrize("at", [0, 1])
 async def test_a_run_that_lost_its_lease_ends_nothing_for_anybody(worker: Worker, at: int) -> None:
     worker.lost = (at, LeaseLostError("taken over"))
-    # After the reply, before the plan.
-    replies = (says("Hi"),) if at else ()
-    metadata = {"kickoff_plan": True} if at else {}
+    replies: tuple[ModelReply, ...]
+    metadata: dict[str, bool]
+    if at:  # after the reply, before the plan
+        replies, metadata = (says("Hi"),), {"kickoff_plan": True}
+    else:
+        replies, metadata = (), {}
     headers = {NOTIFICATION_HEADER: MARK, **collected("b")}
     with pytest.raises(Ignore):  # neither a result nor a failure is stored of it
         await worker.run(*replies, headers=headers, metadata=metadata)

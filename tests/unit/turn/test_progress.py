@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clasper_worker.engine.pool import task_events
+from clasper_worker.engine.pool.task_events import task_events
 from clasper_worker.observability.events import ModelAnswer, TurnEnd, TurnReference
 from clasper_worker.turn.progress import ProgressEvents
 

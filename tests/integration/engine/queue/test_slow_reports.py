@@ -74,9 +74,9 @@ def keeper(broker: Broker, backend: HangingBackend) -> Iterator[LeaseKeeper]:
     made = LeaseKeeper(
         schedule,
         LEASE,
-        on_lost=pytest.fail,
-        on_cancelled=pytest.fail,
-        reporter=reporter,  # type: ignore[arg-type]
+        on_lost=pytest.fail,  # type: ignore[arg-type]
+        on_cancelled=pytest.fail,  # type: ignore[arg-type]
+        reporter=reporter,
     )
     yield made
     made.stop()

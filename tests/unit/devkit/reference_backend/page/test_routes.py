@@ -272,7 +272,7 @@ async def test_events_go_on_after_the_last_one_that_came(
     shim.emit("chunk", data="lo\n\n\r\n", step=1)
     shim.done("Hello\n\n\r\n")
     last = {"headers": {"Last-Event-ID": "e2"}} if told == "header" else {"params": {"after": "e2"}}
-    answer = await browser.get(f"/page/turns/{JOB}/events", **last)
+    answer = await browser.get(f"/page/turns/{JOB}/events", **last)  # type: ignore[arg-type]
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert shim.resumed_after == ["e2"]
     blocks = answer.text.split("\r\n\r\n")[:-1]
