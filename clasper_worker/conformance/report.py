@@ -101,7 +101,8 @@ def _junit(outcomes: Sequence[Outcome]) -> bytes:
             failure.text = f"The contract wants: {one.check.wants}\nWhy: {one.check.why}"
         elif one.status == "skipped":
             ET.SubElement(case, "skipped", message=came)
-    return ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,7 @@ from clasper_worker.conformance import checks
 from clasper_worker.conformance.probe import BASE, Probe
 from clasper_worker.conformance.registry import CHECKS, Check, CheckFailed, CheckSkipped
 from clasper_worker.conformance.target import Target
-from clasper_worker.errors import BackendUnavailableError
+from clasper_worker.errors import BackendUnavailableError, ConfigurationError
 
 checks.load()
 _REQUEST_SECONDS = 5.0
@@ -49,15 +49,22 @@ async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome,
         only: names of checks; none means all.
 
     Raises:
+        ConfigurationError: there is no check of a name.
         BackendUnavailableError: nothing answers there.
     """
     names = set(only)
+    if unknown := sorted(names - set(CHECKS)):
+        raise ConfigurationError(f"No check is named {', '.join(unknown)}: docs/conformance.md")
     chosen = [one for name, one in CHECKS.items() if not names or name in names]
     run = secrets.token_hex(4)
     limits = asyncio.Semaphore(_AT_ONCE)
     deadline = time.monotonic() + _TOTAL_SECONDS
     async with httpx2.AsyncClient(base_url=target.url, timeout=_REQUEST_SECONDS) as client:
-        features = await _features(client, target, run)
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                features = await _features(client, target, run)
+        except TimeoutError:
+            features = {}
 
         async def one(check: Check) -> Outcome:
             async with limits:
