@@ -19,6 +19,7 @@ COMMANDS = {
     "heartbeat": ("heartbeat", "Have an agent look whether something needs doing."),
     "standup": ("standup", "Write the day's standup of an agent, or of all."),
     "status": ("status", "Show what waits, runs and is stuck, and who works."),
+    "doctor": ("doctor", "Look for what is wrong here, and how to mend it."),
     "cancel": ("cancel", "Stop a turn, wherever it is."),
     "dead-letters": ("dead_letters", "Look at messages that were given up; replay or drop them."),
     "worker": ("worker", "Run a Celery worker with our defaults."),
