@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx2
+from pydantic import ValidationError
 
 from clasper_worker.conformance import checks
 from clasper_worker.conformance.probe import BASE, Probe
 from clasper_worker.conformance.registry import CHECKS, Check, CheckFailed, CheckSkipped
 from clasper_worker.conformance.target import Target
 from clasper_worker.errors import BackendUnavailableError, ConfigurationError
+from clasper_worker.mission_control.models import Capabilities
 
 checks.load()
+_FEATURES = {one.feature for one in CHECKS.values() if one.feature is not None}
 _REQUEST_SECONDS = 5.0
 _CHECK_SECONDS = 12.0
 _TOTAL_SECONDS = 26.0
@@ -89,11 +92,10 @@ async def _features(client: httpx2.AsyncClient, target: Target, run: str) -> Map
     probe = Probe(client, target, run, {})
     for path in (f"{BASE}/capabilities", "/api/capabilities"):
         try:
-            found = (await probe.get(path)).object().get("features")
-        except CheckFailed:
+            found = Capabilities.model_validate((await probe.get(path)).object())
+        except (CheckFailed, ValidationError):
             continue
-        if isinstance(found, dict):
-            return found
+        return {name: found.has(name) for name in _FEATURES}
     return {}
 
 
@@ -108,7 +110,7 @@ async def _try(
     except CheckSkipped as exc:
         return "skipped", str(exc)
     except CheckFailed as exc:
-        return "failed", str(exc)
+        return "failed", probe.hide(str(exc))
     except TimeoutError:
         return "failed", f"no end within {max(0.0, seconds):.0f} s"
     return "passed", ""

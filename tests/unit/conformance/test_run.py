@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from clasper_worker.conformance.registry import CHECKS, check
 from clasper_worker.conformance.run import Outcome, run_checks
 from clasper_worker.conformance.target import Target
 from clasper_worker.errors import BackendUnavailableError, ConfigurationError
-from tests.broken_backend import BREAKAGES, INTERNAL, Broken, Request, serving
+from tests.broken_backend import BREAKAGES, INTERNAL, Broken, Inner, Request, Response, serving
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,25 @@ def test_what_cannot_be_run_names_the_variable(url: str, secret: str | None, var
 def test_two_checks_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match=r"auth\.missing"):
         check("auth.missing", wants="", why="")(CHECKS["auth.missing"].run)
+
+
+def test_the_documentation_has_a_row_for_every_check() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text()
+    rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if "." in row] == list(CHECKS)
+
+
+def test_features_may_be_announced_by_the_originals_list(
+    served: tuple[Broken, Target], broken: Broken
+) -> None:
+    async def listing(request: Request, inner: Inner) -> Response:
+        answer = await inner(request)
+        if not request.path.endswith("/capabilities"):
+            return answer
+        return answer.having(features={}, features_list=["/api/tools"])
+
+    broken.breakage = listing
+    found = outcomes(served[1], "tools.list", "agents.list")
+    assert found["tools.list"].status == "passed"
+    assert found["agents.list"].status == "skipped"
+    assert "does not announce" in found["agents.list"].came
