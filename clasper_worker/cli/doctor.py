@@ -26,7 +26,7 @@ PROBES: tuple[Probe, ...] = (
     probes.workspace,
     probes.model_key,
 )
-_SECONDS = 10.0
+_SECONDS = 6.0
 _SIGNS = {"ok": "ok     ", "warning": "WARNING", "problem": "PROBLEM"}
 
 
