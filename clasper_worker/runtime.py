@@ -85,7 +85,7 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        llm = _openai_client(settings)
+        llm = openai_client(settings)
         # In a thread: it reads and indexes files.
         context = await asyncio.to_thread(AgentContext.open, settings, llm)
         windows = await asyncio.to_thread(model_windows, settings)
@@ -248,7 +248,8 @@ def _asked_for(settings: ModelsGroup, name: str) -> ModelRef:
         raise InvalidRequestError(f"model: {exc}", {"fields": [field]}) from None
 
 
-def _openai_client(settings: ModelsGroup) -> AsyncOpenAI:
+def openai_client(settings: ModelsGroup) -> AsyncOpenAI:
+    """The client that all models of a process share; connects when it is first used."""
     key = settings.openai_api_key
     base_url = settings.openai_base_url or "https://api.openai.com/v1"
     http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)

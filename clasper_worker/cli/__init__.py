@@ -20,6 +20,7 @@ COMMANDS = {
     "standup": ("standup", "Write the day's standup of an agent, or of all."),
     "status": ("status", "Show what waits, runs and is stuck, and who works."),
     "usage": ("usage", "Show what was used of models: requests, tokens, cost."),
+    "doctor": ("doctor", "Look for what is wrong here, and how to fix it."),
     "cancel": ("cancel", "Stop a turn, wherever it is."),
     "dead-letters": ("dead_letters", "Look at messages that were given up; replay or drop them."),
     "worker": ("worker", "Run a Celery worker with our defaults."),

@@ -108,6 +108,7 @@ class Probe:
         self, client: httpx2.AsyncClient, target: Target, run: str, features: Mapping[str, Any]
     ) -> None:
         self.client, self.target, self.run, self.features = client, target, run, features
+        self._signed: list[str] = []
         if target.secret is None:
             self.user = target.token_user() or "conformance"
             self.token = target.agent_token or ""
@@ -142,10 +143,20 @@ class Probe:
         present = {name: value for name, value in all_claims.items() if value is not None}
         algorithm = algorithm or self.target.algorithm
         if algorithm == "none":
-            return jwt.encode(present, None, algorithm="none")
+            return self._keep(jwt.encode(present, None, algorithm="none"))
         # HMAC itself pads a short key so: the same signature, without PyJWT's warning.
         key = (secret or self.target.secret).encode().ljust(64, b"\0")
-        return jwt.encode(present, key, algorithm=algorithm)
+        return self._keep(jwt.encode(present, key, algorithm=algorithm))
+
+    def _keep(self, token: str) -> str:
+        self._signed.append(token)
+        return token
+
+    def hide(self, text: str) -> str:
+        """A text with all secrets and tokens taken out, should a backend repeat them."""
+        for token in self._signed:
+            text = text.replace(token, "***")
+        return self.target.without_secrets(text)
 
     def other(self) -> Probe:
         """Another tenant.
@@ -155,7 +166,10 @@ class Probe:
         """
         if not self.signs:
             raise CheckSkipped("set AGENT_JWT_SECRET: this check needs a second tenant")
-        return Probe(self.client, self.target, self.run, self.features)
+        other = Probe(self.client, self.target, self.run, self.features)
+        self._signed += other._signed
+        other._signed = self._signed
+        return other
 
     async def call(
         self,
@@ -203,7 +217,7 @@ class Probe:
             parsed = answer.json()
         except (ValueError, RecursionError):
             parsed = None
-        text = self.target.without_secrets(answer.text)
+        text = self.hide(answer.text)
         cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         return Answer(
             answer.status_code, parsed, f"{method} {path} answered {answer.status_code}: {cut}"

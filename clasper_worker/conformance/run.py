@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx2
+from pydantic import ValidationError
 
 from clasper_worker.conformance import checks
 from clasper_worker.conformance.probe import BASE, Probe
 from clasper_worker.conformance.registry import CHECKS, Check, CheckFailed, CheckSkipped
 from clasper_worker.conformance.target import Target
-from clasper_worker.errors import BackendUnavailableError
+from clasper_worker.errors import BackendUnavailableError, ConfigurationError
+from clasper_worker.mission_control.models import Capabilities
 
 checks.load()
+_FEATURES = {one.feature for one in CHECKS.values() if one.feature is not None}
 _REQUEST_SECONDS = 5.0
 _CHECK_SECONDS = 12.0
-_TOTAL_SECONDS = 26.0
+_TOTAL_SECONDS = 22.0
 _AT_ONCE = 4
 
 
@@ -49,15 +52,22 @@ async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome,
         only: names of checks; none means all.
 
     Raises:
+        ConfigurationError: there is no check of a name.
         BackendUnavailableError: nothing answers there.
     """
     names = set(only)
+    if unknown := sorted(names - set(CHECKS)):
+        raise ConfigurationError(f"No check is named {', '.join(unknown)}: docs/conformance.md")
     chosen = [one for name, one in CHECKS.items() if not names or name in names]
     run = secrets.token_hex(4)
     limits = asyncio.Semaphore(_AT_ONCE)
     deadline = time.monotonic() + _TOTAL_SECONDS
     async with httpx2.AsyncClient(base_url=target.url, timeout=_REQUEST_SECONDS) as client:
-        features = await _features(client, target, run)
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                features = await _features(client, target, run)
+        except TimeoutError:
+            features = {}
 
         async def one(check: Check) -> Outcome:
             async with limits:
@@ -82,11 +92,10 @@ async def _features(client: httpx2.AsyncClient, target: Target, run: str) -> Map
     probe = Probe(client, target, run, {})
     for path in (f"{BASE}/capabilities", "/api/capabilities"):
         try:
-            found = (await probe.get(path)).object().get("features")
-        except CheckFailed:
+            found = Capabilities.model_validate((await probe.get(path)).object())
+        except (CheckFailed, ValidationError):
             continue
-        if isinstance(found, dict):
-            return found
+        return {name: found.has(name) for name in _FEATURES}
     return {}
 
 
@@ -101,7 +110,7 @@ async def _try(
     except CheckSkipped as exc:
         return "skipped", str(exc)
     except CheckFailed as exc:
-        return "failed", str(exc)
+        return "failed", probe.hide(str(exc))
     except TimeoutError:
         return "failed", f"no end within {max(0.0, seconds):.0f} s"
     return "passed", ""

@@ -1,7 +1,7 @@
 """Capabilities."""
 
 from clasper_worker.conformance.probe import BASE, Answer, Probe, require
-from clasper_worker.conformance.registry import check
+from clasper_worker.conformance.registry import CheckFailed, check
 
 _FEATURES = (
     "tasks", "messages", "documents", "notifications_dispatch", "events_sse", "heartbeat",
@@ -33,7 +33,8 @@ async def version(probe: Probe) -> None:
 async def features(probe: Probe) -> None:
     answer = await _ask(probe)
     found = answer.object().get("features")
-    require(isinstance(found, dict), f"no object `features`: {answer.shown}")
+    if not isinstance(found, dict):
+        raise CheckFailed(f"no object `features`: {answer.shown}")
     missing = [name for name in _FEATURES if not isinstance(found.get(name), bool)]
     require(not missing, f"not true or false: {', '.join(missing)}")
 

@@ -36,6 +36,8 @@ async def _conflict(probe: Probe, path: str) -> None:
 
 async def _together(probe: Probe, path: str) -> None:
     body = await _body(probe, path)
+    # Open connections first, so that the requests arrive together.
+    await asyncio.gather(*(probe.get(TASKS, limit=1) for _ in range(8)))
     answers = await asyncio.gather(*(probe.post(path, **body) for _ in range(8)))
     made = {answer.made() for answer in answers}
     require(len(made) == 1, f"8 clients at the same moment made {len(made)}")

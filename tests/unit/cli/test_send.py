@@ -61,6 +61,7 @@ def test_metadata_that_is_no_object_is_refused(metadata: str) -> None:
         "serve",
         "backend",
         "conformance",
+        "doctor",
         "offline-model",
         "init",
     ],
