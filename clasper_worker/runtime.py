@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Self
-
-from openai import AsyncOpenAI
 
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.circuit.gates import Gates
@@ -17,11 +15,12 @@ from clasper_worker.engine.circuit.store import RedisStore
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.llm.dialect import KnownDialect
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain
-from clasper_worker.llm.providers.openai import OpenAICompatibleModel, first_dialect
+from clasper_worker.llm.providers.catalogue import TIERS, Tier, model_chain
+from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
+from clasper_worker.llm.providers.provider import ProviderClient
+from clasper_worker.llm.providers.registry import connect_providers
 from clasper_worker.llm.windows import model_windows
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
@@ -73,9 +72,11 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        llm = _openai_client(settings)
+        refs = [ref for tier in TIERS for ref in model_chain(settings, tier)]
+        clients = connect_providers((ref.provider for ref in refs), settings)
+        embeddings = OpenAIClient(OPENAI, settings)
         # In a thread: it reads and indexes files.
-        context = await asyncio.to_thread(AgentContext.open, settings, llm)
+        context = await asyncio.to_thread(AgentContext.open, settings, embeddings.sdk)
         windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url, settings)
@@ -88,8 +89,7 @@ class Runtime:
             attempts=settings.clasper_backend_attempts,
             gate=gates.gate(backend_url),
         )
-        known: dict[ModelRef, KnownDialect] = {}
-        models = {tier: _models(settings, tier, llm, gates, known) for tier in TIERS}
+        models = {tier: _models(settings, tier, clients, gates) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
@@ -115,7 +115,8 @@ class Runtime:
             ),
         )
         closers = (
-            llm.close,
+            embeddings.close,
+            *(client.close for client in clients.values()),
             backend_http.aclose,
             gates.close,
             streams.close,
@@ -169,36 +170,9 @@ def journal_seconds(settings: Settings) -> int:
 
 
 def _models(
-    settings: Settings,
-    tier: Tier,
-    llm: AsyncOpenAI,
-    gates: Gates,
-    known: dict[ModelRef, KnownDialect],
+    settings: Settings, tier: Tier, clients: Mapping[str, ProviderClient], gates: Gates
 ) -> tuple[ChatModel, ...]:
     refs = model_chain(settings, tier)
     return tuple(
-        OpenAICompatibleModel(
-            llm,
-            ref,
-            max_output_tokens=settings.clasper_llm_max_output_tokens,
-            retries=settings.clasper_llm_retries,
-            gate=gates.gate(str(llm.base_url), ref.name),
-            has_fallback=ref is not refs[-1],
-            timeout_seconds=settings.clasper_llm_timeout_sec,
-            known=known.setdefault(ref, KnownDialect(first_dialect(llm))),
-        )
-        for ref in refs
-    )
-
-
-def _openai_client(settings: Settings) -> AsyncOpenAI:
-    key = settings.openai_api_key
-    base_url = settings.openai_base_url or "https://api.openai.com/v1"
-    http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)
-    return AsyncOpenAI(
-        api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
-        base_url=base_url,
-        max_retries=0,  # ours, in the model: all turns wait together
-        timeout=http_client.timeout,
-        http_client=http_client,
+        clients[ref.provider].model(ref, gates, has_fallback=ref is not refs[-1]) for ref in refs
     )
