@@ -6,18 +6,20 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Self
 
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.engine.circuit.store import RedisStore
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
-from clasper_worker.errors import ConfigurationError
+from clasper_worker.errors import ConfigurationError, InvalidRequestError
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.providers.catalogue import TIERS, Tier, model_chain
+from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain, parse_model
 from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
 from clasper_worker.llm.providers.provider import ProviderClient
 from clasper_worker.llm.providers.registry import connect_providers
@@ -38,8 +40,11 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.turn.progress import ProgressEvents
+from clasper_worker.usage.recorder import UsageRecorder
 
 _REDELIVERY_SECONDS = 3600.0
+_NAMED_MODELS = 64
 
 # A turn waits out a restart of Redis, within its soft limit, rather than fail of it.
 _STATE_PATIENCE_SECONDS = 120.0
@@ -56,11 +61,15 @@ class Runtime:
         settings: Settings,
         turns: TurnDependencies,
         internal: InternalBackend,
+        usage: UsageRecorder,
+        named: Callable[[str], ChatModel],
         closers: tuple[Callable[[], object], ...],
     ) -> None:
         self.settings = settings
         self.turns = turns
         self.internal = internal
+        self.usage = usage
+        self._named = named
         self._closers = closers
 
     @classmethod
@@ -72,8 +81,7 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        refs = [ref for tier in TIERS for ref in model_chain(settings, tier)]
-        clients = connect_providers((ref.provider for ref in refs), settings)
+        clients = connect_providers(settings)
         embeddings = OpenAIClient(OPENAI, settings)
         # In a thread: it reads and indexes files.
         context = await asyncio.to_thread(AgentContext.open, settings, embeddings.sdk)
@@ -86,7 +94,6 @@ class Runtime:
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
             backend_http,
-            attempts=settings.clasper_backend_attempts,
             gate=gates.gate(backend_url),
         )
         models = {tier: _models(settings, tier, clients, gates) for tier in TIERS}
@@ -94,6 +101,11 @@ class Runtime:
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
 
+        usage = UsageRecorder(
+            state,
+            ttl_seconds=journal_seconds(settings),
+            workspace=context.workspaces.name_for,
+        )
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=journal_seconds(settings)),
@@ -104,10 +116,9 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(), streams)),
+            events=EventListeners((TurnMetrics(), ProgressEvents(), usage, streams)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
-                history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
                 prompt=prompt_settings(settings),
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
@@ -120,12 +131,28 @@ class Runtime:
             backend_http.aclose,
             gates.close,
             streams.close,
+            usage.close,
             state.aclose,
             redis.aclose,
             context.close,
         )
         internal = InternalBackend.from_settings(settings, transport)
-        return cls(settings, turns, internal, closers)
+
+        @lru_cache(_NAMED_MODELS)  # callers choose the names
+        def named(name: str) -> ChatModel:
+            ref = _asked_for(settings, name)
+            return clients[ref.provider].model(ref, gates, is_configured=False)
+
+        return cls(settings, turns, internal, usage, named, closers)
+
+    def model_named(self, name: str) -> ChatModel:
+        """The model of a tier, with its fallback, or the one of that name, which has none.
+
+        Raises:
+            InvalidRequestError: the name cannot be used.
+        """
+        tier = next((tier for tier in TIERS if tier == name), None)
+        return self._named(name) if tier is None else self.turns.model(tier)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""
@@ -170,9 +197,17 @@ def journal_seconds(settings: Settings) -> int:
 
 
 def _models(
-    settings: Settings, tier: Tier, clients: Mapping[str, ProviderClient], gates: Gates
+    settings: ModelsGroup, tier: Tier, clients: Mapping[str, ProviderClient], gates: Gates
 ) -> tuple[ChatModel, ...]:
     refs = model_chain(settings, tier)
     return tuple(
         clients[ref.provider].model(ref, gates, has_fallback=ref is not refs[-1]) for ref in refs
     )
+
+
+def _asked_for(settings: ModelsGroup, name: str) -> ModelRef:
+    try:
+        return parse_model(name, default_provider=settings.llm_provider, variable="model")
+    except ConfigurationError as exc:  # the caller's, and not the operator's
+        field = {"field": "model", "problem": "is no model's name", "fix": "send another"}
+        raise InvalidRequestError(f"model: {exc}", {"fields": [field]}) from None

@@ -29,7 +29,7 @@ MAX_STREAM_BYTES = 64 * 1024 * 1024
 """Of one answer with all that its events repeat: some 250 bytes come with each few letters."""
 
 # What `json.loads` calls, for half its time: there is nothing around an event's data.
-_SCAN = json.JSONDecoder().scan_once
+_SCAN: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_FIELD = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.llm.providers.provider import ModelRef
 from clasper_worker.llm.providers.registry import is_provider, provider_of
@@ -44,7 +44,7 @@ def parse_model(value: str, *, default_provider: str, variable: str) -> ModelRef
     return ModelRef(served.name, name)
 
 
-def model_chain(settings: Settings, tier: Tier = "default") -> tuple[ModelRef, ...]:
+def model_chain(settings: ModelsGroup, tier: Tier = "default") -> tuple[ModelRef, ...]:
     """The models of a tier in the order they are tried: the tier's own, then the fallback.
 
     A tier that is not set (``LLM_MODEL_CHEAP``, ``LLM_MODEL_BEST``) is the default model.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from openai import AsyncOpenAI
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.llm.dialect import Dialect, KnownDialect
 from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.providers.openai import OpenAICompatibleModel
 from clasper_worker.llm.providers.provider import ModelRef, Provider
+
+# After a passing failure, 0.5 to 8 s apart: more would hold a turn that its fallback could answer.
+_RETRIES = 3
 
 
 class OpenAIClient:
@@ -24,7 +27,7 @@ class OpenAIClient:
         sdk: the client for whatever else is asked there.
     """
 
-    def __init__(self, provider: Provider, settings: Settings) -> None:
+    def __init__(self, provider: Provider, settings: ModelsGroup) -> None:
         self._provider = provider
         self._settings = settings
         self._known: dict[ModelRef, KnownDialect] = {}
@@ -38,18 +41,25 @@ class OpenAIClient:
             http_client=http_client,
         )
 
-    def model(self, ref: ModelRef, gates: Gates, *, has_fallback: bool) -> ChatModel:
+    def model(
+        self,
+        ref: ModelRef,
+        gates: Gates,
+        *,
+        has_fallback: bool = False,
+        is_configured: bool = True,
+    ) -> ChatModel:
         """See `ProviderClient.model`; all that ask one model share what is known of it."""
         first = KnownDialect(self._provider.first_dialect(self._address))
         return OpenAICompatibleModel(
             self.sdk,
             ref,
             max_output_tokens=self._settings.clasper_llm_max_output_tokens,
-            retries=self._settings.clasper_llm_retries,
-            gate=gates.gate(str(self.sdk.base_url), ref.name),
+            retries=_RETRIES,
+            gate=gates.gate(str(self.sdk.base_url), *([ref.name] if is_configured else [])),
             has_fallback=has_fallback,
             timeout_seconds=self._settings.clasper_llm_timeout_sec,
-            known=self._known.setdefault(ref, first),
+            known=self._known.setdefault(ref, first) if is_configured else first,
         )
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.llm.dialect import Dialect
 from clasper_worker.llm.messages import ChatModel
@@ -25,13 +25,22 @@ class ModelRef:
 class ProviderClient(Protocol):
     """A provider's connections, on one event loop."""
 
-    def model(self, ref: ModelRef, gates: Gates, *, has_fallback: bool) -> ChatModel:
+    def model(
+        self,
+        ref: ModelRef,
+        gates: Gates,
+        *,
+        has_fallback: bool = False,
+        is_configured: bool = True,
+    ) -> ChatModel:
         """One of its models.
 
         Args:
             ref: which one.
             gates: where its gate is.
             has_fallback: whether another model is asked where this one is not available.
+            is_configured: whether it is one of the operator's, and not one that a caller named:
+                only then it has a gate of its own, beside its host's, and is remembered.
         """
         ...
 
@@ -57,12 +66,12 @@ class Provider:
     name: str
     base_url: str
     key_variables: tuple[str, ...]
-    connect: Callable[[Provider, Settings], ProviderClient]
+    connect: Callable[[Provider, ModelsGroup], ProviderClient]
     url_variable: str | None = None
     aliases: tuple[str, ...] = ()
     dialect: Dialect = field(default_factory=Dialect)
 
-    def key(self, settings: Settings) -> str | None:
+    def key(self, settings: ModelsGroup) -> str | None:
         """The configured key."""
         for variable in self.key_variables:
             value: SecretStr | None = getattr(settings, variable.lower())
@@ -70,7 +79,7 @@ class Provider:
                 return value.get_secret_value()
         return None
 
-    def address(self, settings: Settings) -> str:
+    def address(self, settings: ModelsGroup) -> str:
         """Where it is asked: its own address, or the configured one."""
         other = getattr(settings, self.url_variable.lower()) if self.url_variable else None
         return other or self.base_url

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.llm.providers.openai_client import OPENAI
 from clasper_worker.llm.providers.provider import Provider, ProviderClient
 
@@ -26,6 +24,6 @@ def is_provider(name: str) -> bool:
     return name in _BY_NAME or name in NOT_SERVED
 
 
-def connect_providers(names: Iterable[str], settings: Settings) -> dict[str, ProviderClient]:
-    """Open the providers of these names, each once."""
-    return {name: _BY_NAME[name].connect(_BY_NAME[name], settings) for name in dict.fromkeys(names)}
+def connect_providers(settings: ModelsGroup) -> dict[str, ProviderClient]:
+    """Open all of them, by name; nothing is connected to yet."""
+    return {one.name: one.connect(one, settings) for one in PROVIDERS}

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from celery import Celery
 
 from clasper_worker.config.names import QUEUES
 from clasper_worker.config.settings import Settings
-from clasper_worker.devkit.local_stack.redis_server import find_redis, start_redis
+from clasper_worker.devkit.local_stack.redis_server import RunningRedis, find_redis, start_redis
 from clasper_worker.engine.queue.cancel import Canceller
 from clasper_worker.engine.queue.scheduler import open_schedule
 from tests.chaos.workers import Nursery
@@ -57,6 +57,7 @@ class Processes:
     model_url: str
     app: Celery
     nursery: Nursery
+    server: RunningRedis
     http: httpx2.Client  # one for all questions: to make one takes longer than to ask
     logs: dict[str, Path] = field(default_factory=dict)
 
@@ -81,9 +82,15 @@ class Processes:
         node = f"{name}@test"
         command = ("celery", "-A", "clasper_worker", "worker", "-E", "-n", node, "-l", "INFO")
         with self.running(name, *command, *options, **extra):
-            ready = lambda: bool(self.app.control.ping([node], timeout=0.5))  # noqa: E731
-            until(ready, f"{name} answers ping", self.logs[name])
+            until(lambda: self.pings(node), f"{name} answers ping", self.logs[name])
             yield node
+
+    def pings(self, node: str) -> bool:
+        """Whether a worker answers."""
+        try:
+            return bool(self.app.control.ping([node], timeout=0.5))
+        except redis.ConnectionError:  # of a connection that a restart of Redis closed
+            return False
 
     def read(self, user_id: str, collection: str, **query: str) -> list[dict[str, Any]]:
         """What the backend has, asked as any client would."""
@@ -109,6 +116,37 @@ class Processes:
 
 
 @pytest.fixture(scope="module")
+def slow_speech(processes: Any) -> Iterator[dict[str, str]]:
+    """Variables that point a worker at a model which says a word every 50 ms."""
+    port = free_port()
+    command = ("clasper_worker", "offline-model", "--port", str(port), "--chunk-delay", "0.05")
+    with processes.running("speaking-model", *command):
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/health"), "model", processes.logs["speaking-model"])
+        yield {"OPENAI_BASE_URL": f"{url}/v1"}
+
+
+@pytest.fixture(scope="module")
+def shims(processes: Any) -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        yield [start_shim(processes, stack, f"shim{number}") for number in range(2)]
+
+
+def start_shim(processes: Any, stack: ExitStack, name: str, port: int | None = None) -> str:
+    port = port or free_port()
+    command = ("clasper_worker", "serve", "--port", str(port))
+    stack.enter_context(processes.running(name, *command, AGENT_DAEMON_API_KEY="key"))
+    until(lambda: answers(f"http://127.0.0.1:{port}/health"), name, processes.logs[name])
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def speaker(processes: Any, slow_speech: dict[str, str]) -> Iterator[str]:
+    with processes.worker("speaker", **slow_speech) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
 def slow_model(processes: Any) -> Iterator[dict[str, str]]:
     """Variables that point a worker at a model which never answers in time."""
     port = free_port()
@@ -116,7 +154,7 @@ def slow_model(processes: Any) -> Iterator[dict[str, str]]:
     with processes.running("slow-model", *command):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+        yield {"OPENAI_BASE_URL": f"{url}/v1"}
 
 
 @pytest.fixture
@@ -162,7 +200,7 @@ def run_processes(folder: Path, nursery: Nursery) -> Iterator[Processes]:
         app = Celery("my_backend", broker=server.url, backend=server.url, set_as_current=False)
         urls = (environment["BACKEND_URL"], f"http://127.0.0.1:{model}")
         http = httpx2.Client(timeout=30)
-        found = Processes(environment, folder, *urls, app, nursery, http)
+        found = Processes(environment, folder, *urls, app, nursery, server, http)
         database = ("--database", ":memory:")
         with (
             found.running(

@@ -11,15 +11,14 @@ from clasper_worker.observability.events import TurnEnd
 from clasper_worker.streams.feed import Feed
 from clasper_worker.streams.results import JobOutcome
 from tests.unit.streams.conftest import Ends, Listener, a_turn, opened_reader, opened_writer
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("server")
 
 
 async def told(listener: Listener, count: int) -> None:
     """Wait until the listener has had so many events."""
-    async with asyncio.timeout(10):
-        while len(listener.ids) < count:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: len(listener.ids) >= count)
 
 
 async def write(writer: Any, turn: Any, *texts: str, step: int = 1) -> None:
@@ -60,10 +59,7 @@ def test_one_read_serves_all_turns(redis_server: Any, server: redis.Redis) -> No
             tasks = [
                 asyncio.create_task(Listener(f"t{number}").listen(reader)) for number in range(50)
             ]
-            async with asyncio.timeout(10):
-                while not await asyncio.to_thread(_blocked, server):
-                    await asyncio.sleep(0.01)
-            await asyncio.sleep(0)
+            await eventually(lambda: _blocked(server))
             assert await asyncio.to_thread(_blocked, server) == 1
             for task in tasks:
                 task.cancel()
@@ -98,7 +94,7 @@ def test_a_listener_goes_on_from_any_event_in_any_process(redis_server: Any) -> 
 
 
 def test_a_listener_that_comes_first_hears_at_once_of_a_turn_that_comes_later(
-    redis_server: Any,
+    redis_server: Any, server: redis.Redis
 ) -> None:
     async def main() -> None:
         ends = Ends()
@@ -106,7 +102,7 @@ def test_a_listener_that_comes_first_hears_at_once_of_a_turn_that_comes_later(
         async with opened_writer(url) as writer, opened_reader(url, ends) as reader:
             first, late = Listener("t1"), Listener("t2")
             tasks = [asyncio.create_task(first.listen(reader))]
-            await asyncio.sleep(0.1)  # until the one read waits for the first turn alone
+            await eventually(lambda: _blocked(server))  # for the first turn alone
             tasks.append(asyncio.create_task(late.listen(reader)))
             await write(writer, a_turn("t2"), "x")
             await told(late, 3)
@@ -266,9 +262,7 @@ def test_a_listener_hears_what_its_job_waits_for_and_of_which_turn_it_is(
                     found.extend(event.data for event in batch)
 
             task = asyncio.create_task(listen())
-            async with asyncio.timeout(10):
-                while not found:
-                    await asyncio.sleep(0.005)
+            await eventually(lambda: found)
             await write(writer, a_turn("turn", job_id="job"), "a")
             writer.ended(a_turn("turn", job_id="job"), TurnEnd("ok"))
             await ends.succeed("job", "a")

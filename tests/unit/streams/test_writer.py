@@ -9,6 +9,7 @@ import redis
 from clasper_worker.observability.events import TurnEnd
 from clasper_worker.streams.keys import job_key, run_key, stream_key
 from tests.unit.streams.conftest import a_turn, opened_writer
+from tests.waiting import eventually
 
 
 def entries(server: redis.Redis, turn_id: str = "t1") -> list[list[dict[str, Any]]]:
@@ -44,8 +45,7 @@ def test_the_first_text_of_a_step_leaves_at_once_and_more_of_it_together(
             turn = a_turn()
             await begin(writer, turn)
             writer.chunk(turn, step=1, text="Hel")
-            while not entries(server):
-                await asyncio.sleep(0)
+            await eventually(lambda: entries(server))
             for text in ("lo", " ", "you", "!"):
                 writer.chunk(turn, step=1, text=text)
             await writer.flush(turn)
@@ -207,7 +207,7 @@ def test_a_batch_whose_answer_was_lost_is_there_once(
                 await send(*args)
                 return await send(*args)
 
-            writer._state.call = twice  # type: ignore[method-assign]
+            writer._state.call = twice  # type: ignore[assignment, method-assign]
             for text in "abc":
                 writer.chunk(turn, step=1, text=text)
                 await writer.flush(turn)

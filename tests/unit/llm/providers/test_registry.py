@@ -32,7 +32,7 @@ def test_its_variables_are_settings(provider: Any, settings_of: Any) -> None:
 
 async def test_openai_is_asked_at_its_own_address_or_the_one_that_is_set(settings_of: Any) -> None:
     settings = settings_of(openai_api_key="sk-SECRET", openai_base_url="http://model.test/v1/")
-    opened = connect_providers(["openai", "openai"], settings)
+    opened = connect_providers(settings)
     client = opened["openai"]
     assert isinstance(client, OpenAIClient)
     assert str(client.sdk.base_url) == "http://model.test/v1/"
