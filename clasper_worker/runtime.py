@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Self
 
-from openai import AsyncOpenAI
-
 from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.config.settings import Settings
-from clasper_worker.engine.circuit.gate import HostGate
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.engine.circuit.store import RedisStore
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
 from clasper_worker.errors import ConfigurationError, InvalidRequestError
-from clasper_worker.llm.dialect import KnownDialect
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain, parse_model
-from clasper_worker.llm.providers.openai import OpenAICompatibleModel, first_dialect
+from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
+from clasper_worker.llm.providers.provider import ProviderClient
+from clasper_worker.llm.providers.registry import connect_providers
 from clasper_worker.llm.windows import model_windows
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
@@ -47,8 +45,6 @@ from clasper_worker.usage.recorder import UsageRecorder
 
 _REDELIVERY_SECONDS = 3600.0
 _NAMED_MODELS = 64
-# After a passing failure, 0.5 to 8 s apart: more would hold a turn that its fallback could answer.
-_MODEL_RETRIES = 3
 
 # A turn waits out a restart of Redis, within its soft limit, rather than fail of it.
 _STATE_PATIENCE_SECONDS = 120.0
@@ -85,9 +81,10 @@ class Runtime:
         """
         backend_url = check_settings(settings)
         tokens = AgentTokens.from_settings(settings)
-        llm = openai_client(settings)
+        clients = connect_providers(settings)
+        embeddings = OpenAIClient(OPENAI, settings)
         # In a thread: it reads and indexes files.
-        context = await asyncio.to_thread(AgentContext.open, settings, llm)
+        context = await asyncio.to_thread(AgentContext.open, settings, embeddings.sdk)
         windows = await asyncio.to_thread(model_windows, settings)
         backend_http = open_http_client(settings.clasper_backend_timeout_sec, backend_url)
         redis = redis_client(settings.redis_url, settings)
@@ -99,8 +96,7 @@ class Runtime:
             backend_http,
             gate=gates.gate(backend_url),
         )
-        known: dict[ModelRef, KnownDialect] = {}
-        models = {tier: _models(settings, tier, llm, gates, known) for tier in TIERS}
+        models = {tier: _models(settings, tier, clients, gates) for tier in TIERS}
 
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
@@ -130,7 +126,8 @@ class Runtime:
             ),
         )
         closers = (
-            llm.close,
+            embeddings.close,
+            *(client.close for client in clients.values()),
             backend_http.aclose,
             gates.close,
             streams.close,
@@ -140,11 +137,12 @@ class Runtime:
             context.close,
         )
         internal = InternalBackend.from_settings(settings, transport)
-        named = lru_cache(_NAMED_MODELS)(  # callers choose the names
-            lambda name: _model(
-                settings, _asked_for(settings, name), llm, gates.gate(str(llm.base_url))
-            )
-        )
+
+        @lru_cache(_NAMED_MODELS)  # callers choose the names
+        def named(name: str) -> ChatModel:
+            ref = _asked_for(settings, name)
+            return clients[ref.provider].model(ref, gates, is_configured=False)
+
         return cls(settings, turns, internal, usage, named, closers)
 
     def model_named(self, name: str) -> ChatModel:
@@ -199,44 +197,11 @@ def journal_seconds(settings: Settings) -> int:
 
 
 def _models(
-    settings: Settings,
-    tier: Tier,
-    llm: AsyncOpenAI,
-    gates: Gates,
-    known: dict[ModelRef, KnownDialect],
+    settings: ModelsGroup, tier: Tier, clients: Mapping[str, ProviderClient], gates: Gates
 ) -> tuple[ChatModel, ...]:
     refs = model_chain(settings, tier)
     return tuple(
-        _model(
-            settings,
-            ref,
-            llm,
-            gates.gate(str(llm.base_url), ref.name),
-            has_fallback=ref is not refs[-1],
-            known=known.setdefault(ref, KnownDialect(first_dialect(llm))),
-        )
-        for ref in refs
-    )
-
-
-def _model(
-    settings: ModelsGroup,
-    ref: ModelRef,
-    llm: AsyncOpenAI,
-    gate: HostGate,
-    *,
-    has_fallback: bool = False,
-    known: KnownDialect | None = None,
-) -> ChatModel:
-    return OpenAICompatibleModel(
-        llm,
-        ref,
-        max_output_tokens=settings.clasper_llm_max_output_tokens,
-        retries=_MODEL_RETRIES,
-        gate=gate,
-        has_fallback=has_fallback,
-        timeout_seconds=settings.clasper_llm_timeout_sec,
-        known=known,
+        clients[ref.provider].model(ref, gates, has_fallback=ref is not refs[-1]) for ref in refs
     )
 
 
@@ -246,17 +211,3 @@ def _asked_for(settings: ModelsGroup, name: str) -> ModelRef:
     except ConfigurationError as exc:  # the caller's, and not the operator's
         field = {"field": "model", "problem": "is no model's name", "fix": "send another"}
         raise InvalidRequestError(f"model: {exc}", {"fields": [field]}) from None
-
-
-def openai_client(settings: ModelsGroup) -> AsyncOpenAI:
-    """The client that all models of a process share; connects when it is first used."""
-    key = settings.openai_api_key
-    base_url = settings.openai_base_url or "https://api.openai.com/v1"
-    http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)
-    return AsyncOpenAI(
-        api_key=key.get_secret_value() if key else "none",  # many compatible servers need no key
-        base_url=base_url,
-        max_retries=0,  # ours, in the model: all turns wait together
-        timeout=http_client.timeout,
-        http_client=http_client,
-    )

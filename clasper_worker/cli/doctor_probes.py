@@ -25,11 +25,12 @@ from clasper_worker.errors import ClasperError
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.providers.catalogue import model_chain
 from clasper_worker.llm.providers.openai import OpenAICompatibleModel
+from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 from clasper_worker.prompt.workspace.reader import WorkspaceReader
 from clasper_worker.prompt.workspace.skills import this_host
-from clasper_worker.runtime import check_settings, openai_client
+from clasper_worker.runtime import check_settings
 from clasper_worker.startup_checks import configured_names, doubtful_settings
 
 SECONDS = 4.0  # for one question of a probe
@@ -254,7 +255,7 @@ def model_call(settings: Settings) -> Iterator[Finding]:
     ref = model_chain(settings)[0]
 
     async def ask() -> None:
-        async with openai_client(settings) as client:
+        async with OpenAIClient(OPENAI, settings).sdk as client:
             model = OpenAICompatibleModel(
                 client, ref, max_output_tokens=16, timeout_seconds=SECONDS
             )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from clasper_worker.llm.messages import ModelReply, TokenUsage, ToolCall
-from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.providers.provider import ModelRef
 from clasper_worker.llm.spoken import (
     json_without_controls,
     may_escape_controls,

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from clasper_worker.llm.messages import ChatMessage, ToolSpec
-from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.providers.provider import ModelRef
 from clasper_worker.llm.token_estimate import estimate_tokens
 
 DEFAULT_WINDOW = 128_000

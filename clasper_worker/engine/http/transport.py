@@ -22,7 +22,6 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Idle connections are closed before servers that keep theirs for 5 seconds (uvicorn, Node) close
 # them under a request.
 KEEPALIVE_SECONDS = 4.0
-_CHUNK_BYTES = 65_536
 
 # The most specific first: the first that fits an error says what it becomes.
 _TRANSLATIONS: tuple[tuple[type[Exception], type[httpx2.RequestError]], ...] = (
@@ -201,7 +200,7 @@ class _Body(httpx2.AsyncByteStream):
     async def __anext__(self) -> bytes:
         # No generator: each part of a streamed answer would pass through it.
         try:
-            part = await self._answer.content.read(_CHUNK_BYTES)
+            part = await self._answer.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc, self._request) from exc
         if not part:

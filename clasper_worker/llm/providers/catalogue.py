@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.errors import ConfigurationError
+from clasper_worker.llm.providers.provider import ModelRef
+from clasper_worker.llm.providers.registry import is_provider, provider_of
+
+__all__ = ["TIERS", "ModelRef", "Tier", "model_chain", "parse_model"]
 
 Tier = Literal["default", "cheap", "best"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
-
-# Prefixes that name a provider. Only OpenAI's API (and whatever speaks it, by OPENAI_BASE_URL) is
-# served so far; a name with another of these prefixes is refused rather than sent to OpenAI.
-KNOWN_PROVIDERS = frozenset(
-    {"openai", "anthropic", "gemini", "xai", "groq", "mistral", "openrouter"}
-)
-SERVED_PROVIDERS = frozenset({"openai"})
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """A model at a provider, e.g. ``openai`` and ``gpt-4o-mini``."""
-
-    provider: str
-    name: str
 
 
 def parse_model(value: str, *, default_provider: str, variable: str) -> ModelRef:
@@ -39,20 +27,21 @@ def parse_model(value: str, *, default_provider: str, variable: str) -> ModelRef
     name = value.strip()
     prefix, slash, rest = name.partition("/")
     provider = default_provider
-    if slash and prefix in KNOWN_PROVIDERS:
+    if slash and is_provider(prefix):
         provider, name = prefix, rest
     if not name:
         raise ConfigurationError(
             f"{variable} is empty: set it to a model such as gpt-4o-mini", {"variable": variable}
         )
-    if provider not in SERVED_PROVIDERS:
+    served = provider_of(provider)
+    if served is None:
         raise ConfigurationError(
             f"{variable}={value!r} names the provider {provider!r}, which is not served directly:"
             " point OPENAI_BASE_URL at its OpenAI-compatible endpoint and give the model's name"
             " without the provider",
             {"variable": variable},
         )
-    return ModelRef(provider, name)
+    return ModelRef(served.name, name)
 
 
 def model_chain(settings: ModelsGroup, tier: Tier = "default") -> tuple[ModelRef, ...]:

@@ -54,8 +54,8 @@ from clasper_worker.llm.messages import (
     ToolSpec,
     UsageCounted,
 )
-from clasper_worker.llm.providers.catalogue import ModelRef
 from clasper_worker.llm.providers.openai_calls import STREAMED, ask_streamed, ask_whole
+from clasper_worker.llm.providers.provider import ModelRef
 from clasper_worker.llm.refusal import read_refusal
 from clasper_worker.llm.streamed_answer import tell_whole
 
@@ -129,7 +129,7 @@ class OpenAICompatibleModel:
         self._fixed: dict[str, Any] = {"model": ref.name}
         if max_output_tokens is not None:
             self._fixed["max_tokens"] = max_output_tokens
-        self._known = known or KnownDialect(first_dialect(client))
+        self._known = known or KnownDialect(Dialect())
 
     async def complete(
         self,
@@ -215,12 +215,6 @@ class OpenAICompatibleModel:
         if self._has_fallback:
             patience = Patience(_WITH_FALLBACK_SECONDS, for_outages=False)
         return await call_persistently(self._gate, patience, send, _judge, self._pace)
-
-
-def first_dialect(client: AsyncOpenAI) -> Dialect:
-    """How a model is asked as long as nothing is known of it."""
-    official = str(client.base_url).startswith("https://api.openai.com")
-    return Dialect("max_completion_tokens" if official else "max_tokens")
 
 
 def _wanted(options: CallOptions, cap: int | None) -> dict[str, Any]:

@@ -31,6 +31,8 @@ _AFTER_END_SECONDS = 0.1  # for the end of the body: the connection can be used 
 
 # The client would make one, from the system's randomness, and not send it.
 _NO_KEY: RequestOptions = {"idempotency_key": "none"}
+# Our own limits hold for a stream: the client's would be set anew with each packet.
+_STREAM_OPTIONS: RequestOptions = {**_NO_KEY, "timeout": httpx2.Timeout(None, connect=10.0)}
 
 
 async def ask_whole(
@@ -74,7 +76,7 @@ async def ask_streamed(
                 url,
                 body=body,
                 cast_to=httpx2.Response,  # which comes as it is, its body not read
-                options=_NO_KEY,
+                options=_STREAM_OPTIONS,
                 stream=True,
                 stream_cls=AsyncStream[Any],
             )
@@ -113,7 +115,12 @@ async def _read(response: httpx2.Response, answer: StreamedAnswer, limit: asynci
         else:
             silence = _AFTER_REPLY_SECONDS if answer.is_whole else SILENCE_SECONDS
         until = loop.time() + silence
-        limit.reschedule(until if latest is None else min(until, latest))
+        if latest is not None:
+            until = min(until, latest)
+        before = limit.when()
+        # Not for each packet: that a silence ends a sixtieth sooner does no harm.
+        if before is None or not 0 <= until - before < silence / 60:
+            limit.reschedule(until)
 
 
 def _parts(response: httpx2.Response) -> AsyncIterator[bytes]:
