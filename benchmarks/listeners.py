@@ -28,7 +28,7 @@ from clasper_worker.streams.writer import StreamWriter
 CUTS = 5
 WORDS = 40
 _PACE_SECONDS = 20.0  # that a turn speaks for
-_SPARE_SECONDS = 240.0
+_SPARE_SECONDS = 600.0
 _CONNECTING_AT_ONCE = 200
 
 
