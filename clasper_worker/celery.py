@@ -25,6 +25,7 @@ from clasper_worker.config.names import (
     COMPACT_TASK,
     DELIVERED_TASK,
     HEARTBEAT_TASK,
+    LLM_TASK,
     QUEUES,
     SEND_TASK,
     STANDUP_TASK,
@@ -116,6 +117,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
                 "time_limit": settings.clasper_turn_hard_limit_sec,
             },
             COMPACT_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
+            LLM_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
             HEARTBEAT_TASK: {
                 "soft_time_limit": settings.clasper_turn_soft_limit_sec,
                 "time_limit": settings.clasper_turn_hard_limit_sec,

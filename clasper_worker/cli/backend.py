@@ -14,7 +14,7 @@ import uvicorn
 from clasper_worker.config.settings import load_settings
 from clasper_worker.devkit.reference_backend import FEATURES, BackendConfig, create_app
 from clasper_worker.devkit.reference_backend.config import IN_MEMORY
-from clasper_worker.engine.http.listening import listen_on, url_of
+from clasper_worker.engine.http.listening import is_loopback, listen_on, url_of
 from clasper_worker.errors import ConfigurationError
 
 _SHORT_SECRET_BYTES = 32  # RFC 7518, section 3.2, for HS256
@@ -53,6 +53,13 @@ Example:
     is_flag=True,
     help="List each agent that posts a message among those that get heartbeats and standups.",
 )
+@click.option(
+    "--page/--no-page",
+    "shows_page",
+    default=None,
+    help="Show a chat and the data at /, to browsers that call this machine localhost. It acts for "
+    "every user, without a sign-in.  [default: where --host is loopback]",
+)
 @click.option("--access-log", is_flag=True, help="Log each request.")
 def command(
     *,
@@ -61,14 +68,19 @@ def command(
     database: str | None,
     disabled: tuple[str, ...],
     register_agents: bool,
+    shows_page: bool | None,
     access_log: bool,
 ) -> None:
     """Run the reference backend: Mission Control, contract v1, over SQLite.
 
     Reads AGENT_JWT_SECRET (required), AGENT_JWT_ALGORITHM and INTERNAL_API_TOKEN. Without the
-    last one, the features for the dispatcher are off. The API is described at /docs.
+    last one, the features for the dispatcher are off. The API is described at /docs. The page asks
+    for turns at AGENT_DAEMON_URL, with AGENT_DAEMON_API_KEY.
     """
-    config = _configure(database, frozenset(disabled), registers_agents=register_agents)
+    shows_page = is_loopback(host) if shows_page is None else shows_page
+    config = _configure(
+        database, frozenset(disabled), registers_agents=register_agents, page=shows_page
+    )
     app = create_app(config)
     with listen_on(host, port, host_name="--host", port_name="--port") as listener:
         server = _Server(
@@ -95,7 +107,7 @@ class _Server(uvicorn.Server):
 
 
 def _configure(
-    database: str | None, disabled: frozenset[str], *, registers_agents: bool
+    database: str | None, disabled: frozenset[str], *, registers_agents: bool, page: bool
 ) -> BackendConfig:
     settings = load_settings()
     if settings.agent_jwt_secret is None:
@@ -118,6 +130,10 @@ def _configure(
         database=database or _default_database(settings.clasper_state_dir),
         registers_agents=registers_agents,
         disabled_features=disabled,
+        page=page,
+        daemon_url=settings.agent_daemon_url,
+        daemon_key=next(iter(settings.daemon_api_keys), None),
+        workspace=settings.clasper_workspace,
     )
 
 
@@ -137,6 +153,8 @@ def _default_database(state_dir: Path) -> str:
 def _banner(config: BackendConfig, listener: socket.socket) -> str:
     off = [name for name in FEATURES if not config.has(name)]
     lines = [f"Reference backend on {url_of(listener)} (database: {config.database})"]
+    if config.page:
+        lines.append("Its page, with a chat, is at / there; try it in a browser.")
     if off:
         lines.append(f"Features that are off: {', '.join(off)}")
     return "\n".join(lines)

@@ -169,6 +169,14 @@ class ShimGroup(_Group):
         return tuple(key for key in keys if key)
 
 
+class ConformanceGroup(_Group):
+    """What `clasper conformance` checks, as whom, and where its reports go."""
+
+    control_plane_url: str | None = None
+    agent_token: SecretStr | None = None
+    conformance_report_dir: Path = Path("conformance-results")
+
+
 class ObservabilityGroup(_Group):
     """Logs, and where a worker serves its figures to Prometheus (port 0: nowhere)."""
 

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from clasper_worker.config.groups import (
     BackendGroup,
+    ConformanceGroup,
     ModelsGroup,
     ObservabilityGroup,
     PeriodicGroup,
@@ -83,6 +84,7 @@ class Settings(
     PeriodicGroup,
     WebhooksGroup,
     ShimGroup,
+    ConformanceGroup,
     ObservabilityGroup,
     BaseSettings,
 ):

@@ -49,6 +49,11 @@ class JobRegister:
         self._redis = client
         self._ttl = ttl_seconds
 
+    @property
+    def redis(self) -> redis.Redis:
+        """Our own state's Redis, for what else the shim reads there."""
+        return self._redis
+
     async def add(self, job_id: str, turn_id: str) -> None:
         """Note a job that was enqueued."""
         try:

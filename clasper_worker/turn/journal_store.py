@@ -151,7 +151,7 @@ class RedisLedger:
 
     async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """See `TurnLedger.claim`."""
-        arguments = [digest, self._ttl, int(streamed)]
+        arguments: list[str | int] = [digest, self._ttl, int(streamed)]
         flat = [text.decode() for text in await self._call(_CLAIM, key, arguments)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
 

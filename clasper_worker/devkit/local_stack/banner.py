@@ -67,7 +67,7 @@ def _backend_note(needs: StackNeeds, provisions: Provisions, options: StackOptio
     if not needs.backend:
         return "yours (BACKEND_URL)"
     where = "data in memory" if options.ephemeral else f"data in {provisions.data_dir}/backend.db"
-    return f"reference backend; {where}"
+    return f"open it in a browser: chat, tasks, documents; {where}"
 
 
 def _model_note(settings: Settings, needs: StackNeeds) -> str:

@@ -18,6 +18,7 @@ from clasper_worker.devkit.reference_backend.config import BackendConfig
 from clasper_worker.devkit.reference_backend.errors import ApiError
 from clasper_worker.devkit.reference_backend.events import Wakeups
 from clasper_worker.devkit.reference_backend.idempotency import run_once
+from clasper_worker.devkit.reference_backend.page.worker import Worker
 from clasper_worker.devkit.reference_backend.records import JsonItem
 from clasper_worker.devkit.reference_backend.schemas import KeyedBody
 from clasper_worker.devkit.reference_backend.store import Store, Transaction
@@ -31,6 +32,7 @@ class Backend:
     store: Store
     tokens: TokenVerifier
     wakeups: Wakeups
+    worker: Worker
 
     def answer(self, query: Callable[[sqlite3.Connection], JsonItem]) -> Response:
         """Answer with what `query` reads."""

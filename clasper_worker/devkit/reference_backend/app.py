@@ -17,6 +17,8 @@ from clasper_worker.devkit.reference_backend.errors import (
     install_error_handlers,
 )
 from clasper_worker.devkit.reference_backend.events import Wakeups
+from clasper_worker.devkit.reference_backend.page import routes as page
+from clasper_worker.devkit.reference_backend.page.worker import Worker
 from clasper_worker.devkit.reference_backend.routes import (
     discovery,
     documents,
@@ -48,6 +50,7 @@ def create_app(config: BackendConfig) -> FastAPI:
         config=config,
         tokens=TokenVerifier(config),
         wakeups=wakeups,
+        worker=Worker(config.daemon_url, config.daemon_key),
         store=Store(config.database, events_kept=config.events_kept, on_change=wakeups.wake),
     )
 
@@ -55,6 +58,7 @@ def create_app(config: BackendConfig) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
         yield
+        await backend.worker.close()
         backend.store.close()
 
     app = FastAPI(
@@ -80,6 +84,7 @@ def create_app(config: BackendConfig) -> FastAPI:
         event_stream.router,
         tool_requests.router,
         tools.router,
+        page.router,
     ):
         app.include_router(router)
     prepare_routes(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jwt.algorithms import get_default_algorithms
 
@@ -53,6 +54,10 @@ class BackendConfig:
         keepalive_seconds: how often an idle event stream gets a comment line; 0 for never.
         events_kept: how many of the newest events, over all tenants, can be resumed from.
         max_body_bytes: a larger request body is refused with 413.
+        page: whether ``/`` shows the page, which acts for every user without a sign-in.
+        daemon_url: of the worker's HTTP shim, which the page asks for turns; None: no worker.
+        daemon_key: that the shim wants, if it wants one.
+        workspace: the folder that tells which roles the page offers.
 
     Raises:
         ConfigurationError: a value cannot be used; names the variable or option.
@@ -67,6 +72,10 @@ class BackendConfig:
     keepalive_seconds: float = 15.0
     events_kept: int = 10_000
     max_body_bytes: int = 8 * 1024 * 1024
+    page: bool = False
+    daemon_url: str | None = None
+    daemon_key: str | None = field(default=None, repr=False)
+    workspace: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.agent_jwt_secret:

@@ -87,7 +87,7 @@ def test_a_turn_that_waits_for_its_session_says_how_many_are_before_it(
 
 def test_a_worker_without_task_events_sends_no_progress(processes: Any) -> None:  # noqa: F811 - the fixture
     command = ("celery", "-A", "clasper_worker", "worker", "-n", "silent@test")
-    command += ("--", "worker.send_task_events=false")
+    command = (*command, "--", "worker.send_task_events=false")
     with processes.running("silent", *command), received(processes.app) as events:
         until(lambda: events("worker-heartbeat"), "the receiver hears the worker")
         first = send(processes.app, "List my tasks")

@@ -37,7 +37,9 @@ def made() -> Iterator[tuple[str, str, frozenset[str]]]:
                 for text in texts
                 if isinstance(text, ast.Constant) and isinstance(text.value, str)
             }
-            yield node.args[0].value, kind, frozenset(labels)
+            name = node.args[0].value
+            assert isinstance(name, str)
+            yield name, kind, frozenset(labels)
 
 
 def told() -> Iterator[tuple[str, str, frozenset[str]]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from clasper_worker.engine.pool import task_events
 from clasper_worker.observability.events import ModelAnswer, TurnEnd, TurnReference
-from clasper_worker.turn import progress
 from clasper_worker.turn.progress import ProgressEvents
 
 TURN = TurnReference("turn", "job", "0" * 32, "u", "user:u:writer", "writer")
@@ -20,7 +20,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def note(kind: str, job_id: str, **fields: Any) -> None:
         events.append({"kind": kind, "job": job_id, **fields})
 
-    monkeypatch.setattr(progress.task_events, "send", note)
+    monkeypatch.setattr(task_events, "send", note)
     return events
 
 

@@ -181,7 +181,7 @@ class FickleModel:
 
     def _arguments(self, name: str, index: int) -> dict[str, Any]:
         word = f"{self.calls}-{index}"
-        return {
+        return {  # type: ignore[return-value]
             "list_tasks": {"limit": 1 + (self.calls * 3 + index) % 50},
             "post_message": {"content": f"note {word}"},
             "create_document": {"title": f"title {word}", "content": "c"},
@@ -230,10 +230,10 @@ class OnceToolbox(Toolbox):
         places = [f"tool:{step}:{index}" for step in range(1, 9) for index in range(9)]
         self._places = {turn_step_key("u1", "turn", place): place for place in places}
 
-    async def call(self, context: ToolContext, call: ToolCall) -> str:
+    async def call(self, context: ToolContext, call: ToolCall) -> str:  # type: ignore[override]
         place = self._places[context.idempotency_key]
         assert self._ledger.entry(place) is None, "run again"
-        return await super().call(context, call)
+        return await super().call(context, call)  # type: ignore[return-value]
 
 
 @dataclass
