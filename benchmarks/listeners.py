@@ -28,7 +28,7 @@ from clasper_worker.streams.writer import StreamWriter
 CUTS = 5
 WORDS = 40
 _PACE_SECONDS = 20.0  # that a turn speaks for
-_SPARE_SECONDS = 240.0
+_SPARE_SECONDS = 600.0
 _CONNECTING_AT_ONCE = 200
 
 
@@ -82,7 +82,7 @@ async def _measure(rig: Rig, turns_count: int, listeners_count: int) -> dict[str
         chance = random.Random(7)
         turns = [turn.token[7:-2] for turn in make_turns(turns_count)]
         listeners = [
-            Listener(turns[number % turns_count], sorted(chance.sample(range(1, WORDS), CUTS)))
+            Listener(turns[number % turns_count], sorted(chance.sample(range(1, WORDS // 2), CUTS)))
             for number in range(listeners_count)
         ]
         connecting = asyncio.Semaphore(_CONNECTING_AT_ONCE)

@@ -57,7 +57,8 @@ class StreamWriter(TurnEvents):
         self._most_bytes = most_bytes
         self._runs: dict[tuple[str, int], PendingRun] = {}
         self._dirty: dict[int, PendingRun] = {}  # by their objects' ids, in order
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._at = 0.0  # when it is due; uvloop's own cannot be asked where that is at once
         self._sender: asyncio.Task[None] | None = None
         self._is_due = False  # something is, since the sender looked
         self._has_failed = False  # the last call
@@ -184,16 +185,19 @@ class StreamWriter(TurnEvents):
     # When it leaves
 
     def _leave_in(self, run: PendingRun, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
+        at = asyncio.get_running_loop().time() + seconds
         if run.due is not None and run.due <= at:
             return
         run.due = at
         self._dirty[id(run)] = run
-        if self._timer is None or at < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = loop.call_at(at, self._fire)
+        if self._timer is None or at < self._at:
+            self._set_timer(at)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
@@ -216,11 +220,8 @@ class StreamWriter(TurnEvents):
         finally:
             self._sender = None
             if self._dirty:
-                loop = asyncio.get_running_loop()
                 at = min(run.due or 0.0 for run in self._dirty.values())
-                if self._timer is not None:
-                    self._timer.cancel()
-                self._timer = loop.call_at(max(at, loop.time() + pause), self._fire)
+                self._set_timer(max(at, asyncio.get_running_loop().time() + pause))
 
     async def _send_due(self) -> bool:
         """Send a batch of each run that is due; False where Redis took none."""

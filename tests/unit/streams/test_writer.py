@@ -4,7 +4,9 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 import redis
+import uvloop
 
 from clasper_worker.observability.events import TurnEnd
 from clasper_worker.streams.keys import job_key, run_key, stream_key
@@ -55,6 +57,30 @@ def test_the_first_text_of_a_step_leaves_at_once_and_more_of_it_together(
     assert [event["type"] for event in first] == ["start", "step", "chunk"]
     assert first[-1] == {"type": "chunk", "data": "Hel", "step": 1}
     assert rest == [[{"type": "chunk", "data": "lo you!", "step": 1}]]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_events_of_many_turns_in_one_moment_leave_by_any_loop(
+    server: redis.Redis, redis_server: Any, new_loop: Any
+) -> None:
+    async def main() -> None:
+        async with opened_writer(redis_server.url) as writer:
+            turns = [a_turn(f"t{number}") for number in range(3)]
+            for turn in turns:
+                await begin(writer, turn)
+                writer.chunk(turn, step=1, text="a")
+                writer.tool_called(turn, step=1, index=0, tool="x")
+            await asyncio.gather(*map(writer.flush, turns))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    for number in range(3):
+        assert [event["type"] for event in events(server, f"t{number}")] == [
+            "start",
+            "step",
+            "chunk",
+            "tool",
+        ]
 
 
 def test_many_turns_leave_in_one_call(server: redis.Redis, redis_server: Any) -> None:
