@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all coverage bench chaos lint format up dev start worker dispatcher heartbeat standup lock clean
+.PHONY: help install demo test test-all coverage bench chaos lint format up dev start worker dispatcher heartbeat standup conformance lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ heartbeat: $(STAMP) ## One heartbeat: USER_ID=u1 AGENT_ROLE=writer make heartbea
 
 standup: $(STAMP) ## The day's standup: STANDUP_TIMEZONE=UTC make standup
 	@$(BIN)/clasper standup
+
+conformance: $(STAMP) ## Check a backend: CONTROL_PLANE_URL=… AGENT_JWT_SECRET=… (unset: the reference backend)
+	@$(BIN)/clasper conformance
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-emit-package clasper-worker --custom-compile-command "make lock" pyproject.toml
 

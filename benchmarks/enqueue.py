@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from backlog import QUEUE
 from celery import Celery
@@ -16,9 +14,8 @@ from figures import in_ms
 from plan import Plan
 from processes import BenchmarkError
 from rig import Rig
+from shim_process import ShimProcess
 from turns import Turn, make_turns
-
-from clasper_worker.devkit.local_stack.ports import PortReservations
 
 CALLERS = 16
 """Callers of the shim at a time, each with a connection of its own that it keeps."""
@@ -43,7 +40,7 @@ def measure(rig: Rig, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         rig.backlog.clear()
         note(name, plan.enqueued, *_send(rig.broker.url, backend, make_turns(plan.enqueued)))
     rig.backlog.clear()
-    with _Shim(rig) as shim:
+    with ShimProcess(rig) as shim:
         asyncio.run(_post(shim.port, make_turns(100), 1))
         rig.backlog.take_back()
         for name, callers in (("shim_1_caller", 1), (f"shim_{CALLERS}_callers", CALLERS)):
@@ -94,45 +91,3 @@ async def _post(port: int, turns: list[Turn], callers: int) -> tuple[float, list
     began = time.perf_counter()
     await asyncio.gather(*(call() for _ in range(callers)))
     return time.perf_counter() - began, took
-
-
-class _Shim:
-    """A real ``clasper serve``."""
-
-    def __init__(self, rig: Rig) -> None:
-        with PortReservations() as ports:
-            self.port = ports.choose(0, required=False, purpose="the shim")
-        command = [sys.executable, "-m", "clasper_worker", "serve", "--port", str(self.port)]
-        self._log = rig.folder / "shim.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=rig.environment(CLASPER_LOG_LEVEL="WARNING"),
-                cwd=rig.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def __enter__(self) -> Self:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                asyncio.run(_probe(self.port))
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    self._process.kill()
-                    tail = self._log.read_text("utf-8", "replace")[-1500:]
-                    raise BenchmarkError(f"the shim does not start:\n{tail}") from None
-                time.sleep(0.1)
-            else:
-                return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-
-
-async def _probe(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.close()

@@ -44,11 +44,16 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What to answer, and after how many seconds."""
+    """What to answer, and after how many seconds.
+
+    With ``parts`` these are the answer, as server-sent events; between two of them is a ``pause``.
+    """
 
     body: bytes
     status: bytes = b"200 OK"
     delay: float = 0.0
+    parts: tuple[Callable[[], bytes], ...] = ()
+    pause: float = 0.0
 
 
 Handler = Callable[[Request], Answer]
@@ -113,14 +118,39 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, request: Request) -> None:
         answer = self._handler(request)
-        if answer.delay > 0:
+        if answer.parts:
+            self._delayed = True
+            self._loop.call_later(answer.delay, self._begin, answer)
+        elif answer.delay > 0:
             self._delayed = True
             self._loop.call_later(answer.delay, self._later, answer)
         else:
             self._write(answer)
 
+    def _begin(self, answer: Answer) -> None:
+        if self._transport is not None:
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+        self._part(answer, 0)
+
+    def _part(self, answer: Answer, number: int) -> None:
+        if self._transport is None:
+            return
+        part = answer.parts[number]()
+        self._transport.write(b"%x\r\n%s\r\n" % (len(part), part))
+        if number + 1 < len(answer.parts):
+            self._loop.call_later(answer.pause, self._part, answer, number + 1)
+        else:
+            self._transport.write(b"0\r\n\r\n")
+            self._go_on()
+
     def _later(self, answer: Answer) -> None:
         self._write(answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._delayed = False
         while self._waiting and not self._delayed:
             self._serve(self._waiting.pop(0))

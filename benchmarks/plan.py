@@ -24,6 +24,9 @@ class Plan:
         notified_trials: how often that is measured; the median counts.
         agents: agents whose heartbeats are scheduled.
         agents_seconds: for how long their schedule is watched.
+        streamed: turns of a batch whose streaming is measured, and streams at a time of which the
+            first token is timed, for how many turns.
+        listeners: turns that are followed, and how many listeners they have in all.
     """
 
     batches: int = 5
@@ -40,6 +43,8 @@ class Plan:
     notified_trials: int = 3
     agents: int = 10_000
     agents_seconds: float = 60.0
+    streamed: tuple[int, int, int] = (1_500, 50, 500)
+    listeners: tuple[int, int] = (500, 5_000)
 
 
 QUICK = Plan(
@@ -57,4 +62,6 @@ QUICK = Plan(
     notified_trials=1,
     agents=10_000,
     agents_seconds=20.0,
+    streamed=(300, 50, 100),
+    listeners=(50, 500),
 )

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from clasper_worker.config.settings import DEFAULT_EMBEDDING_MODEL
+from clasper_worker.config.groups import DEFAULT_EMBEDDING_MODEL
 from clasper_worker.devkit.offline_model.embeddings import vector
 from clasper_worker.prompt.builder import build_prompt
 from clasper_worker.prompt.models import PromptInputs

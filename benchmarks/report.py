@@ -43,6 +43,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         ("growth", _growth),
         ("notifications", _notifications),
         ("fan_out", _fan_out),
+        ("streaming", _streaming),
+        ("listeners", _listeners),
     ):
         if name in results:
             parts.append(table(results[name]))
@@ -211,6 +213,48 @@ def _fan_out(measured: Mapping[str, Any]) -> str:
         f"**Fan-out** of heartbeats, each agent's once in {measured['interval_seconds']:,} s,"
         f" during {measured['watched_seconds']:g} s, in shares of a core"
     )
+    return _table(title, head, [row])
+
+
+def _streaming(measured: Mapping[str, Any]) -> str:
+    first = measured["first_token_ms"]
+    row = (
+        f"{measured['unstreamed_cpu_ms']:.2f}",
+        f"{measured['streamed_cpu_ms']:.2f} ({measured['more_share']:+.0%})",
+        f"{measured['each_further_chunk_us']:.0f}",
+        f"{measured['streams']}",
+        f"{first['p50']:.1f} / {first['p95']:.1f} / {first['p99']:.1f}",
+    )
+    head = (
+        "CPU ms a turn, unstreamed",
+        "in 20 chunks",
+        "µs each further chunk",
+        "streams",
+        "first token, ms, p50 / p95 / p99",
+    )
+    return _table("**Streaming**, one worker process, one shim", head, [row])
+
+
+def _listeners(measured: Mapping[str, Any]) -> str:
+    row = (
+        f"{measured['listeners']:,} of {measured['turns']:,} turns",
+        f"{measured['cuts']}",
+        f"{measured['connections']:,}",
+        f"{measured['events']:,}",
+        f"{measured['wrong']:,}",
+        f"{measured['shim_cpu_seconds']:.0f}",
+        f"{measured['shim_mb']:.0f}",
+    )
+    head = (
+        "listeners",
+        "cuts each",
+        "connections",
+        "events",
+        "listeners with a wrong, missing or doubled event",
+        "s of the shim's CPU",
+        "MB",
+    )
+    title = "**Listeners** of one shim process, which is restarted once meanwhile"
     return _table(title, head, [row])
 
 

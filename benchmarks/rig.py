@@ -93,10 +93,16 @@ class Rig:
             **variables,
         }
 
-    def behave(self, *, latency: float = 0.0, history: int = NO_HISTORY) -> None:
-        """Set the model's latency in seconds, and the messages that the backend has of a task."""
+    def behave(
+        self, *, latency: float = 0.0, history: int = NO_HISTORY, **streaming: float
+    ) -> None:
+        """Set the model's latency in seconds, and the messages that the backend has of a task.
+
+        ``streaming``: its ``chunks``, the ``pause`` between them, and whether the first
+        ``says_when`` it was sent.
+        """
         self._history = history
-        self.model.configure(latency=latency)
+        self.model.configure(latency=latency, **streaming)
         self.backend.configure(history=history)
 
     @contextlib.contextmanager

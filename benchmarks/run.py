@@ -22,7 +22,9 @@ import fan_out
 import growth
 import in_flight
 import latency
+import listeners
 import notifications
+import streaming
 import throughput
 from machine import ForeignLoad, describe
 from plan import QUICK, Plan
@@ -41,6 +43,8 @@ MEASURES: dict[str, Measure] = {
     "growth": growth.measure,
     "notifications": notifications.measure,
     "fan-out": fan_out.measure,
+    "streaming": streaming.measure,
+    "listeners": listeners.measure,
 }
 RESULTS = HERE / "results.json"
 DOCS = ROOT / "docs"

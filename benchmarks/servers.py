@@ -29,6 +29,7 @@ class ModelServer:
 
     def __init__(self) -> None:
         self._latency = 0.0
+        self._chunks, self._pause, self._says_when = 1, 0.0, False
         self._calls = 0
         self._answers: deque[float] = deque()  # when the open calls will be answered
         self._peak = 0
@@ -38,7 +39,10 @@ class ModelServer:
         if request.path == b"/v1/chat/completions":
             return self._complete(request)
         if request.path == b"/bench/configure":
-            self._latency = float(json.loads(request.body)["latency"])
+            asked = json.loads(request.body)
+            self._latency = float(asked["latency"])
+            self._chunks, self._pause = int(asked.get("chunks", 1)), float(asked.get("pause", 0))
+            self._says_when = bool(asked.get("says_when"))
             self._calls = self._peak = 0
             self._answers.clear()
             return Answer(b"{}")
@@ -57,6 +61,8 @@ class ModelServer:
         self._last = body
         self._count_open()
         prompt, completion = len(body) // 4 + self._calls % 101, 60 + self._calls % 97
+        if b'"stream":true' in body or b'"stream": true' in body:
+            return self._stream(reply_to(token), prompt, completion)
         answer = {
             "id": f"chatcmpl-{self._calls}",
             "object": "chat.completion",
@@ -79,6 +85,21 @@ class ModelServer:
             "system_fingerprint": "fp_bench",
         }
         return Answer(json.dumps(answer).encode(), delay=self._latency)
+
+    def _stream(self, text: str, prompt: int, completion: int) -> Answer:
+        """The same in so many chunks; the first is the moment at which it is sent, where asked."""
+        size = -(-len(text) // self._chunks)
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+        parts = [lambda piece=piece: _chunk({"content": piece}) for piece in pieces]
+        if self._says_when:
+            parts[0] = lambda: _chunk({"content": f"{time.monotonic():.6f} "})
+        parts.append(lambda: _chunk({}, "stop", usage) + b"data: [DONE]\n\n")
+        return Answer(b"", delay=self._latency, parts=tuple(parts), pause=self._pause)
 
     def _count_open(self) -> None:
         now = time.monotonic()
@@ -196,6 +217,22 @@ def _user(request: Request) -> str:
     claims = request.header(b"x-agent-token").split(b".")[1]
     user: str = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))["user_id"]
     return user
+
+
+def _chunk(
+    delta: dict[str, str], finish: str | None = None, usage: dict[str, int] | None = None
+) -> bytes:
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_760_000_000,
+        "model": "gpt-4o-mini-2024-07-18",
+        "system_fingerprint": "fp_bench",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    if usage is not None:
+        chunk["usage"] = usage
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def _json(value: object) -> Answer:

@@ -25,12 +25,14 @@ from clasper_worker.config.names import (
     COMPACT_TASK,
     DELIVERED_TASK,
     HEARTBEAT_TASK,
+    LLM_TASK,
     QUEUES,
     SEND_TASK,
     STANDUP_TASK,
     TURN_QUEUE,
 )
-from clasper_worker.config.settings import Settings, bare_value, get_settings
+from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.config.values import bare_value
 from clasper_worker.engine.pool.setup import install
 from clasper_worker.engine.queue.policy import ScheduleRules
 from clasper_worker.engine.queue.scheduler import SCHEDULED
@@ -115,6 +117,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
                 "time_limit": settings.clasper_turn_hard_limit_sec,
             },
             COMPACT_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
+            LLM_TASK: {"time_limit": settings.clasper_turn_soft_limit_sec},
             HEARTBEAT_TASK: {
                 "soft_time_limit": settings.clasper_turn_soft_limit_sec,
                 "time_limit": settings.clasper_turn_hard_limit_sec,
@@ -302,6 +305,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
 app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
+app.conf.clasper_queued_reporter = "clasper_worker.process:report_queued"
 app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"
 app.steps["consumer"].add("clasper_worker.engine.queue.bootsteps:KeepLeases")
 app.steps["consumer"].add("clasper_worker.engine.queue.revocations:WithdrawRevoked")

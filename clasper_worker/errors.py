@@ -200,6 +200,12 @@ class EmptyReplyError(ModelError):
     code = "empty_reply"
 
 
+class InvalidOutputError(ModelError):
+    """The model's output does not fit the schema, also when it was asked again."""
+
+    code = "invalid_output"
+
+
 class ToolError(ClasperError):
     """One tool call failed in a way that the model can mend; told to it, not to the caller."""
 

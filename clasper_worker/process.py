@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Self
 
 from clasper_worker.celery import app
 from clasper_worker.client import ClasperClient
 from clasper_worker.config.settings import Settings, get_settings
+from clasper_worker.engine.pool.bridge import start_on_process_loop
 from clasper_worker.engine.pool.loop_local import LoopLocal
 from clasper_worker.engine.queue.cancellations import CancelledRuns
 from clasper_worker.engine.queue.dead_letters import Doom
 from clasper_worker.engine.queue.delivery import Groups
 from clasper_worker.engine.queue.scheduler import open_schedule
+from clasper_worker.engine.queue.scheduler_types import QueuedTurn
 from clasper_worker.engine.redis.scripts import State, redis_client
+from clasper_worker.errors import ClasperError
 from clasper_worker.mission_control.internal import InternalBackend
+from clasper_worker.observability.events import TurnReference
 from clasper_worker.periodic.acknowledge import Acknowledgements
 from clasper_worker.periodic.agents import Roster
 from clasper_worker.periodic.dispatch import Dispatcher, DispatchRules
@@ -108,3 +114,39 @@ DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)
 CANCELLED: LoopLocal[CancelledRuns | None] = LoopLocal(_open_cancelled, close=_close_cancelled)
 JOBS: LoopLocal[Jobs] = LoopLocal(_open_jobs, close=Jobs.close)
+
+
+_reporting: set[asyncio.Task[None]] = set()
+
+
+def report_queued(turns: Sequence[QueuedTurn]) -> None:
+    """Tell the listeners of turns that these were taken in and wait for their session.
+
+    From any thread. Where this process runs no turns, as the main one of the prefork pool, nobody
+    is told.
+    """
+
+    def begin() -> None:
+        task = asyncio.get_running_loop().create_task(_report_queued(turns))
+        _reporting.add(task)
+        task.add_done_callback(_reporting.discard)
+
+    start_on_process_loop(begin)
+
+
+async def _report_queued(turns: Sequence[QueuedTurn]) -> None:
+    try:
+        runtime = await RUNTIME.get()
+    except ClasperError:  # nor can the turns be run, which says what is wrong
+        return
+    for one in turns:
+        turn = TurnReference(
+            turn_id=one.turn_id,
+            job_id=one.job_id,
+            trace_id="",
+            user_id=one.user_id,
+            session_key=one.session_key,
+            role=one.session_key.rpartition(":")[2],
+            kind="notification" if one.is_notification else "send",
+        )
+        runtime.turns.events.queued(turn, reason="session", ahead=one.ahead)

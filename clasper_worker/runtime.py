@@ -6,21 +6,24 @@ import asyncio
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Self
 
 from openai import AsyncOpenAI
 
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.config.settings import Settings
+from clasper_worker.engine.circuit.gate import HostGate
 from clasper_worker.engine.circuit.gates import Gates
 from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.engine.circuit.store import RedisStore
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
-from clasper_worker.errors import ConfigurationError
+from clasper_worker.errors import ConfigurationError, InvalidRequestError
 from clasper_worker.llm.dialect import KnownDialect
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain
+from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain, parse_model
 from clasper_worker.llm.providers.openai import OpenAICompatibleModel, first_dialect
 from clasper_worker.llm.windows import model_windows
 from clasper_worker.mission_control.client import MissionControl
@@ -39,8 +42,13 @@ from clasper_worker.tools.built_in import BUILT_IN_TOOLS
 from clasper_worker.tools.registry import Toolbox
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
 from clasper_worker.turn.journal_store import RedisLedger
+from clasper_worker.turn.progress import ProgressEvents
+from clasper_worker.usage.recorder import UsageRecorder
 
 _REDELIVERY_SECONDS = 3600.0
+_NAMED_MODELS = 64
+# After a passing failure, 0.5 to 8 s apart: more would hold a turn that its fallback could answer.
+_MODEL_RETRIES = 3
 
 # A turn waits out a restart of Redis, within its soft limit, rather than fail of it.
 _STATE_PATIENCE_SECONDS = 120.0
@@ -57,11 +65,15 @@ class Runtime:
         settings: Settings,
         turns: TurnDependencies,
         internal: InternalBackend,
+        usage: UsageRecorder,
+        named: Callable[[str], ChatModel],
         closers: tuple[Callable[[], object], ...],
     ) -> None:
         self.settings = settings
         self.turns = turns
         self.internal = internal
+        self.usage = usage
+        self._named = named
         self._closers = closers
 
     @classmethod
@@ -85,7 +97,6 @@ class Runtime:
         gates = Gates(RedisStore(redis), GatePolicy.from_settings(settings))
         transport = BackendTransport(
             backend_http,
-            attempts=settings.clasper_backend_attempts,
             gate=gates.gate(backend_url),
         )
         known: dict[ModelRef, KnownDialect] = {}
@@ -94,6 +105,11 @@ class Runtime:
         def model(tier: Tier) -> ChatModel:
             return ModelChain(models[tier])
 
+        usage = UsageRecorder(
+            state,
+            ttl_seconds=journal_seconds(settings),
+            workspace=context.workspaces.name_for,
+        )
         turns = TurnDependencies(
             mission_control=MissionControl(transport, tokens),
             ledger=RedisLedger(state, ttl_seconds=journal_seconds(settings)),
@@ -104,10 +120,9 @@ class Runtime:
             smart=context.smart,
             model=model,
             now=lambda: datetime.now(UTC),
-            events=EventListeners((TurnMetrics(), streams)),
+            events=EventListeners((TurnMetrics(), ProgressEvents(), usage, streams)),
             settings=TurnSettings(
                 max_steps=settings.clasper_max_steps,
-                history_limit=settings.clasper_history_limit,
                 default_task=settings.clasper_default_task,
                 prompt=prompt_settings(settings),
                 soft_limit_seconds=settings.clasper_turn_soft_limit_sec,
@@ -119,12 +134,27 @@ class Runtime:
             backend_http.aclose,
             gates.close,
             streams.close,
+            usage.close,
             state.aclose,
             redis.aclose,
             context.close,
         )
         internal = InternalBackend.from_settings(settings, transport)
-        return cls(settings, turns, internal, closers)
+        named = lru_cache(_NAMED_MODELS)(  # callers choose the names
+            lambda name: _model(
+                settings, _asked_for(settings, name), llm, gates.gate(str(llm.base_url))
+            )
+        )
+        return cls(settings, turns, internal, usage, named, closers)
+
+    def model_named(self, name: str) -> ChatModel:
+        """The model of a tier, with its fallback, or the one of that name, which has none.
+
+        Raises:
+            InvalidRequestError: the name cannot be used.
+        """
+        tier = next((tier for tier in TIERS if tier == name), None)
+        return self._named(name) if tier is None else self.turns.model(tier)
 
     async def close(self) -> None:
         """Close the connections and stop watching the workspace."""
@@ -177,21 +207,48 @@ def _models(
 ) -> tuple[ChatModel, ...]:
     refs = model_chain(settings, tier)
     return tuple(
-        OpenAICompatibleModel(
-            llm,
+        _model(
+            settings,
             ref,
-            max_output_tokens=settings.clasper_llm_max_output_tokens,
-            retries=settings.clasper_llm_retries,
-            gate=gates.gate(str(llm.base_url), ref.name),
+            llm,
+            gates.gate(str(llm.base_url), ref.name),
             has_fallback=ref is not refs[-1],
-            timeout_seconds=settings.clasper_llm_timeout_sec,
             known=known.setdefault(ref, KnownDialect(first_dialect(llm))),
         )
         for ref in refs
     )
 
 
-def _openai_client(settings: Settings) -> AsyncOpenAI:
+def _model(
+    settings: ModelsGroup,
+    ref: ModelRef,
+    llm: AsyncOpenAI,
+    gate: HostGate,
+    *,
+    has_fallback: bool = False,
+    known: KnownDialect | None = None,
+) -> ChatModel:
+    return OpenAICompatibleModel(
+        llm,
+        ref,
+        max_output_tokens=settings.clasper_llm_max_output_tokens,
+        retries=_MODEL_RETRIES,
+        gate=gate,
+        has_fallback=has_fallback,
+        timeout_seconds=settings.clasper_llm_timeout_sec,
+        known=known,
+    )
+
+
+def _asked_for(settings: ModelsGroup, name: str) -> ModelRef:
+    try:
+        return parse_model(name, default_provider=settings.llm_provider, variable="model")
+    except ConfigurationError as exc:  # the caller's, and not the operator's
+        field = {"field": "model", "problem": "is no model's name", "fix": "send another"}
+        raise InvalidRequestError(f"model: {exc}", {"fields": [field]}) from None
+
+
+def _openai_client(settings: ModelsGroup) -> AsyncOpenAI:
     key = settings.openai_api_key
     base_url = settings.openai_base_url or "https://api.openai.com/v1"
     http_client = open_http_client(settings.clasper_llm_timeout_sec, server=base_url)

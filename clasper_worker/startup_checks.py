@@ -198,6 +198,19 @@ _ELSEWHERE = {
     "OPENAI_KEY": "OPENAI_API_KEY",
     "OPENAI_MODEL": "LLM_MODEL_DEFAULT",
 }
+# Were settings once; what they set is fixed.
+_RETIRED = frozenset(
+    {
+        "CLASPER_AGENT_TOKEN_TTL_SEC",
+        "CLASPER_BACKEND_ATTEMPTS",
+        "CLASPER_HISTORY_LIMIT",
+        "CLASPER_LLM_RETRIES",
+        "CLASPER_MAX_HISTORY_MESSAGES",
+        "CLASPER_MAX_MESSAGE_CHARS",
+        "CLASPER_OUTAGE_FAILURES",
+        "CLASPER_RETRY_AFTER_MAX_SEC",
+    }
+)
 # Like ours, and read by others.
 _OF_OTHERS = frozenset(
     {
@@ -256,6 +269,8 @@ def warn_of_doubtful_settings(settings: Settings) -> None:
 
 
 def _unknown(name: str) -> Doubt:
+    if name in _RETIRED:
+        return Doubt(name, "is no setting any more: its value is fixed", "remove it")
     near = _nearest(name, _LIKE)
     meant = f"is it {near}? " if near else ""
     return Doubt(name, "is no setting, and does nothing", f"{meant}.env.example has them all")

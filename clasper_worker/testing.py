@@ -16,6 +16,8 @@ from typing import Any
 from clasper_worker.engine.circuit.breaker import CLEAR, GateState, Transition
 from clasper_worker.engine.circuit.store import Change, Reading
 from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
     ChatMessage,
     Confirm,
     Listen,
@@ -35,6 +37,7 @@ class ModelRequest:
     messages: tuple[ChatMessage, ...] = field(repr=False)
     tools: tuple[ToolSpec, ...]
     tool_choice: ToolChoice
+    options: CallOptions = NO_OPTIONS
 
 
 class ScriptedModel:
@@ -55,6 +58,7 @@ class ScriptedModel:
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """Give the next reply of the script; its text word by word where somebody listens.
 
@@ -63,7 +67,7 @@ class ScriptedModel:
         """
         if confirm is not None:
             await confirm()
-        self.requests.append(ModelRequest(tuple(messages), tuple(tools), tool_choice))
+        self.requests.append(ModelRequest(tuple(messages), tuple(tools), tool_choice, options))
         if not self._replies:
             raise AssertionError("the scripted model was asked more often than it has replies")
         reply = self._replies.pop(0)

@@ -19,6 +19,7 @@ COMMANDS = {
     "heartbeat": ("heartbeat", "Have an agent look whether something needs doing."),
     "standup": ("standup", "Write the day's standup of an agent, or of all."),
     "status": ("status", "Show what waits, runs and is stuck, and who works."),
+    "usage": ("usage", "Show what was used of models: requests, tokens, cost."),
     "cancel": ("cancel", "Stop a turn, wherever it is."),
     "dead-letters": ("dead_letters", "Look at messages that were given up; replay or drop them."),
     "worker": ("worker", "Run a Celery worker with our defaults."),
@@ -26,6 +27,7 @@ COMMANDS = {
     "serve": ("serve", "Run the HTTP shim."),
     "backend": ("backend", "Run the reference backend (Mission Control, contract v1)."),
     "offline-model": ("offline_model", "Run the offline model (OpenAI chat API, no key needed)."),
+    "conformance": ("conformance", "Check a backend against contract v1."),
     "prompt": ("prompt", "Print what a turn would tell the model, and why."),
     "init": ("init", "Write a workspace to start from."),
 }

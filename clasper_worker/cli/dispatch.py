@@ -55,7 +55,7 @@ async def _dispatch(settings: Settings, *, once: bool, http: bool, as_json: bool
     async with AsyncExitStack() as resources:
         client = open_http_client(settings.clasper_backend_timeout_sec, settings.backend_url)
         resources.push_async_callback(client.aclose)
-        transport = BackendTransport(client, attempts=settings.clasper_backend_attempts)
+        transport = BackendTransport(client)
         backend = InternalBackend.from_settings(settings, transport)
         notes: Notes
         shim: ShimQueue | None = None

@@ -70,7 +70,9 @@ class TurnRequest(RedactedRequest):
         collected = self._collected()
         # The task may have had some of them wait again since; in a pool's child process only
         # Redis was told.
-        members = self._asked(Schedule.members) if collected else None
+        members = (
+            self._asked(lambda schedule, token: schedule.members(token)) if collected else None
+        )
         for job_id, arguments in collected.items():
             is_member = members is None or job_id in members
             if is_member and self._task.backend.get_state(job_id) not in states.READY_STATES:

@@ -19,6 +19,7 @@ QUEUES = (TURN_QUEUE, DISPATCH_QUEUE, PERIODIC_QUEUE, WEBHOOK_QUEUE)
 
 SEND_TASK = "clasper.send"
 COMPACT_TASK = "clasper.compact"
+LLM_TASK = "clasper.llm_task"
 HEARTBEAT_TASK = "clasper.heartbeat"
 STANDUP_TASK = "clasper.standup"
 DELIVERED_TASK = "clasper.delivered"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.errors import ConfigurationError
 
 _REDIS = frozenset({"redis", "rediss", "sentinel"})
@@ -28,7 +28,7 @@ _NO_RESULTS = {
 }
 
 
-def refuse_unusable_urls(settings: Settings) -> None:
+def refuse_unusable_urls(settings: QueueGroup) -> None:
     """Check that turns can run over what the URLs name.
 
     Raises:

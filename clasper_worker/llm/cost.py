@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from clasper_worker.llm.messages import ModelReply
+from clasper_worker.observability.events import ModelSpend
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
@@ -91,6 +92,27 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
         outputCost=float(output_cost),
         totalCost=float(input_cost + output_cost),
     )
+
+
+def spend_by_model(replies: Iterable[ModelReply]) -> tuple[ModelSpend, ...]:
+    """What model calls used, summed for each model; a call without a price leaves out its cost."""
+    calls: dict[str, list[ModelReply]] = {}
+    for reply in replies:
+        calls.setdefault(reply.model, []).append(reply)
+    spent = []
+    for model, of_model in calls.items():
+        costs = [turn_cost([call]).totalCost for call in of_model]
+        known = [cost for cost in costs if cost is not None]
+        spent.append(
+            ModelSpend(
+                model,
+                sum(call.usage.prompt for call in of_model),
+                sum(call.usage.completion for call in of_model),
+                sum(known) if known else None,
+                len(costs) - len(known),
+            )
+        )
+    return tuple(spent)
 
 
 def _price(

@@ -16,6 +16,11 @@ from clasper_worker.llm.refusal import Refusal
 
 ReplyCap = Literal["max_tokens", "max_completion_tokens"]
 
+OutputForm = Literal["json_schema", "json_object", "text"]
+
+_WEAKER_OUTPUT: dict[str, OutputForm] = {"json_schema": "json_object", "json_object": "text"}
+_OF_OUTPUT = ("response_format", "json_schema", "json_object", "schema", "json_mode")
+_OF_SCHEMA = ("invalid schema", "in context=", "schema is invalid", "schema is too", "in schema")
 _OTHER_CAP: dict[str, ReplyCap] = {
     "max_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_tokens",
@@ -41,6 +46,8 @@ class Dialect:
         with_extra: whether it takes back the fields of its messages that mean nothing to us.
         null_content: whether it takes null for a message that only calls tools.
         streams: whether it answers bit by bit.
+        output: how it is told that it is to reply with JSON: with the schema, without, or not.
+        for_this_schema: whether ``output`` was found out by a schema that it does not take.
     """
 
     reply_cap: ReplyCap = "max_tokens"
@@ -50,6 +57,8 @@ class Dialect:
     with_extra: bool = True
     null_content: bool = True
     streams: bool = True
+    output: OutputForm = "json_schema"
+    for_this_schema: bool = False
 
     def body(
         self, parameters: Mapping[str, Any], messages: Sequence[ChatMessage]
@@ -66,6 +75,10 @@ class Dialect:
         }
         for name in self.left_out if self.streams else {*self.left_out, "stream", "stream_options"}:
             body.pop(name, None)
+        if "response_format" in body and self.output != "json_schema":
+            body["response_format"] = {"type": self.output}
+            if self.output == "text":
+                del body["response_format"]
         body["messages"] = [self._message(message) for message in messages]
         return body
 
@@ -82,13 +95,28 @@ class Dialect:
         if refusal.status not in _REFUSED_STATUSES:
             return None
         if (cap := self._blamed_cap(refusal, body)) is not None:
-            other = _OTHER_CAP[cap]
-            if self.swapped or refusal.is_too_long or "too large" in refusal.text:
-                return replace(self, left_out=self.left_out | {cap})
-            return replace(self, reply_cap=other, swapped=True)
+            return self._with_other_cap(refusal, cap)
+        if "response_format" in body and _blames_output(refusal):
+            return self._with_weaker_output(refusal, body["response_format"])
         if self.with_extra and any(map(refusal.blames, _extra_names(messages))):
             return replace(self, with_extra=False)
         return self._by_parameters(refusal, body) or self._by_messages(refusal, messages)
+
+    def _with_other_cap(self, refusal: Refusal, cap: str) -> Dialect:
+        if self.swapped or refusal.is_too_long or "too large" in refusal.text:
+            return replace(self, left_out=self.left_out | {cap})
+        return replace(self, reply_cap=_OTHER_CAP[cap], swapped=True)
+
+    def _with_weaker_output(self, refusal: Refusal, form: Mapping[str, Any]) -> Dialect:
+        about_schema = self.for_this_schema or any(word in refusal.text for word in _OF_SCHEMA)
+        return replace(self, output=_WEAKER_OUTPUT[form["type"]], for_this_schema=about_schema)
+
+    def for_other_calls(self, begun: Dialect) -> Dialect:
+        """These words, as far as they say something of the model and not of one call's schema."""
+        if not self.for_this_schema:
+            return self
+        kept = replace(self, output=begun.output, for_this_schema=False)
+        return begun if kept == begun else kept
 
     def _blamed_cap(self, refusal: Refusal, body: Mapping[str, Any]) -> str | None:
         return next((name for name in _OTHER_CAP if name in body and refusal.blames(name)), None)
@@ -128,6 +156,8 @@ class Dialect:
             names.append("content")
         if self.streams != other.streams:
             names.append("stream")
+        if self.output != other.output:
+            names.append("response_format")
         return names
 
     def _message(self, message: ChatMessage) -> dict[str, Any]:
@@ -171,6 +201,12 @@ class KnownDialect:
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
+
+
+def _blames_output(refusal: Refusal) -> bool:
+    if (refusal.parameter or "").startswith("response_format"):
+        return True
+    return any(map(refusal.blames, _OF_OUTPUT))
 
 
 def _put_extra(wire: dict[str, Any], message: ChatMessage) -> None:

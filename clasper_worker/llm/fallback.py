@@ -8,6 +8,8 @@ import structlog
 
 from clasper_worker.errors import ModelNotFoundError, ModelProtocolError, ModelUnavailableError
 from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
     ChatMessage,
     ChatModel,
     Confirm,
@@ -43,12 +45,18 @@ class ModelChain:
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """Ask the first model that is available; see `ChatModel.complete`."""
         while True:
             try:
                 return await self._remaining[0].complete(
-                    messages, tools, tool_choice=tool_choice, confirm=confirm, listen=listen
+                    messages,
+                    tools,
+                    tool_choice=tool_choice,
+                    confirm=confirm,
+                    listen=listen,
+                    options=options,
                 )
             except _PASSED_OVER as exc:
                 if len(self._remaining) == 1:

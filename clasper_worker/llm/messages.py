@@ -85,6 +85,25 @@ class ModelReply:
 
 ToolChoice = Literal["auto", "none"]
 
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How one call is to be made; what is None is left to the operator or the provider.
+
+    Attributes:
+        max_tokens: cap on the reply, within the operator's.
+        temperature: from 0 to 2.
+        schema: a JSON Schema that the reply is to fit; a provider may not hold itself to it.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    schema: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
+
+
+NO_OPTIONS = CallOptions()
+
+
 Confirm = Callable[[], Awaitable[None]]
 """Makes sure that the turn is still this run's; raises LeaseLostError where it is not."""
 
@@ -147,6 +166,7 @@ class ChatModel(Protocol):
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """Ask for the next message; with ``tool_choice="none"`` it must be text.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain
 from clasper_worker.llm.tokens import (
     DEFAULT_WINDOW,
@@ -37,7 +37,7 @@ class ModelWindow:
     counter: TokenCounter
 
 
-def model_windows(settings: Settings) -> Mapping[Tier, ModelWindow]:
+def model_windows(settings: ModelsGroup) -> Mapping[Tier, ModelWindow]:
     """The window of each tier; blocks while it loads what is known of models.
 
     Of a tier with a fallback model it is the smaller one: the conversation must fit either.

@@ -12,11 +12,13 @@ from typing import Any
 
 import jwt
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import BackendGroup
 from clasper_worker.errors import ConfigurationError
 
 # A cached token is renewed when less than this share of its life is left.
 _RENEW_BELOW = 0.3
+# Minutes, so that one that leaks is soon worth nothing; a long turn has it renewed.
+_TTL_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class AgentTokens:
         secret: str,
         *,
         algorithm: str = "HS256",
-        ttl_seconds: int = 300,
+        ttl_seconds: int = _TTL_SECONDS,
         clock: Callable[[], float] = time.time,
         max_cached: int = 10_000,
     ) -> None:
@@ -59,7 +61,7 @@ class AgentTokens:
         self._sign = self._signer()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> AgentTokens:
+    def from_settings(cls, settings: BackendGroup) -> AgentTokens:
         """Make it from the settings.
 
         Raises:
@@ -74,7 +76,6 @@ class AgentTokens:
         return cls(
             settings.agent_jwt_secret.get_secret_value(),
             algorithm=settings.agent_jwt_algorithm,
-            ttl_seconds=settings.clasper_agent_token_ttl_sec,
         )
 
     def token_for(self, identity: AgentIdentity) -> str:

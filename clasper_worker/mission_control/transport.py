@@ -85,6 +85,10 @@ def _judge(exc: Exception) -> Verdict:
     return WORKS if isinstance(exc, BackendError) else NOTHING
 
 
+# In all, over some 3 s: longer failures are the gate's to wait out.
+ATTEMPTS = 5
+
+
 class BackendTransport:
     """Sends requests to one backend.
 
@@ -100,7 +104,7 @@ class BackendTransport:
         self,
         client: httpx2.AsyncClient,
         *,
-        attempts: int = 5,
+        attempts: int = ATTEMPTS,
         max_wait_seconds: float = 10.0,
         gate: HostGate | None = None,
     ) -> None:

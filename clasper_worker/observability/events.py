@@ -42,6 +42,7 @@ class TurnReference:
         session_key: the turn's session.
         role: the agent's role.
         kind: what asked for it: ``send``, ``notification``, ``heartbeat`` or ``standup``.
+        workspace: the name that the request asks for; None where it asks for none.
         streamed: whether its text is reported as it comes, by `TurnEvents.chunk`.
         run: greater than that of every earlier run of the turn: the fencing number of what a run
             writes; 0 where it has none.
@@ -54,8 +55,28 @@ class TurnReference:
     session_key: str
     role: str
     kind: str = "send"
+    workspace: str | None = None
     streamed: bool = False
     run: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpend:
+    """What a job used of one model, all its calls together.
+
+    Attributes:
+        model: the name that the provider gave.
+        input_tokens: of the requests.
+        output_tokens: of the answers.
+        cost_usd: USD; None where none of the calls has a known price.
+        unpriced_calls: how many have none, or told no usage.
+    """
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    unpriced_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,12 @@ class TurnEnd:
         tool_seconds: of it spent on tools.
         backend_seconds: of it spent on the backend, tools left out.
         queue_seconds: from the message's arrival to the run's start; None where it is not known.
+        lane_seconds: of them, those behind other turns of its session.
         resumed: whether an earlier run had begun the turn.
         cost_usd: USD that the turn cost, all its runs together; None where the price or the usage
             is not known, or there was no answer.
         model: of the last answer; None where there was none.
+        spent: by model, in all runs of the turn, as far as they were journaled.
     """
 
     outcome: Outcome
@@ -110,9 +133,11 @@ class TurnEnd:
     tool_seconds: float = 0.0
     backend_seconds: float = 0.0
     queue_seconds: float | None = None
+    lane_seconds: float | None = None
     resumed: bool = False
     cost_usd: float | None = None
     model: str | None = None
+    spent: tuple[ModelSpend, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

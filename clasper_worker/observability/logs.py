@@ -27,8 +27,8 @@ from stamina.instrumentation import (
 )
 from structlog.typing import Processor
 
+from clasper_worker.config.groups import ObservabilityGroup
 from clasper_worker.config.names import TICKS
-from clasper_worker.config.settings import Settings
 from clasper_worker.errors import ClasperError
 from clasper_worker.observability.uncaught import log_what_nobody_caught
 
@@ -112,7 +112,7 @@ class _Lines:
     debug = info = warning = error = critical = msg
 
 
-def configure_logging(settings: Settings, *, level: int | str | None = None) -> None:
+def configure_logging(settings: ObservabilityGroup, *, level: int | str | None = None) -> None:
     """Send every log line of this process to stderr in one form (``CLASPER_LOG_FORMAT``).
 
     Args:
@@ -176,7 +176,7 @@ def say_as_json(text: str, *_: Any) -> None:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{json.dumps(told)}\n".encode())
 
 
-def writes_json(settings: Settings) -> bool:
+def writes_json(settings: ObservabilityGroup) -> bool:
     """Whether this process logs in JSON."""
     form = settings.clasper_log_format
     return form == "json" or (form == "auto" and not sys.stderr.isatty())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 from prometheus_client import Counter
@@ -61,65 +62,62 @@ def count_failure(step: str) -> None:
     _failures().labels(step).inc()
 
 
-@lru_cache(maxsize=1)
-def _redeliveries() -> Counter:
-    return Counter(
-        "clasper_redeliveries_total",
-        "Messages that were delivered before, by queue.",
-        ["queue"],
-    )
+class _LateCounter:
+    """A counter that is registered with its first count, on whichever thread that is.
+
+    A program that only enqueues turns has none of them among its own figures.
+    """
+
+    _making = threading.Lock()
+
+    def __init__(self, name: str, meaning: str, *labels: str) -> None:
+        self._described = (name, meaning, labels)
+        self._made: Counter | None = None
+
+    def add(self, *labels: str, number: int = 1) -> None:
+        """Count."""
+        if self._made is None:
+            with self._making:
+                self._made = self._made or Counter(*self._described)
+        self._made.labels(*labels).inc(number)
 
 
-@lru_cache(maxsize=1)
-def _losses() -> Counter:
-    return Counter(
-        "clasper_deliveries_lost_total",
-        "Deliveries that were lost with who ran them; counted by the worker that noticed.",
-        ["cause"],
-    )
-
-
-@lru_cache(maxsize=1)
-def _letters() -> Counter:
-    return Counter("clasper_dead_letters_put_total", "New dead letters by their code.", ["code"])
-
-
-@lru_cache(maxsize=1)
-def _attempts() -> Counter:
-    return Counter(
-        "clasper_request_attempts_total",
-        "Requests to the model and the backend, each try by what came of it.",
-        ["to", "outcome"],
-    )
-
-
-@lru_cache(maxsize=1)
-def _retries() -> Counter:
-    return Counter(
-        "clasper_request_retries_total",
-        "Tries beyond a request's first, by whom they were made to.",
-        ["to"],
-    )
+_redeliveries = _LateCounter(
+    "clasper_redeliveries_total", "Messages that were delivered before.", "queue"
+)
+_losses = _LateCounter(
+    "clasper_deliveries_lost_total",
+    "Deliveries that were lost with who ran them; counted by the worker that noticed.",
+    "cause",
+)
+_letters = _LateCounter("clasper_dead_letters_put_total", "New dead letters by their code.", "code")
+_attempts = _LateCounter(
+    "clasper_request_attempts_total",
+    "Tries of requests to the model and the backend, by what came of them.",
+    "to",
+    "outcome",
+)
+_retries = _LateCounter("clasper_request_retries_total", "Tries beyond a request's first.", "to")
 
 
 def count_redelivery(queue: str) -> None:
     """Count a message that was delivered before."""
-    _redeliveries().labels(queue).inc()
+    _redeliveries.add(queue)
 
 
 def count_losses(cause: str, number: int) -> None:
     """Count deliveries that were lost: ``lease_lapsed`` or ``process_lost``."""
     if number:
-        _losses().labels(cause).inc(number)
+        _losses.add(cause, number=number)
 
 
 def count_dead_letter(code: str) -> None:
     """Count a new dead letter by `letter_reasons.code_of`."""
-    _letters().labels(code).inc()
+    _letters.add(code)
 
 
 def count_attempt(to: str, outcome: str, *, again: bool) -> None:
     """Count one try of a request to ``model`` or ``backend``, and whether it was not the first."""
-    _attempts().labels(to, outcome).inc()
+    _attempts.add(to, outcome)
     if again:
-        _retries().labels(to).inc()
+        _retries.add(to)

@@ -21,10 +21,12 @@ class Stopwatch:
     Attributes:
         queue: seconds that the turn waited for this run; None where that is not known.
         clock: in seconds.
+        lane: of the seconds that it waited, those behind other turns of its session.
     """
 
     queue: float | None = None
     clock: Callable[[], float] = time.monotonic
+    lane: float | None = None
     _began: float = field(init=False)
     _spent: dict[Part, float] = field(init=False, default_factory=dict)
     _running: bool = field(init=False, default=False)
@@ -58,13 +60,14 @@ class Stopwatch:
 _of_this_turn: ContextVar[Stopwatch | None] = ContextVar("clasper_stopwatch", default=None)
 
 
-def start_stopwatch(queue: float | None) -> Stopwatch:
+def start_stopwatch(queue: float | None, lane: float | None = None) -> Stopwatch:
     """Begin to count for the turn that runs in this context.
 
     Args:
         queue: seconds that it waited for this run, where that is known.
+        lane: of them, those behind other turns of its session.
     """
-    watch = Stopwatch(queue)
+    watch = Stopwatch(queue, lane=lane)
     _of_this_turn.set(watch)
     return watch
 

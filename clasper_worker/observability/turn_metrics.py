@@ -36,7 +36,8 @@ def _families(registry: CollectorRegistry) -> _Families:
         ),
         seconds=Histogram(
             "clasper_turn_seconds",
-            "Where the time of turns went: queue, model, tools, backend; total is without queue.",
+            "Where the time of turns went: queue (lane, a part of it), model, tools, backend; total"
+            " is without queue.",
             ["part"],
             buckets=_BUCKETS,
             registry=registry,
@@ -138,6 +139,11 @@ class TurnMetrics(TurnEvents):
         del turn, step, index, seconds, chars
         self._to.tool_calls.labels(tool, "ok" if succeeded else "error").inc()
 
+    def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
+        """See `TurnEvents.queued`."""
+        del turn, ahead
+        self._to.waits.labels(reason).inc()
+
     def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
         """See `TurnEvents.waiting`."""
         del turn, seconds
@@ -150,6 +156,8 @@ class TurnMetrics(TurnEvents):
             self._to.cost.labels(end.model or "").inc(end.cost_usd)
         elif end.model is not None:
             self._to.unpriced.labels(end.model).inc()
+        if end.lane_seconds is not None:
+            self._to.seconds.labels("lane").observe(end.lane_seconds)
         for part, seconds in (
             ("total", end.seconds),
             ("model", end.model_seconds),

@@ -13,8 +13,8 @@ from typing import Any, Self
 import structlog
 import yaml
 
+from clasper_worker.config.groups import PeriodicGroup
 from clasper_worker.config.local_time import ActiveHours, check_timezone
-from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.identifiers import check_user_id, clean_identifier
 from clasper_worker.errors import BackendError, BackendUnavailableError, ConfigurationError
 from clasper_worker.mission_control.internal import InternalBackend
@@ -148,7 +148,7 @@ class Roster:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: PeriodicGroup,
         backend: InternalBackend,
         *,
         clock: Callable[[], float] = clocks.monotonic,

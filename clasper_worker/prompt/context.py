@@ -7,7 +7,8 @@ from typing import Self
 
 from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 
-from clasper_worker.config.settings import DEFAULT_EMBEDDING_MODEL, Settings
+from clasper_worker.config.groups import DEFAULT_EMBEDDING_MODEL, WorkspaceGroup
+from clasper_worker.config.settings import Settings
 from clasper_worker.engine.http.redirects import is_loopback
 from clasper_worker.engine.redis.connections import blocking_client
 from clasper_worker.prompt.models import PromptSettings
@@ -59,7 +60,7 @@ class AgentContext:
             self.smart.close()
 
 
-def prompt_settings(settings: Settings) -> PromptSettings:
+def prompt_settings(settings: WorkspaceGroup) -> PromptSettings:
     """What the operator configured about prompts."""
     return PromptSettings(
         timezone=settings.clasper_default_timezone,

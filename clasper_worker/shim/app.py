@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
 
-import httpx2
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from clasper_worker import __version__
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.http.asgi_routes import prepare_routes
-from clasper_worker.engine.http.client import open_http_client
-from clasper_worker.engine.http.redirects import is_redirect
 from clasper_worker.shim.auth import KEY_SECURITY, DaemonKey
 from clasper_worker.shim.broker_figures import BrokerWatch
 from clasper_worker.shim.compact import compact_routes
 from clasper_worker.shim.description import TAGS, ShimApp, problems
 from clasper_worker.shim.docs import docs_routes
+from clasper_worker.shim.health import health_routes
 from clasper_worker.shim.http import ANY_ERROR, install_problem_answers
 from clasper_worker.shim.job_routes import job_routes
+from clasper_worker.shim.llm_task import llm_task_routes
 from clasper_worker.shim.loopback import LoopbackOnly
 from clasper_worker.shim.metrics import Measured, metrics_routes
-from clasper_worker.shim.schemas import Health
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.usage_routes import usage_routes
+from clasper_worker.shim.version_routes import version_routes
 from clasper_worker.shim.workspace_routes import workspace_routes
 
 
@@ -62,16 +61,25 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     )
     app.has_key = bool(keys)
     install_problem_answers(app)
-    for routes in (send_routes, job_routes, compact_routes, workspace_routes):
+    for routes in (
+        send_routes,
+        job_routes,
+        compact_routes,
+        llm_task_routes,
+        workspace_routes,
+        usage_routes,
+        version_routes,
+    ):
         router = routes(services)
         for route in router.routes:
             if keys and isinstance(route, APIRoute):
                 route.openapi_extra = {**(route.openapi_extra or {}), "security": KEY_SECURITY}
                 route.responses |= problems(401)
         app.include_router(router, dependencies=[Depends(DaemonKey(keys))])
-    health = health_routes(services)
+    health = health_routes(services)  # open without the key
     for route in health.routes:
-        if keys and isinstance(route, APIRoute):  # it wants the key for some of what it tells
+        if keys and isinstance(route, APIRoute) and route.path == "/health":
+            # It wants the key for some of what it tells.
             route.openapi_extra = {"security": [{}, *KEY_SECURITY]}
     app.include_router(health)
     app.include_router(metrics_routes(watch, keys if settings.clasper_metrics_keyed else ()))
@@ -81,47 +89,3 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
     app.add_middleware(Measured)
     prepare_routes(app)
     return app
-
-
-def health_routes(services: ShimServices) -> APIRouter:
-    """The health route; shallow it needs no key, since load balancers have none."""
-    router = APIRouter()
-    key = DaemonKey(services.settings.daemon_api_keys, as_password=True)
-
-    @router.get(
-        "/health",
-        operation_id="getHealth",
-        tags=["operations"],
-        summary="Whether the shim is alive; deep asks what it depends on, and wants the key",
-        responses={200: {"model": Health}, **problems(400, 401)},
-        response_model=None,
-    )
-    async def health(
-        request: Request,
-        *,
-        deep: Annotated[bool, Query(description="Ask Redis and the backend.")] = False,
-    ) -> dict[str, Any]:
-        if not deep:
-            return {"status": "ok", "version": __version__}
-        key(request)
-        checks = {
-            "redis": await services.register.reachable(),
-            "backend": await _backend_answers(services.settings),
-        }
-        status = "ok" if all(checks.values()) else "degraded"
-        return {"status": status, "version": __version__, "checks": checks}
-
-    return router
-
-
-async def _backend_answers(settings: Settings) -> bool:
-    if settings.backend_url is None:
-        return False
-    url = f"{settings.backend_url}/api/mission-control/capabilities"
-    try:
-        async with open_http_client(3.0, settings.backend_url) as http:
-            answer = await http.get(url)
-    except httpx2.HTTPError:
-        return False
-    # 401 without a token: it is there. A redirect that is not followed fails every turn.
-    return answer.status_code < 500 and not is_redirect(answer.status_code)

@@ -7,7 +7,7 @@ import hmac
 
 from fastapi import Request
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ShimGroup
 from clasper_worker.engine.http.listening import is_loopback
 from clasper_worker.errors import ConfigurationError
 from clasper_worker.shim.http import ApiProblem
@@ -70,7 +70,7 @@ def _password(request: Request) -> bytes:
         return b""
 
 
-def refuse_open_door(settings: Settings) -> None:
+def refuse_open_door(settings: ShimGroup) -> None:
     """Allow to go without a key only where nobody else can call.
 
     Raises:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 60.0
 WRITE_SECONDS = 30.0
-MAX_CONNECTIONS = 4_000
+MAX_CONNECTIONS = 8_000
 MAX_HEADER_BYTES = 32 * 1024
 _SPARE_FILES = 128  # for connections to Redis and the backend, threads, files
 

@@ -13,10 +13,16 @@ from pydantic.json_schema import models_json_schema
 from clasper_worker.shim.schemas import Problem
 from clasper_worker.streams.schema import EVENTS
 from clasper_worker.turn.compact import CompactRequest
+from clasper_worker.turn.llm_task import LlmTaskRequest
 from clasper_worker.turn.request import SendRequest
 
 _SCHEMAS = "#/components/schemas/"
-_DESCRIBED: tuple[type[BaseModel], ...] = (SendRequest, CompactRequest, *EVENTS)
+_DESCRIBED: tuple[type[BaseModel], ...] = (
+    SendRequest,
+    CompactRequest,
+    LlmTaskRequest,
+    *EVENTS,
+)
 
 TAGS = [
     {"name": "turns", "description": "Ask for an agent's turn."},

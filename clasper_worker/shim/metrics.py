@@ -152,7 +152,7 @@ def metrics_routes(watch: BrokerWatch, keys: tuple[str, ...]) -> APIRouter:
     @router.get("/metrics")
     async def metrics() -> Response:
         registry = CollectorRegistry()
-        registry.register(await watch.read())  # type: ignore[arg-type]
+        registry.register(await watch.read())
         return Response(
             figures() + generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

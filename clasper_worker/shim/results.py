@@ -10,6 +10,7 @@ import redis.asyncio as redis
 import structlog
 
 from clasper_worker.streams.keys import job_key
+from clasper_worker.turn.journal_store import REQUEST, entries_key
 
 log = structlog.get_logger(__name__)
 # Whose fault a failed job was, as a status: the caller's, ours, or (else) a 502 of what we called.
@@ -48,6 +49,11 @@ class JobRegister:
         self._redis = client
         self._ttl = ttl_seconds
 
+    @property
+    def redis(self) -> redis.Redis:
+        """Our own state's Redis, for what else the shim reads there."""
+        return self._redis
+
     async def add(self, job_id: str, turn_id: str) -> None:
         """Note a job that was enqueued."""
         try:
@@ -63,6 +69,15 @@ class JobRegister:
                 value = await self._redis.get(job_key(job_id))
         except (redis.RedisError, OSError, TimeoutError) as exc:
             log.warning("jobs.not_read", job_id=job_id, error=type(exc).__name__)
+            return None
+        return value.decode() if isinstance(value, bytes) else value
+
+    async def request_of(self, key: str) -> str | None:
+        """The digest of the request that has claimed a turn, by the ledger's key, if any has."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                value = await self._redis.hget(entries_key(key), REQUEST)
+        except (redis.RedisError, OSError, TimeoutError):
             return None
         return value.decode() if isinstance(value, bytes) else value
 

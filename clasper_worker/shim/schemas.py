@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clasper_worker.turn.compact import CompactResult
+from clasper_worker.turn.llm_task import LlmTaskResult
 from clasper_worker.turn.models import TurnResult
 
 
@@ -62,7 +63,7 @@ class Job(BaseModel):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     state: str = Field(description="Celery's word for it.", examples=["STARTED"])
     turn_id: str | None = Field(default=None, description="The turn that it asks for, if known.")
-    result: TurnResult | CompactResult | dict[str, Any] | None = Field(
+    result: TurnResult | CompactResult | LlmTaskResult | dict[str, Any] | None = Field(
         default=None, description="With `succeeded`: a turn's result, or another task's."
     )
     error: Problem | None = Field(default=None, description="With `failed` and `cancelled`.")
@@ -156,9 +157,87 @@ class HealthChecks(BaseModel):
     backend: bool
 
 
+class HealthWorkspace(BaseModel):
+    """The workspace, as this machine sees it."""
+
+    path: str
+    status: Literal["ok", "missing"]
+    maxCharsPerFile: int  # noqa: N815 - the contract's spelling
+
+
+class HealthBackend(BaseModel):
+    """The backend."""
+
+    url: str | None
+    status: Literal["ok", "error", "unchecked"]
+
+
+class HealthConfig(BaseModel):
+    """What the shim was configured with."""
+
+    port: int
+    defaultTask: str | None  # noqa: N815 - the contract's spelling
+    model: str
+    fallbackModel: str | None  # noqa: N815 - the contract's spelling
+
+
 class Health(BaseModel):
-    """Whether the shim is alive."""
+    """Whether the shim is alive; without the key no more than status and version."""
 
     status: Literal["ok", "degraded"]
     version: str
     checks: HealthChecks | None = Field(default=None, description="With `deep` only.")
+    workspace: HealthWorkspace | None = None
+    backend: HealthBackend | None = None
+    config: HealthConfig | None = None
+
+
+class Ready(BaseModel):
+    """Turns that are sent now will be run."""
+
+    status: Literal["ready"]
+    version: str
+
+
+class Usage(BaseModel):
+    """What was used of models since a day."""
+
+    requestCount: int = Field(description="Jobs that a model answered.")  # noqa: N815 - the contract's spelling
+    totalInputTokens: int  # noqa: N815 - the contract's spelling
+    totalOutputTokens: int  # noqa: N815 - the contract's spelling
+    totalTokens: int  # noqa: N815 - the contract's spelling
+    totalCost: float | None = Field(description="Null where nothing of it has a known price.")  # noqa: N815 - the contract's spelling
+    currency: str
+    unpricedCalls: int = Field(description="Model calls that `totalCost` leaves out.")  # noqa: N815 - the contract's spelling
+    since: str = Field(description="The first moment that is counted, ISO 8601 in UTC.")
+
+
+class Version(BaseModel):
+    """What this is."""
+
+    name: str
+    version: str
+    contract_version: str
+    contract_versions: list[str] = Field(description="Of backends that it works with.")
+    features: dict[str, bool]
+
+
+class Compatibility(BaseModel):
+    """Whether the backend fits."""
+
+    status: Literal["ok", "incompatible", "unknown"]
+    compatible: bool | None = Field(description="Null where the backend gave no answer.")
+    contract_version: str | None = Field(description="The backend's.")
+    supported_versions: list[str]
+    features: dict[str, bool]
+    problem: str | None = Field(description="What is wrong, and what to do.")
+
+
+class ContextStats(BaseModel):
+    """What smart context chooses from."""
+
+    indexedChunks: int  # noqa: N815 - the contract's spelling
+    indexedSkills: int  # noqa: N815 - the contract's spelling
+    indexedMemoryChunks: int  # noqa: N815 - the contract's spelling
+    lastIndexedAt: str | None  # noqa: N815 - the contract's spelling
+    embeddingProvider: str  # noqa: N815 - the contract's spelling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -22,8 +23,10 @@ from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.streams.results import JobOutcome
 from clasper_worker.turn.admission import Admission
-from clasper_worker.turn.models import TurnResult
-from clasper_worker.turn.request import SendRequest
+from clasper_worker.turn.journal import conflict
+from clasper_worker.turn.journal_store import ledger_key, request_digest
+from clasper_worker.turn.models import TurnResult, identify_turn
+from clasper_worker.turn.request import SendRequest, parse_send_request
 
 MAX_WAIT_SECONDS = 600.0
 _EVENTS_TYPE = "text/event-stream"
@@ -54,6 +57,8 @@ def send_routes(services: ShimServices) -> APIRouter:
         if streamed:
             body["stream"] = True
         checked, fields = await asyncio.to_thread(admission.admit, body)
+        if streamed and checked.idempotency_key is not None:
+            await _refuse_conflict(services, fields)
         # Of a dispatcher that has no broker: nobody waits for it, as for what a person sends.
         queue = TURN_QUEUE if mark is None else DISPATCH_QUEUE
         headers = {} if mark is None else {NOTIFICATION_HEADER: mark}
@@ -115,7 +120,7 @@ def send_routes(services: ShimServices) -> APIRouter:
         "/api/agents/stream",
         operation_id="streamTurn",
         tags=["turns"],
-        responses={200: EVENTS_ANSWER, **problems(400, 413, 415, 500, 503)},
+        responses={200: EVENTS_ANSWER, **problems(400, 409, 413, 415, 500, 503)},
         summary="Enqueue one agent turn and follow its events",
         openapi_extra=json_body(SendRequest, _EXAMPLES),
         response_class=Response,
@@ -125,6 +130,16 @@ def send_routes(services: ShimServices) -> APIRouter:
         return _events(services, await enqueue(request, streamed=True))
 
     return router
+
+
+async def _refuse_conflict(services: ShimServices, fields: Mapping[str, Any]) -> None:
+    """Refuse another request under a turn's key: it is not to follow that turn's text."""
+    asked = await asyncio.to_thread(parse_send_request, fields, services.limits)
+    turn = identify_turn(asked.user_id, asked.idempotency_key, "")
+    known = await services.register.request_of(ledger_key(asked, turn))
+    if known not in {None, request_digest(asked)}:
+        problem = conflict()
+        raise ApiProblem(409, problem.code, str(problem), problem.details)
 
 
 def _events(services: ShimServices, turn: EnqueuedTurn) -> Response:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from clasper_worker.config.settings import Settings
 from clasper_worker.errors import InvalidRequestError
 from clasper_worker.prompt.roles import validate_role
 from clasper_worker.prompt.workspace.workspaces import DEFAULT_NAME
 from clasper_worker.shim.description import problems
-from clasper_worker.shim.schemas import BootState, Context, Done, Skills
-from clasper_worker.shim.services import ShimServices
+from clasper_worker.shim.schemas import BootState, Context, ContextStats, Done, Skills
+from clasper_worker.shim.services import IndexStats, ShimServices
 from clasper_worker.shim.workspace_report import context_report, skills_report
 from clasper_worker.turn.request import DEFAULT_ROLE
 
@@ -53,6 +54,26 @@ def workspace_routes(services: ShimServices) -> APIRouter:
         return context_report(snapshot, role, services.settings, datetime.now(UTC))
 
     @router.get(
+        "/context/stats",
+        operation_id="getContextStats",
+        summary="What smart context chooses from",
+        responses={200: {"model": ContextStats}, **problems(400, 500)},
+        response_model=None,
+    )
+    async def stats(workspace: Name = None) -> dict[str, Any]:
+        return _stats(await services.workspaces.stats(workspace), services.settings)
+
+    @router.post(
+        "/workspace/reindex",
+        operation_id="reindexWorkspace",
+        summary="Read the workspace's folder now, and index it anew",
+        responses={200: {"model": ContextStats}, **problems(400, 500)},
+        response_model=None,
+    )
+    async def reindex(workspace: Name = None) -> dict[str, Any]:
+        return _stats(await services.workspaces.stats(workspace, anew=True), services.settings)
+
+    @router.get(
         "/boot",
         operation_id="getBoot",
         summary="What is to be done once at first start, and whether it was",
@@ -81,3 +102,13 @@ def workspace_routes(services: ShimServices) -> APIRouter:
         return {"status": "ok"}
 
     return router
+
+
+def _stats(stats: IndexStats, settings: Settings) -> dict[str, Any]:
+    return {
+        "indexedChunks": stats.skills + stats.memory_chunks,
+        "indexedSkills": stats.skills,
+        "indexedMemoryChunks": stats.memory_chunks,
+        "lastIndexedAt": stats.indexed_at.isoformat(),
+        "embeddingProvider": settings.clasper_embedding_provider,
+    }

@@ -183,14 +183,12 @@ class Feed:
             found = [*found, *self._end(cursor, missed=missed)]
         return found
 
-    async def changed(self) -> None:
-        """Wait until there may be more, or `wake` is called."""
+    def next_change(self) -> asyncio.Future[None]:
+        """Is done when there may be more, or `wake` is called."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiting.discard(waiter)
+        waiter.add_done_callback(self._waiting.discard)
+        return waiter
 
     def wake(self) -> None:
         """Have all followers look."""
@@ -222,7 +220,7 @@ class Feed:
             last = {**(outcome.result or {}), "type": "done"}
         response = (outcome.result or {}).get("response")
         events = [FollowedEvent(end_id(step, LAST), last)]
-        is_begun = cursor.is_end and cursor.index < LAST  # another process found that it differs
+        is_begun = cursor.is_end and cursor.place < LAST  # another process found that it differs
         if isinstance(response, str) and (
             is_begun or missed or (not cursor.is_end and self._texts.differ_from(response))
         ):

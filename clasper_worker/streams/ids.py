@@ -24,11 +24,11 @@ class EventId(NamedTuple):
 
     milliseconds: int
     number: int
-    index: int
+    place: int  # of the event in its entry
 
     def __str__(self) -> str:
         first = "end" if self.is_end else self.milliseconds
-        return f"{first}-{self.number}.{self.index}"
+        return f"{first}-{self.number}.{self.place}"
 
     @property
     def is_end(self) -> bool:
@@ -38,7 +38,7 @@ class EventId(NamedTuple):
     @property
     def is_last(self) -> bool:
         """Whether nothing comes after it."""
-        return self.is_end and self.index == LAST
+        return self.is_end and self.place == LAST
 
     @property
     def entry(self) -> str:
@@ -50,9 +50,9 @@ NOTHING = EventId(0, 0, 0)
 QUEUED = EventId(0, 0, 1)
 
 
-def end_id(step: int, index: int) -> EventId:
+def end_id(step: int, place: int) -> EventId:
     """The id of one of the events that end a stream."""
-    return EventId(_END, step, index)
+    return EventId(_END, step, place)
 
 
 def read_id(text: str | None) -> EventId:

@@ -110,6 +110,9 @@ class StreamReader:
         Raises:
             StateUnavailableError: Redis does not answer.
         """
+        feed = self._feeds.get(job_id)
+        if feed is not None and feed.turn_id is not None:
+            return job_id, feed.turn_id
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 pipe = self._redis.pipeline(transaction=False)
@@ -335,6 +338,7 @@ class Follower:
         self._cursor = cursor
         self._missed = False
         self._is_closed = False
+        self._waits: asyncio.Future[None] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -354,7 +358,8 @@ class Follower:
                     ticks = self._feed.ticks
                     yield ()
                 else:
-                    await self._feed.changed()
+                    self._waits = self._feed.next_change()
+                    await self._waits
         finally:
             self.close()
 
@@ -363,7 +368,8 @@ class Follower:
         if not self._is_closed:
             self._is_closed = True
             self._reader.leave(self._feed)
-            self._feed.wake()  # and with the others this one, which may be waiting
+            if self._waits is not None and not self._waits.done():
+                self._waits.set_result(None)
 
     @property
     def _is_stopped(self) -> bool:

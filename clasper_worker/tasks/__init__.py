@@ -3,6 +3,6 @@
 Importing this registers them all.
 """
 
-from clasper_worker.tasks import compact, notifications, periodic, send, webhook
+from clasper_worker.tasks import compact, llm_task, notifications, periodic, send, webhook
 
-__all__ = ["compact", "notifications", "periodic", "send", "webhook"]
+__all__ = ["compact", "llm_task", "notifications", "periodic", "send", "webhook"]

@@ -13,6 +13,7 @@ from clasper_worker.process import RUNTIME
 from clasper_worker.tasks.base import ClasperTask, typed_errors
 from clasper_worker.turn.compact import CompactResult, compact, parse_compact_request
 from clasper_worker.turn.request import RequestLimits
+from clasper_worker.usage.counters import Spender
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,10 @@ async def compact_history(self: ClasperTask, **kwargs: Any) -> CompactResult:
     async with typed_errors("compact"):
         limits = RequestLimits.from_settings(get_settings())
         request = parse_compact_request(kwargs, limits)
-        turns = (await RUNTIME.get()).turns
-        result = await compact(request, turns.model("cheap"), turns.window("cheap"))
+        runtime = await RUNTIME.get()
+        turns = runtime.turns
+        with runtime.usage.metered(Spender(self.request.id)) as meter:
+            model = meter.of(turns.model("cheap"))
+            result = await compact(request, model, turns.window("cheap"))
         log.info("compact.done", before=result.original_count, after=result.compacted_count)
         return result

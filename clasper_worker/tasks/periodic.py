@@ -25,6 +25,7 @@ from clasper_worker.tasks.cancelled import fence_of
 from clasper_worker.turn.models import identify_turn
 from clasper_worker.turn.route_check import refuse_misrouted
 from clasper_worker.turn.validation import invalid_request
+from clasper_worker.usage.counters import Spender
 
 
 @app.task(base=ClasperTask, bind=True, name=HEARTBEAT_TASK)
@@ -66,14 +67,19 @@ async def standup(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
     async with typed_errors("standup"):
         agent = _agent(kwargs)
         structlog.contextvars.bind_contextvars(job_id=self.request.id, user_id=agent.user_id)
-        report = await run_standup(
-            agent,
-            (await RUNTIME.get()).turns,
-            (await JOBS.get()).slots,
-            StandupRules.from_settings(get_settings()),
-            holder=self.request.id,
-            day=_day(kwargs.get("slot")),
-        )
+        runtime, day = await RUNTIME.get(), _day(kwargs.get("slot"))
+        turns = runtime.turns
+        workspace = runtime.usage.workspace(None, agent.user_id)
+        spender = Spender(self.request.id, agent.user_id, agent.agent_role, workspace)
+        with runtime.usage.metered(spender) as meter:
+            report = await run_standup(
+                agent,
+                replace(turns, model=lambda tier: meter.of(turns.model(tier))),
+                (await JOBS.get()).slots,
+                StandupRules.from_settings(get_settings()),
+                holder=self.request.id,
+                day=day,
+            )
         return report.as_json()
 
 

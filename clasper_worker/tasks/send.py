@@ -46,7 +46,7 @@ async def send(self: ClasperTask, *args: Any, **kwargs: Any) -> TurnResult:
     structlog.contextvars.bind_contextvars(job_id=self.request.id)
     delivery = TurnDelivery.of(self.request)
     call = TurnCall(self.request.id, kwargs, delivery.mark)
-    watch = start_stopwatch(delivery.waited)
+    watch = start_stopwatch(delivery.waited, delivery.behind)
     doom, groups = await DOOM.get(), await GROUPS.get()
 
     async def part(job_ids: tuple[str, ...]) -> None:

@@ -183,6 +183,13 @@ class TurnJournal:
         text = self._known.get(f"reply:{step}")
         return None if text is None else _read_reply(text)
 
+    def replies(self) -> list[ModelReply]:
+        """The model's replies, in their order."""
+        found = []
+        while (reply := self.reply(len(found) + 1)) is not None:
+            found.append(reply)
+        return found
+
     def tool_result(self, step: int, index: int) -> str | None:
         """What a tool call of a step's reply gave, counted from 0."""
         text = self._known.get(f"tool:{step}:{index}")

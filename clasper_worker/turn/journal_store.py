@@ -70,6 +70,11 @@ def request_digest(request: SendRequest) -> str:
     return hashlib.sha256(request.model_dump_json(exclude={"stream"}).encode()).hexdigest()
 
 
+def entries_key(key: str) -> str:
+    """Where in Redis the entries of a turn of this ledger key lie: a hash."""
+    return f"clasper:turn:{key}"
+
+
 class MemoryLedger:
     """A ledger of this process alone, for tests and for programs that run turns themselves."""
 
@@ -146,7 +151,7 @@ class RedisLedger:
 
     async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """See `TurnLedger.claim`."""
-        arguments = [digest, self._ttl, int(streamed)]
+        arguments: list[str | int] = [digest, self._ttl, int(streamed)]
         flat = [text.decode() for text in await self._call(_CLAIM, key, arguments)]
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -164,5 +169,5 @@ class RedisLedger:
     async def _call(
         self, script: StateScript, key: str, arguments: Sequence[str | int]
     ) -> list[Any]:
-        answer: list[Any] = await self._state.call(script, [f"clasper:turn:{key}"], arguments)
+        answer: list[Any] = await self._state.call(script, [entries_key(key)], arguments)
         return answer

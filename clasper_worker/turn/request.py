@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import TurnsGroup
 from clasper_worker.engine.queue.identifiers import check_user_id, clean_identifier
 from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.llm.providers.catalogue import Tier
@@ -36,20 +36,20 @@ DEFAULT_PLAN_TITLE = "Plan"
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Caps on what one request may carry, in characters and messages."""
+    """Caps on what one request may carry, in characters and messages.
+
+    Those of the message and the history are above what models take; ``CLASPER_MAX_REQUEST_CHARS``
+    is for what the operator's broker and proxies bear.
+    """
 
     message_chars: int = 100_000
     history_messages: int = 1_000
     request_chars: int = 1_000_000
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Take the caps from ``CLASPER_MAX_*``."""
-        return cls(
-            message_chars=settings.clasper_max_message_chars,
-            history_messages=settings.clasper_max_history_messages,
-            request_chars=settings.clasper_max_request_chars,
-        )
+    def from_settings(cls, settings: TurnsGroup) -> Self:
+        """The caps, with the operator's on all of a request."""
+        return cls(request_chars=settings.clasper_max_request_chars)
 
 
 def _limits(info: ValidationInfo) -> RequestLimits:
@@ -215,9 +215,7 @@ class SendRequest(RequestPart):
             raise ValueError("must not be empty")
         cap = _limits(info).message_chars
         if len(value) > cap:
-            raise ValueError(
-                f"has {len(value):,} characters; at most {cap:,} (CLASPER_MAX_MESSAGE_CHARS)"
-            )
+            raise ValueError(f"has {len(value):,} characters; at most {cap:,}")
         return value
 
     @field_validator("messages")
@@ -227,9 +225,7 @@ class SendRequest(RequestPart):
     ) -> tuple[HistoryMessage, ...] | None:
         cap = _limits(info).history_messages
         if value is not None and len(value) > cap:
-            raise ValueError(
-                f"has {len(value):,} messages; at most {cap:,} (CLASPER_MAX_HISTORY_MESSAGES)"
-            )
+            raise ValueError(f"has {len(value):,} messages; at most {cap:,}")
         return value
 
     @field_validator("agent_role")

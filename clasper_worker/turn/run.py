@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -16,6 +16,8 @@ from clasper_worker.errors import (
     TurnCancelledError,
     TurnTimeoutError,
 )
+from clasper_worker.llm.cost import spend_by_model
+from clasper_worker.llm.messages import ModelReply
 from clasper_worker.observability.events import Outcome as Ended
 from clasper_worker.observability.events import ReportedTurn, TurnEnd, TurnReference, running_turn
 from clasper_worker.observability.stopwatch import stopwatch
@@ -67,6 +69,8 @@ class TurnRun:
         self.deps = deps
         self.journal: TurnJournal | None = None
         self.task: ResolvedTask | None = None
+        self._replies: Sequence[ModelReply] | None = None
+        self._resumed = False
         self._reported = ReportedTurn(
             TurnReference(
                 turn_id=identity.turn_id,
@@ -76,6 +80,7 @@ class TurnRun:
                 session_key=request.session,
                 role=request.role,
                 kind=kind,
+                workspace=request.metadata.workspace,
                 run=run,
                 streamed=request.stream or deps.settings.streams_always,
             ),
@@ -133,8 +138,9 @@ class TurnRun:
             self.task = journal.opening.task
         if journal.has_begun or journal.was_streamed:
             self._streamed.resume()
+        self._resumed = journal.has_begun
         self._reported.events.started(
-            self._reported.turn, resumed=journal.has_begun, queue_seconds=stopwatch().queue
+            self._reported.turn, resumed=self._resumed, queue_seconds=stopwatch().queue
         )
         return journal
 
@@ -148,6 +154,7 @@ class TurnRun:
                 await self._streamed.kept()
                 outcome = await journal.conclude(len(answer.replies), answer.replies[-1], decided)
                 if outcome is not None:
+                    self._replies = answer.replies
                     return outcome
                 # Another run's reply to this step was recorded first: the conversation follows it.
 
@@ -221,6 +228,9 @@ class TurnRun:
             decided = self.journal.outcome if self.journal is not None else None
             cost = decided.cost if decided is not None else None
             spent = stopwatch().told()
+            replies = self._replies
+            if replies is None:  # decided by another run, or not at all
+                replies = self.journal.replies() if self.journal is not None else ()
             self._reported.events.ended(
                 self._reported.turn,
                 TurnEnd(
@@ -231,8 +241,11 @@ class TurnRun:
                     tool_seconds=spent["tools"] or 0.0,
                     backend_seconds=spent["backend"] or 0.0,
                     queue_seconds=spent["queue"],
+                    lane_seconds=stopwatch().lane,
+                    resumed=self._resumed,
                     cost_usd=None if cost is None else cost.totalCost,
                     model=None if cost is None else cost.model,
+                    spent=spend_by_model(replies),
                 ),
             )
 

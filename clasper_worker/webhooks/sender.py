@@ -14,7 +14,7 @@ import httpcore2
 import httpx2
 
 from clasper_worker import __version__
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import WebhooksGroup
 from clasper_worker.engine.circuit.retry_after import retry_after
 from clasper_worker.engine.http.public_addresses import AddressPolicy
 from clasper_worker.errors import (
@@ -78,7 +78,7 @@ class Courier:
         self._clock = clock
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: WebhooksGroup) -> Self:
         """A courier by ``CLASPER_WEBHOOK_*``, with the system's name resolution."""
         policy = AddressPolicy(
             allow_private=settings.clasper_webhook_allow_private,

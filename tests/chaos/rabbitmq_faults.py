@@ -23,7 +23,7 @@ def disturb_rabbitmq(scene: Scene) -> None:
             ended = scene.callers.ended()
             turns = scene.options.turns
             scene.send_batch(turns, sessions=turns)
-            wait_until(lambda ended=ended: scene.callers.ended() > ended, _BEGUN_SECONDS)
+            wait_until(lambda ended=ended: scene.callers.ended() > ended, _BEGUN_SECONDS)  # type: ignore[misc]
             fault(scene)
 
 

@@ -68,11 +68,11 @@ def strike(scene: Scene, what: str, refusing: Refusing) -> None:
 def read_only(scene: Scene, seconds: float) -> Iterator[None]:
     """Make it the replica of another, empty Redis that it never hears from."""
     del seconds
-    scene.callers.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    scene.callers.client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        scene.callers.client.execute_command("REPLICAOF", "NO", "ONE")
+        scene.callers.client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

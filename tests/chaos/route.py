@@ -40,7 +40,7 @@ class Route:
                 if key.fileobj is self._listener:
                     self._connect()
                 else:
-                    self._pass_on(key.fileobj, key.data)
+                    self._pass_on(key.fileobj, key.data)  # type: ignore[arg-type]
 
     def _connect(self) -> None:
         client, _ = self._listener.accept()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.settings import Settings, load_settings
 from clasper_worker.startup_checks import configured_names, doubtful_settings
 
 SECRET = "s" * 32
@@ -25,6 +25,15 @@ def test_an_unknown_variable_that_is_like_none_is_told_without_a_guess(
 ) -> None:
     (doubt,) = doubtful_settings(settings_of(agent_jwt_secret=SECRET), ["CLASPER_ZZZ"])
     assert doubt.fix == ".env.example has them all"
+
+
+def test_a_variable_that_was_a_setting_once_is_named_as_such_and_breaks_nothing(
+    settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_LLM_RETRIES", "many")
+    (doubt,) = doubtful_settings(settings_of(agent_jwt_secret=SECRET), ["clasper_llm_retries"])
+    assert (doubt.variable, doubt.fix) == ("CLASPER_LLM_RETRIES", "remove it")
+    assert load_settings().openai_api_key is None
 
 
 @pytest.mark.parametrize(

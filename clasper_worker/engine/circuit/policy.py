@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import TurnsGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +12,15 @@ class GatePolicy:
     """A gate's numbers; times in seconds.
 
     Attributes:
-        failures: consecutive failures in one process that open the circuit.
+        failures: consecutive failures in one process that open the circuit; as many as one request
+            makes tries, so that its own bad luck does not.
         failure_window: failures further apart than this are not consecutive.
         cooldown: from the opening to the first probe; doubles with each probe that fails.
         max_cooldown: the longest time between two probes.
         relapse: a circuit that opens again so soon after it closed goes on doubling.
         probe_lease: how long a probe is believed to be under way without a sign of its worker.
         pause: the wait after a 429 that names none; doubles as long as it is followed by another.
-        max_pause: the longest wait that a host may ask for.
+        max_pause: the longest wait that a host may ask for; a turn cannot wait out a longer one.
         max_unnamed_pause: the longest wait after a 429 that names none.
         slow_start: requests at a time that each process sends as an outage or a wait ends.
         doubling: the time in which that number doubles.
@@ -42,13 +43,9 @@ class GatePolicy:
     wait: float = 240.0
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> GatePolicy:
+    def from_settings(cls, settings: TurnsGroup) -> GatePolicy:
         """The policy as the operator configured it."""
-        return cls(
-            failures=settings.clasper_outage_failures,
-            max_pause=settings.clasper_retry_after_max_sec,
-            wait=settings.outage_wait_sec,
-        )
+        return cls(wait=settings.outage_wait_sec)
 
 
 class GateClosedError(Exception):

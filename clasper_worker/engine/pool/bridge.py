@@ -12,6 +12,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from celery import signals
@@ -46,6 +47,10 @@ class _ProcessLoop:
                 atexit.register(close_process_loop)
             return self._thread
 
+    @property
+    def running(self) -> LoopThread | None:
+        return self._thread
+
     def close(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -64,6 +69,14 @@ os.register_at_fork(after_in_child=_process_loop.forget)
 def process_loop() -> LoopThread:
     """The process's background event loop, started if it does not run yet."""
     return _process_loop.get()
+
+
+def start_on_process_loop(begin: Callable[[], object]) -> None:
+    """Call this soon on the process's loop, where it has one that runs; from any thread."""
+    thread = _process_loop.running
+    if thread is not None:
+        with suppress(RuntimeError):  # it has just been closed
+            thread.loop.call_soon_threadsafe(begin)
 
 
 def close_process_loop() -> None:

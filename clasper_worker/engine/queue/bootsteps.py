@@ -18,6 +18,7 @@ from kombu.exceptions import ContentDisallowed
 from kombu.utils.imports import symbol_by_name
 from vine import promise
 
+from clasper_worker.engine.pool.task_events import task_events
 from clasper_worker.engine.queue.channel import active_requests
 from clasper_worker.engine.queue.dead_letter_thread import DeadLetterThread
 from clasper_worker.engine.queue.dead_letters import store_failure
@@ -36,6 +37,9 @@ REPORTER_SETTING = "clasper_dead_letter_reporter"
 """Celery's setting that names who reports dead letters: ``module:name`` of a factory, which is
 given the scheduler and the app and makes an object with ``report`` (`dead_letter_thread.Report`).
 Where it is not set, they stay unreported."""
+QUEUED_SETTING = "clasper_queued_reporter"
+"""Celery's setting that names who is told of turns that wait for their session, ``module:name``: a
+function of a sequence of `QueuedTurn`, which must neither block nor raise."""
 _LONGEST_REFUSED_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 
@@ -61,6 +65,7 @@ class BatchingConsumer(Consumer):
         self._flush_timer: Any = None
         self._thread = threading.get_ident()
         super().__init__(*args, **kwargs)
+        task_events.attach(self)
 
     def on_send_event_buffered(self) -> None:
         """Send what is buffered soon, unless that is to be done already. From any thread."""
@@ -240,6 +245,7 @@ class KeepLeases(bootsteps.StartStopStep):
             on_lost=stopper.stop,
             on_cancelled=stopper.revoke,
             reporter=reporter,
+            on_queued=symbol_by_name(consumer.app.conf.get(QUEUED_SETTING)) or (lambda _: None),
         )
 
     def _open(self, consumer: Any, rules: ScheduleRules, patience: float) -> Schedule:

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 
 from celery import Celery, states
 
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.config.names import QUEUES
-from clasper_worker.config.settings import Settings
 from clasper_worker.engine.queue.cancellations import Cancellations
 from clasper_worker.engine.queue.message import read_task_message
 from clasper_worker.engine.queue.scheduler import Schedule, Withdrawal, open_schedule, redis_answers
@@ -69,7 +69,7 @@ class Canceller:
         self._cancellations = cancellations
 
     @classmethod
-    def from_settings(cls, app: Celery, settings: Settings) -> Self:
+    def from_settings(cls, app: Celery, settings: QueueGroup) -> Self:
         """For the broker that the settings name, whatever it is."""
         return cls(app, open_schedule(settings), QUEUES, Cancellations.open(settings))
 

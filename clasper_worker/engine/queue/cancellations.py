@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.engine.queue.scheduler import SCHEDULED
 from clasper_worker.engine.redis.connections import blocking_client
 from clasper_worker.engine.redis.scripts import Argument, State, StateScript, redis_client
@@ -40,7 +40,7 @@ class Cancellations:
         self._redis = client
 
     @classmethod
-    def open(cls, settings: Settings) -> Self | None:
+    def open(cls, settings: QueueGroup) -> Self | None:
         """They; None where the broker's scheduler knows what is cancelled."""
         if settings.celery_broker_url.startswith(SCHEDULED):
             return None
@@ -98,12 +98,12 @@ return redis.call('EXISTS', KEYS[1], KEYS[2])
 class CancelledRuns:
     """The notes, as runs read them. Make it inside the loop that will use it, with `open`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: QueueGroup) -> None:
         self._redis = redis_client(settings.redis_url, settings)
         self._state = State(self._redis, seconds=_PATIENCE_SECONDS)
 
     @classmethod
-    def open(cls, settings: Settings) -> Self | None:
+    def open(cls, settings: QueueGroup) -> Self | None:
         """They; None where the broker's scheduler knows what is cancelled."""
         return None if settings.celery_broker_url.startswith(SCHEDULED) else cls(settings)
 

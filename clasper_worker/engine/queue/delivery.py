@@ -30,6 +30,8 @@ LEASE_HEADER = "clasper_lease"
 VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
 WAITED_HEADER = "clasper_waited"
+BEHIND_HEADER = "clasper_behind"
+_TIMES = (WAITED_HEADER, BEHIND_HEADER)
 _PATIENCE_SECONDS = 120.0  # with a Redis that does not answer; the turn's own limits come first
 _PAUSE_SECONDS = 0.5
 
@@ -58,6 +60,7 @@ class TurnDelivery:
         route: what its header says of whose turn it is; None where it says nothing.
         mark: which notification it answers, as `jobs.notification` has it; None: it has none.
         waited: seconds since the scheduler took the message in; None without the scheduler.
+        behind: of them, those behind others of its session; None likewise.
     """
 
     token: str | None = None
@@ -66,6 +69,7 @@ class TurnDelivery:
     route: Any = field(default=None, repr=False)
     mark: Any = None
     waited: float | None = None
+    behind: float | None = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
@@ -76,7 +80,7 @@ class TurnDelivery:
             request.get(COLLECTED_HEADER) or [],
             request.get(ROUTE_HEADER),
             request.get(NOTIFICATION_HEADER),
-            request.get(WAITED_HEADER) if request.get(LEASE_HEADER) else None,
+            *(request.get(h) if request.get(LEASE_HEADER) else None for h in _TIMES),
         )
 
     @property

@@ -25,6 +25,7 @@ from kombu.utils.json import loads
 from vine import promise
 
 from clasper_worker.engine.queue.delivery import (
+    BEHIND_HEADER,
     COLLECTED_HEADER,
     LEASE_HEADER,
     VERDICT_HEADER,
@@ -370,6 +371,7 @@ def payload_of(delivery: Delivery) -> dict[str, Any]:
         headers.pop(ours, None)  # whatever its sender says of it
     headers[LEASE_HEADER] = delivery.token
     headers[WAITED_HEADER] = delivery.waited
+    headers[BEHIND_HEADER] = delivery.behind
     if delivery.is_redelivered:
         headers["redelivered"] = True
         payload["properties"]["delivery_info"]["redelivered"] = True

@@ -21,7 +21,7 @@ from typing import Protocol
 from clasper_worker.engine.pool.vital import vital
 from clasper_worker.engine.queue.leftovers import Left, Leftovers
 from clasper_worker.engine.queue.scheduler import Schedule
-from clasper_worker.engine.queue.scheduler_types import Burial, Exchanged
+from clasper_worker.engine.queue.scheduler_types import Burial, Exchanged, QueuedTurn
 from clasper_worker.engine.redis.faults import redis_fault, refusal_of
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class LeaseKeeper:
         on_cancelled: called with ids of jobs that this process runs and that are to be stopped,
             again and again until they have: what others broadcast may not have got here.
         reporter: is told of dead letters and interrupts.
+        on_queued: called with turns that were taken in and wait for their session.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class LeaseKeeper:
         on_lost: Callable[[tuple[str, ...]], object],
         on_cancelled: Callable[[tuple[str, ...]], object],
         reporter: Reporter,
+        on_queued: Callable[[Sequence[QueuedTurn]], object] = lambda _: None,
     ) -> None:
         self._schedule = schedule
         self._period = lease_seconds / _REFRESHES
@@ -100,6 +102,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._on_cancelled = on_cancelled
         self._reporter = reporter
+        self._on_queued = on_queued
         self._held: dict[str, float] = {}  # by when each was surely held, by lease_time()
         self._left = Leftovers()
         # Re-entrant: a shutdown's signal handler may come here while it interrupts its own thread.
@@ -174,6 +177,8 @@ class LeaseKeeper:
 
     def report(self, found: Exchanged) -> None:
         """Have reported what an exchange found beside deliveries."""
+        if found.queued:
+            self._on_queued(found.queued)
         if found.interrupts:
             self._reporter.interrupts(found.interrupts)
         if found.buried:

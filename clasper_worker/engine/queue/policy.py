@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.engine.queue.identity import TURN_NAMESPACE
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
@@ -37,7 +37,7 @@ class ScheduleRules:
     busy: BusyPolicy = "enqueue"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: QueueGroup) -> Self:
         """The rules as configured."""
         return cls(
             lease_seconds=settings.clasper_visibility_timeout_sec,

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import redis
 from redis.exceptions import RedisError
 
-from clasper_worker.config.settings import SENTINEL_SCHEME, Settings
+from clasper_worker.config.groups import QueueGroup
+from clasper_worker.config.values import SENTINEL_SCHEME
 from clasper_worker.engine.queue.identifiers import BLANK
 from clasper_worker.engine.queue.kept_apart import take_apart
 from clasper_worker.engine.queue.letter_reasons import code_of
@@ -233,7 +234,7 @@ class Schedule:
             raise
 
 
-def open_schedule(settings: Settings) -> Schedule | None:
+def open_schedule(settings: QueueGroup) -> Schedule | None:
     """The schedule for whoever does not consume; None where the broker is not Redis.
 
     It connects when it is first used. Safe for several threads.

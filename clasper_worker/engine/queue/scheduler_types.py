@@ -56,6 +56,7 @@ class QueuedTurn:
         user_id: the tenant.
         session_key: the session's.
         ahead: how many messages of the session are before it.
+        is_notification: whether it answers a notification.
     """
 
     job_id: str
@@ -63,6 +64,7 @@ class QueuedTurn:
     user_id: str
     session_key: str
     ahead: int
+    is_notification: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,15 @@ class Exchanged:
             bool(more),
             tuple(reason.decode() for reason in put),
             tuple(
-                QueuedTurn(*(name.decode() for name in names), int(ahead))
-                for *names, ahead in queued
+                QueuedTurn(
+                    job.decode(),
+                    turn.decode(),
+                    user.decode(),
+                    session.decode(),
+                    ahead,
+                    bool(is_mark),
+                )
+                for job, turn, user, session, ahead, is_mark in queued
             ),
         )
 

@@ -23,12 +23,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.sentinel import Sentinel
 
-from clasper_worker.config.settings import (
-    SENTINEL_SCHEME,
-    Settings,
-    bare_value,
-    with_certificate_check,
-)
+from clasper_worker.config.groups import QueueGroup
+from clasper_worker.config.values import SENTINEL_SCHEME, bare_value, with_certificate_check
 from clasper_worker.errors import ConfigurationError
 
 _PORT = 26379
@@ -56,7 +52,7 @@ class SentinelMaster:
     sentinel_password: str | None = field(repr=False)
 
     @classmethod
-    def of(cls, url: str, settings: Settings) -> Self | None:
+    def of(cls, url: str, settings: QueueGroup) -> Self | None:
         """What the URL and the settings say; None of a URL that names no Sentinels.
 
         Raises:
@@ -159,7 +155,7 @@ def shown_url(url: str) -> str:
     return ";".join(str(maybe_sanitize_url(one)) for one in url.split(";"))
 
 
-def blocking_client(url: str, settings: Settings, **options: Any) -> redis.Redis:
+def blocking_client(url: str, settings: QueueGroup, **options: Any) -> redis.Redis:
     """A client of the Redis at a URL, of whichever kind; it connects when it is first used.
 
     Raises:
@@ -172,7 +168,7 @@ def blocking_client(url: str, settings: Settings, **options: Any) -> redis.Redis
     return client
 
 
-def options_for_celery(url: str, settings: Settings) -> Mapping[str, Any]:
+def options_for_celery(url: str, settings: QueueGroup) -> Mapping[str, Any]:
     """The transport options of Celery's own classes for this URL; none for other than Sentinels.
 
     Raises:

@@ -14,7 +14,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.engine.redis.connections import blocking_client
 from clasper_worker.errors import ClasperError
 
@@ -66,7 +66,7 @@ def _doubts(info: Mapping[str, Any]) -> Iterator[RedisDoubt]:
         )
 
 
-def warn_of_doubtful_redis(settings: Settings) -> None:
+def warn_of_doubtful_redis(settings: QueueGroup) -> None:
     """Log what may lose queued work; nothing where the broker is no Redis or tells nothing."""
     if not settings.celery_broker_url.startswith(_SCHEMES):
         return

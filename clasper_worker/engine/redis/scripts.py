@@ -19,7 +19,7 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.engine.redis.connections import SentinelMaster
 from clasper_worker.engine.redis.faults import is_read_only, redis_fault, typed_error
 from clasper_worker.errors import ConfigurationError, StateUnavailableError
@@ -39,7 +39,7 @@ Argument = str | bytes | int | float
 """What a script can be given."""
 
 
-def redis_client(url: str, settings: Settings | None = None) -> redis.Redis:
+def redis_client(url: str, settings: QueueGroup | None = None) -> redis.Redis:
     """A client whose callers wait for one of a few connections.
 
     Each call is short, so that few serve thousands of turns; redis-py's default pool would fail

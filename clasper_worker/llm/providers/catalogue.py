@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from clasper_worker.config.settings import Settings
+from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.errors import ConfigurationError
 
 Tier = Literal["default", "cheap", "best"]
@@ -55,7 +55,7 @@ def parse_model(value: str, *, default_provider: str, variable: str) -> ModelRef
     return ModelRef(provider, name)
 
 
-def model_chain(settings: Settings, tier: Tier = "default") -> tuple[ModelRef, ...]:
+def model_chain(settings: ModelsGroup, tier: Tier = "default") -> tuple[ModelRef, ...]:
     """The models of a tier in the order they are tried: the tier's own, then the fallback.
 
     A tier that is not set (``LLM_MODEL_CHEAP``, ``LLM_MODEL_BEST``) is the default model.

@@ -2,7 +2,7 @@
 
 The client's timeouts and connection pool are used, but not its retries, each of which would sleep
 for itself: 429, 5xx, timeouts and lost connections are waited out at the model's gate, together
-with all other turns, or tried again after a pause (CLASPER_LLM_RETRIES).
+with all other turns, or tried again after a pause.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
 from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
     ChatMessage,
     Confirm,
     Listen,
@@ -137,9 +139,10 @@ class OpenAICompatibleModel:
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """Ask for the next message; see `ChatModel.complete`."""
-        parameters = dict(self._fixed)
+        parameters = self._fixed | _wanted(options, self._fixed.get("max_tokens"))
         if listen is not None:
             parameters |= STREAMED
         if tools:
@@ -189,6 +192,7 @@ class OpenAICompatibleModel:
                 tried.add(changed)
                 dialect = changed
                 continue
+            dialect = dialect.for_other_calls(begun)
             if dialect is not begun and self._known.dialect != dialect:
                 self._known.dialect = dialect
                 changes = dialect.differences(begun)
@@ -217,6 +221,20 @@ def first_dialect(client: AsyncOpenAI) -> Dialect:
     """How a model is asked as long as nothing is known of it."""
     official = str(client.base_url).startswith("https://api.openai.com")
     return Dialect("max_completion_tokens" if official else "max_tokens")
+
+
+def _wanted(options: CallOptions, cap: int | None) -> dict[str, Any]:
+    """The parameters of one call's options."""
+    wanted: dict[str, Any] = {}
+    if options.max_tokens is not None:
+        wanted["max_tokens"] = options.max_tokens if cap is None else min(options.max_tokens, cap)
+    if options.temperature is not None:
+        wanted["temperature"] = options.temperature
+    if options.schema is not None:
+        # Not strict, which takes a part of JSON Schema alone: what comes is checked in any case.
+        named = {"name": "output", "schema": options.schema}
+        wanted["response_format"] = {"type": "json_schema", "json_schema": named}
+    return wanted
 
 
 def _seconds(timeout: object) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -70,14 +70,15 @@ async def ask_streamed(
     answer: StreamedAnswer | None = None
     try:
         async with asyncio.timeout(seconds) as limit:
-            response = await client.post(
+            opened: object = await client.post(
                 url,
                 body=body,
-                cast_to=httpx2.Response,
+                cast_to=httpx2.Response,  # which comes as it is, its body not read
                 options=_NO_KEY,
                 stream=True,
                 stream_cls=AsyncStream[Any],
             )
+            response = cast("httpx2.Response", opened)
             is_stream = "event-stream" in response.headers.get("content-type", "")
             answer = StreamedAnswer(listen, is_stream=is_stream)
             with _as_a_status(response):

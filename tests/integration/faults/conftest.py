@@ -103,7 +103,7 @@ class Site:
         """What the scheduler still has of any message."""
         kept = {b"clasper:tick", b"clasper:queues", b"clasper:leases:pulse"}
         found = set(self.client.keys("clasper:*")) - kept
-        return {key for key in found if self.client.pttl(key) < 0}
+        return {key for key in found if self.client.pttl(key) < 0}  # type: ignore[misc]
 
     def close(self) -> None:
         self.client.close()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
-from tests.integration.turn.conftest import answers, free_port, processes  # noqa: F401 - a fixture
+from tests.integration.turn.conftest import (  # noqa: F401 - fixtures
+    answers,
+    free_port,
+    processes,
+    slow_model,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -88,3 +97,62 @@ def test_the_shim_serves_what_waits_and_what_it_did(processes: Any) -> None:  # 
     assert figure(text, "clasper_http_requests_total", **route, status="202") == 3
     assert figure(text, "clasper_http_request_seconds_count", **route) == 3
     assert not {"m1", "m2"} & set(re.findall(r'="([^"]*)"', text))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_group_of_processes_adds_up_what_was_lost_and_given_up(
+    processes: Any,  # noqa: F811 - the fixture
+    slow_model: dict[str, str],  # noqa: F811 - the fixture
+) -> None:
+    """One of them is killed in the middle of its turns; a message comes that nobody can read."""
+    port = free_port()
+
+    def count(name: str, **labels: str) -> float:
+        text = processes.http.get(f"http://127.0.0.1:{port}/metrics").raise_for_status().text
+        return figure(text, name, **labels)
+
+    environment = {
+        **slow_model,
+        "CLASPER_METRICS_PORT": str(port),
+        "CLASPER_VISIBILITY_TIMEOUT_SEC": "2",
+    }
+    command = ("clasper_worker", "worker", "--processes", "2", "--no-pin", "-c", "4", "-n", "sum")
+    with (
+        redis.Redis.from_url(processes.environment["CELERY_BROKER_URL"]) as broker,
+        processes.running("group", *command, **environment) as group,
+    ):
+        until(
+            lambda: answers(f"http://127.0.0.1:{port}/metrics"),
+            "the port is served",
+            processes.logs["group"],
+        )
+        turns = [
+            processes.app.send_task(
+                "clasper.send",
+                kwargs={"user_id": f"lost{n}", "message": "Hello", "task_title": "Lost"},
+                queue="clasper",
+            )
+            for n in range(8)
+        ]
+        until(lambda: broker.scard("clasper:running") == 8, "all turns run, four in each process")
+        broker.lpush("clasper", b"junk")
+        os.kill(children(group.pid)[-1], signal.SIGKILL)  # the first is their guard
+        lost = {"cause": "lease_lapsed"}
+        until(
+            lambda: count("clasper_deliveries_lost_total", **lost) == 4,
+            "the leases of the killed one's turns have lapsed, each counted once",
+        )
+        until(
+            lambda: count("clasper_redeliveries_total", queue="clasper") >= 4,
+            "its turns came again",
+        )
+        until(
+            lambda: count("clasper_dead_letters_put_total", code="unreadable") == 1,
+            "the dead letter is counted once",
+        )
+        for turn in turns:
+            processes.app.control.revoke(turn.id, terminate=True)
+        until(lambda: broker.scard("clasper:running") == 0, "the turns are stopped")

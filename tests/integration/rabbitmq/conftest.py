@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -47,7 +48,7 @@ def processes(
 @pytest.fixture
 def canceller(processes: Processes) -> Iterator[Canceller]:
     names = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "CLASPER_REDIS_URL")
-    given = {name.lower(): processes.environment[name] for name in names}
+    given: dict[str, Any] = {name.lower(): processes.environment[name] for name in names}
     made = Canceller.from_settings(processes.app, Settings(_env_file=None, **given))
     yield made
     made.close()

@@ -70,7 +70,7 @@ def test_a_queued_job_that_is_cancelled_is_not_run_by_the_worker_that_comes_late
     with processes.worker("later"):
         reply = other.get(timeout=60)["response"]
         for cancelled in (by_job, by_turn, by_key):
-            until(lambda job=cancelled: job.state == "REVOKED", "it is revoked")
+            until(lambda job=cancelled: job.state == "REVOKED", "it is revoked")  # type: ignore[misc]
     assert processes.posted(user) == [reply]
 
 

@@ -154,7 +154,7 @@ def slow_model(processes: Any) -> Iterator[dict[str, str]]:
     with processes.running("slow-model", *command):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+        yield {"OPENAI_BASE_URL": f"{url}/v1"}
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_combined_turn_that_is_stopped_ends_and_is_reported_for_all_of_it(
     user, queue, port = secrets.token_hex(8), "stopped", free_port()
     url = f"http://127.0.0.1:{port}"
     slow = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    model = {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+    model = {"OPENAI_BASE_URL": f"{url}/v1"}
 
     def is_asked() -> bool:
         return user in json.dumps(httpx2.get(f"{url}/requests").json()["requests"])

@@ -59,7 +59,7 @@ def test_a_turn_that_kills_its_worker_each_time_ends_as_a_dead_letter_and_can_be
     user, port = secrets.token_hex(8), free_port()
     url = f"http://127.0.0.1:{port}"
     slow = ("clasper_worker", "offline-model", "--port", str(port), "--latency", "600")
-    model = {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+    model = {"OPENAI_BASE_URL": f"{url}/v1"}
     command = ("celery", "-A", "clasper_worker", "worker", "-n", "poisoned@test", "-Q", "poison")
 
     def asked() -> int:
@@ -72,7 +72,7 @@ def test_a_turn_that_kills_its_worker_each_time_ends_as_a_dead_letter_and_can_be
         for death in range(1, 3):
             with processes.running("poisoned", *command, **model, **QUICKLY) as worker:
                 log = processes.logs["poisoned"]
-                until(lambda death=death: asked() == death, f"{death} deliveries", log)
+                until(lambda death=death: asked() == death, f"{death} deliveries", log)  # type: ignore[misc]
                 worker.kill()
                 worker.wait()
         with processes.worker("healthy", "-Q", "poison", **QUICKLY):
@@ -101,7 +101,7 @@ def test_turns_that_fail_for_good_are_kept_with_the_reason_and_complete_once_it_
         for one in (turn, bad):
             one.get(timeout=60, propagate=False)
             # The failure is stored before the message is settled.
-            until(lambda one=one: letter_of(letters, one.id) is not None, "a dead letter")
+            until(lambda one=one: letter_of(letters, one.id) is not None, "a dead letter")  # type: ignore[misc]
         assert type(turn.result).__name__ == "ConfigurationError"
     found, refused = letter_of(letters, turn.id), letter_of(letters, bad.id)
     assert found is not None

@@ -125,8 +125,7 @@ def test_a_turn_that_waits_for_an_outage_to_end_is_interrupted_there(
 ) -> None:
     user, queue = secrets.token_hex(8), "outage"
     model.is_down = True
-    soon = {"CLASPER_OUTAGE_FAILURES": "1"}
-    with processes.worker(queue, "-Q", queue, **model.variables, **soon):
+    with processes.worker(queue, "-Q", queue, **model.variables):
         log = processes.logs[queue]
         waiting = send(processes, user, queue, "One")
         until(lambda: len(model.asked) >= 2, "it waits, and probes", log)

@@ -24,7 +24,7 @@ def slow_model(processes: Any) -> Iterator[dict[str, str]]:
     ):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/health"), "slow model", processes.logs["slow-model"])
-        yield {"OPENAI_BASE_URL": f"{url}/v1", "CLASPER_LLM_RETRIES": "0"}
+        yield {"OPENAI_BASE_URL": f"{url}/v1"}
 
 
 def send(processes: Any, queue: str, user: str, **options: Any) -> Any:

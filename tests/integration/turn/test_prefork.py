@@ -38,7 +38,7 @@ class HeldModel:
         self.free = threading.Event()
 
     def environment(self) -> dict[str, str]:
-        return {"OPENAI_BASE_URL": f"{self.url}/v1", "CLASPER_LLM_RETRIES": "0"}
+        return {"OPENAI_BASE_URL": f"{self.url}/v1"}
 
     def answer_to(self, said: str) -> dict[str, Any]:
         self.asked.append(said)
@@ -92,7 +92,11 @@ def prefork(processes: Any, queue: str, model: HeldModel, *options: str, **extra
 
 def send(processes: Any, queue: str, user: str, message: str, **options: Any) -> Any:
     webhook = options.pop("webhook", None)
-    request = {"user_id": user, "agent_role": f"r{secrets.token_hex(4)}", "message": message}
+    request: dict[str, Any] = {
+        "user_id": user,
+        "agent_role": f"r{secrets.token_hex(4)}",
+        "message": message,
+    }
     request |= {"task_title": "T", **({"webhook": {"url": webhook}} if webhook else {})}
     return processes.app.send_task("clasper.send", kwargs=request, queue=queue, **options)
 

@@ -107,6 +107,17 @@ def test_the_same_key_again_follows_the_same_turn(speaker: str, shims: list[str]
     assert first.last["turn_id"] == again.last["turn_id"]
 
 
+def test_another_request_under_the_key_is_refused_and_sees_no_text(
+    speaker: str, shims: list[str]
+) -> None:
+    request = a_request(idempotency_key="k")
+    listener = HttpListener(shims)
+    listener.ask(request, cut_after=4)
+    other = {**request, "message": "Something else"}
+    answer = httpx2.post(f"{shims[1]}/api/agents/stream", json=other, headers=KEY)
+    assert (answer.status_code, answer.json()["code"]) == (409, "turn_conflict")
+
+
 def test_a_turn_that_waits_for_its_session_says_so(speaker: str, shims: list[str]) -> None:
     request = a_request()
     first, second = HttpListener(shims), HttpListener(shims)

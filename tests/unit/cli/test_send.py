@@ -60,6 +60,7 @@ def test_metadata_that_is_no_object_is_refused(metadata: str) -> None:
         "beat",
         "serve",
         "backend",
+        "conformance",
         "offline-model",
         "init",
     ],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
 
 from clasper_worker import process
 from clasper_worker.engine.pool.loop_local import LoopLocal
@@ -17,6 +19,7 @@ from clasper_worker.llm.cost import Usage, turn_cost
 from clasper_worker.periodic.acknowledge import Acknowledgements
 from clasper_worker.periodic.enqueue import Job
 from clasper_worker.periodic.notes import Slots
+from clasper_worker.tasks.base import ClasperTask
 from clasper_worker.turn.models import TurnResult
 from clasper_worker.webhooks.outbox import Outbox
 from clasper_worker.webhooks.payload import Delivery
@@ -75,6 +78,29 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> Listeners:
     stand_in(monkeypatch, process.RUNTIME, SimpleNamespace(internal=made))
     stand_in(monkeypatch, process.OUTBOX, Outbox(made.publish, pauses=()))
     return made
+
+
+@pytest.fixture
+def webhook_app(listeners: Listeners) -> Iterator[Celery]:
+    """An app whose ``clasper.webhook`` the listeners stand behind, for ends in the worker."""
+    app = Celery("test", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+    class Webhook(ClasperTask):
+        name = "clasper.webhook"
+
+        async def run(self, **_: object) -> None: ...
+
+        def apply_async(self, *_: Any, kwargs: Any = None, **options: Any) -> Any:
+            assert options["task_id"] == kwargs["delivery_id"]
+            listeners.heard.append(f"publish {kwargs['event']}")
+            if "broker" in listeners.down:
+                raise OperationalError("down")
+            listeners.deliveries.append(Delivery.parse(kwargs))
+
+    app.tasks.unregister("clasper.webhook")
+    app.register_task(Webhook())
+    yield app
+    app.close()
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, shared: LoopLocal[Any], value: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import Reject
-from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from clasper_worker.completion.completion import Completion, or_again
@@ -22,7 +21,6 @@ from clasper_worker.errors import (
     TurnTimeoutError,
     WorkerLostError,
 )
-from clasper_worker.tasks.base import ClasperTask
 from clasper_worker.turn.call import TurnCall
 from tests.unit.completion.conftest import HOOK, MARK, Listeners, result_of
 
@@ -36,24 +34,8 @@ def call_of(mark: object = None, **changes: Any) -> TurnCall:
 
 
 @pytest.fixture
-def completion(listeners: Listeners) -> Completion:
-    """Its ends in the worker are published through a task that the listeners stand behind."""
-    app = Celery("test", broker="memory://", backend="cache+memory://", set_as_current=False)
-
-    class Webhook(ClasperTask):
-        name = "clasper.webhook"
-
-        async def run(self, **_: object) -> None: ...
-
-        def apply_async(self, *_: Any, kwargs: Any = None, **options: Any) -> Any:
-            assert options["task_id"] == kwargs["delivery_id"]
-            listeners.heard.append(f"publish {kwargs['event']}")
-            if "broker" in listeners.down:
-                raise OperationalError("down")
-
-    app.tasks.unregister("clasper.webhook")
-    app.register_task(Webhook())
-    return Completion(app)
+def completion(webhook_app: Celery) -> Completion:
+    return Completion(webhook_app)
 
 
 async def test_a_result_is_acknowledged_first_and_then_reported_once(

@@ -13,13 +13,21 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
+from clasper_worker.completion import worker_ends
+from clasper_worker.completion.completion import Completion
 from clasper_worker.completion.worker_ends import TurnRequest
 from clasper_worker.config.names import WEBHOOK_QUEUE
 from clasper_worker.config.settings import get_settings
 from clasper_worker.tasks.base import ClasperTask
+from clasper_worker.turn.call import TurnCall
 
 HOOK = {"url": "https://example.com/", "secret": "s"}
-REQUEST = {"user_id": "u1", "message": "Hi", "idempotency_key": "k", "webhook": HOOK}
+REQUEST: dict[str, Any] = {
+    "user_id": "u1",
+    "message": "Hi",
+    "idempotency_key": "k",
+    "webhook": HOOK,
+}
 
 
 @pytest.fixture
@@ -190,6 +198,64 @@ def test_where_those_collected_cannot_run_by_themselves_they_end_with_what_never
     expire(request_of(app, [], (other,), **REQUEST))
     assert [payload["code"] for payload in queued(app)] == ["expired", "expired"]
     assert app.backend.get_state(other) == "REVOKED"
+
+
+class Scheduler:
+    """The broker's: it gives collected jobs back, and knows which of them are still collected."""
+
+    def __init__(self, *members: str) -> None:
+        self._members = members
+        self.parted: list[tuple[str, list[str]]] = []
+
+    def part(self, token: str, jobs: list[str]) -> int:
+        self.parted.append((token, jobs))
+        return len(jobs)
+
+    def members(self, token: str) -> frozenset[str]:
+        assert token == "tag#1"
+        return frozenset(self._members)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("end", [expire, lambda it: it._announce_revoked("revoked", 0, None, 0)])
+def test_a_job_that_ends_before_it_runs_leaves_those_collected_with_it_to_run_without_it(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    other, schedule = uuid.uuid4().hex, Scheduler()
+    monkeypatch.setattr(worker_ends, "open_schedule", lambda _: schedule)
+    end(request_of(app, [], (other,), **REQUEST))
+    assert schedule.parted == [("tag#1", [other])]
+    assert [payload["job_id"] for payload in queued(app)] == ["job-1"]
+    assert app.backend.get_state(other) == "PENDING"
+
+
+@pytest.mark.parametrize("end", [revoke, hard_limit])
+def test_a_stop_is_not_the_end_of_one_that_waits_for_a_turn_of_its_own_again(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    member, apart = uuid.uuid4().hex, uuid.uuid4().hex
+    monkeypatch.setattr(worker_ends, "open_schedule", lambda _: Scheduler(member))
+    end(request_of(app, [], (member, apart), **REQUEST))
+    assert [payload["job_id"] for payload in queued(app)] == ["job-1", member]
+    assert app.backend.get_state(apart) == "PENDING"
+
+
+@pytest.mark.parametrize("end", [revoke, hard_limit])
+def test_the_end_of_one_that_was_collected_is_stored_before_it_is_reported(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    other = uuid.uuid4().hex
+    states: dict[str, str] = {}
+
+    def ending(_: Completion, call: TurnCall, *__: Any) -> bool:
+        states[call.job_id] = app.backend.get_state(call.job_id)
+        return True
+
+    monkeypatch.setattr(Completion, "revoked", ending)
+    monkeypatch.setattr(Completion, "stopped", ending)
+    end(request_of(app, [], (other,), **REQUEST))
+    assert states[other] in {"REVOKED", "FAILURE"}
 
 
 def lost(request: TurnRequest) -> None:

@@ -2,11 +2,16 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+from pydantic_settings import BaseSettings
 
+from clasper_worker.config.groups import QueueGroup
 from clasper_worker.config.settings import Settings, load_settings, read_running_stack
+from clasper_worker.engine.queue.policy import ScheduleRules
 from clasper_worker.errors import ConfigurationError
 
 REPO = Path(__file__).parents[3]
@@ -63,6 +68,22 @@ def test_a_bad_value_names_its_variable_and_does_not_show_it(
     assert "BACKEND_URL: " in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "BACKEND_URL: must start with http:// or https://" in str(caught.value)
+
+
+def test_a_group_alone_needs_no_environment_and_all_settings_are_each_group(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASPER_LANE_DEPTH", "7")
+    assert ScheduleRules.from_settings(QueueGroup(clasper_lane_depth=3)).lane_depth == 3
+    assert ScheduleRules.from_settings(load_settings()).lane_depth == 7
+
+
+def test_every_setting_but_the_state_directory_belongs_to_one_group() -> None:
+    groups = [base for base in Settings.__bases__ if issubclass(base, BaseModel)]
+    groups.remove(BaseSettings)
+    fields = Counter(name for group in groups for name in group.model_fields)
+    assert set(fields.values()) == {1}
+    assert Settings.model_fields.keys() - fields.keys() == {"clasper_state_dir"}
 
 
 def test_secrets_do_not_show(cwd: Path) -> None:

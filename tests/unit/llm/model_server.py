@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from openai import AsyncOpenAI
 
@@ -21,13 +21,17 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 class Played:
     """One answer: its status, its body (JSON, or bytes as they are), and how it comes.
 
-    ``drip`` sends a blank a time, this many seconds apart, and never comes to an end.
+    ``drip`` sends a blank a time, this many seconds apart, and never comes to an end. With
+    ``parts`` the body comes in them, and ``ends`` says how: as it should, with the connection, or
+    never.
     """
 
     status: int = 200
     body: object = b""
     headers: dict[str, str] = field(default_factory=dict)
     drip: float | None = None
+    parts: Sequence[bytes] | None = None
+    ends: Literal["whole", "cut", "open"] = "whole"
 
 
 Answer = Played | Callable[[Body], Played]
@@ -43,6 +47,35 @@ def says(content: object, **message: Any) -> Played:
     return completion({"role": "assistant", "content": content, **message})
 
 
+def event(data: object, end: bytes = b"\n\n") -> bytes:
+    """A server-sent event."""
+    said = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return b"data: " + said + end
+
+
+def delta(said: object, finish_reason: str | None = None, **more: Any) -> bytes:
+    """An event with a part of a message: its text, or its fields."""
+    fields = said if isinstance(said, dict) else {"content": said}
+    choice = {"index": 0, "delta": fields, "finish_reason": finish_reason}
+    return event({"model": "m-1", "choices": [choice], **more})
+
+
+STOP = delta({}, "stop")
+COUNTED = event({"choices": [], "usage": USAGE})
+DONE = event(b"[DONE]")
+
+
+def streams(*parts: bytes, ends: Literal["whole", "cut", "open"] = "whole") -> Played:
+    """An answer in parts, as they are given."""
+    headers = {"Content-Type": "text/event-stream"}
+    return Played(headers=headers, parts=parts, ends=ends)
+
+
+def says_slowly(*texts: str) -> Played:
+    """A whole streamed answer of these texts."""
+    return streams(*(delta(text) for text in texts), STOP, COUNTED, DONE)
+
+
 def refuses(status: int, message: str, /, **error: Any) -> Played:
     return Played(status, {"error": {"message": message, **error}})
 
@@ -53,6 +86,9 @@ class ModelServer:
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = list(answers)
         self.asked: list[Body] = []
+        self.connections = 0
+        self.closed = asyncio.Event()
+        """Set once a client has closed a connection whose answer was not over."""
         self.url = ""
 
     @asynccontextmanager
@@ -64,6 +100,7 @@ class ModelServer:
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode().lower().split("\r\n")
@@ -71,7 +108,14 @@ class ModelServer:
                 body = json.loads(await reader.readexactly(size))
                 self.asked.append(body)
                 answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-                await _play(answer(body) if callable(answer) else answer, writer)
+                played = answer(body) if callable(answer) else answer
+                await _play(played, writer)
+                if played.ends == "cut":
+                    return
+                if played.ends == "open":
+                    await reader.read()
+                    self.closed.set()
+                    return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -79,6 +123,9 @@ class ModelServer:
 
 
 async def _play(answer: Played, writer: asyncio.StreamWriter) -> None:
+    if answer.parts is not None:
+        await _play_parts(answer, writer)
+        return
     body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
     headers = {"Content-Length": str(len(body)), "Content-Type": "application/json"}
     if answer.drip is not None:
@@ -91,6 +138,19 @@ async def _play(answer: Played, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(answer.drip)
         writer.write(b" ")
         await writer.drain()
+
+
+async def _play_parts(answer: Played, writer: asyncio.StreamWriter) -> None:
+    headers = {"Transfer-Encoding": "chunked", **answer.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(f"HTTP/1.1 {answer.status} X\r\n{lines}\r\n".encode())
+    for part in filter(None, answer.parts or ()):
+        writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+        await writer.drain()
+        await asyncio.sleep(0)
+    if answer.ends == "whole":
+        writer.write(b"0\r\n\r\n")
+    await writer.drain()
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clasper_worker import errors
-from clasper_worker.llm.messages import ChatMessage, ToolCall, ToolSpec
+from clasper_worker.llm.messages import CallOptions, ChatMessage, ToolCall, ToolSpec
 from tests.unit.llm.model_server import Body, Played, model_of, refuses, says
 
 HELLO = [ChatMessage("system", "Be kind."), ChatMessage("user", "Hello")]
@@ -164,3 +164,60 @@ async def test_what_a_message_says_beside_its_text_and_calls_goes_back_unchanged
         await model.complete([*HELLO, said, ChatMessage("tool", "R", tool_call_id="1")], [TOOL])
     sent = server.asked[1]["messages"][2]
     assert sent == {name: value for name, value in message.items() if value is not None}
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+WANTED = CallOptions(max_tokens=50, temperature=0.0, schema=SCHEMA)
+
+
+async def test_a_schema_goes_to_the_provider_with_the_calls_own_options() -> None:
+    async with model_of(says("{}"), max_output_tokens=9) as (model, server):
+        await model.complete(HELLO, options=WANTED)
+        await model.complete(HELLO)
+    asked, other = server.asked
+    assert asked["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert (asked["max_tokens"], asked["temperature"]) == (9, 0.0)  # the operator's cap is lower
+    assert "response_format" not in other
+    assert "temperature" not in other
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [
+        ("json_schema", refuses(400, "Invalid parameter: 'response_format' of type 'json_schema'"
+                                " is not supported with this model.", param="response_format")),
+        ("json_schema", refuses(422, "response_format.type: unknown variant `json_schema`")),
+        ("json_object", refuses(400, "response_format is not supported")),
+    ],
+)  # fmt: skip
+async def test_a_provider_that_takes_no_schema_is_asked_with_less_and_that_is_remembered(
+    kind: str, refusal: Played
+) -> None:
+    def is_bad(body: Body) -> bool:
+        form = body.get("response_format", {}).get("type")
+        return form is not None and kind in {"json_object", form}
+
+    async with model_of(unless(is_bad, refusal)) as (model, server):
+        for _ in range(2):
+            assert (await model.complete(HELLO, options=WANTED)).text == "Hi"
+    *refused, again, after = server.asked
+    assert len(refused) == (2 if kind == "json_object" else 1)
+    assert again == after
+    less = {"type": "json_object"} if kind == "json_schema" else None
+    assert after.get("response_format") == less
+
+
+async def test_a_schema_that_a_provider_does_not_take_says_nothing_of_others() -> None:
+    refusal = refuses(
+        400, "Invalid schema for response_format 'output': In context=(), 'x' is not permitted."
+    )
+
+    def is_bad(body: Body) -> bool:
+        form = body.get("response_format", {})
+        return "x" in form.get("json_schema", {}).get("schema", {})
+
+    async with model_of(unless(is_bad, refusal)) as (model, server):
+        for schema in ({"x": 1}, SCHEMA):
+            await model.complete(HELLO, options=CallOptions(schema=schema))
+    kinds = [body["response_format"]["type"] for body in server.asked]
+    assert kinds == ["json_schema", "json_object", "json_schema"]

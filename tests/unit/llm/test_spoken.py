@@ -1,5 +1,6 @@
 """Text that comes in pieces is shown as the whole text is, however it is cut."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +16,8 @@ PARTS = [
     "<think>", "</think>", "<thinking>", "</ thinking >", "<think kind=x>", "<seed:think>", "</",
     "</seed:think>", "[THINK]", "[/THINK]", "◁think▷", "◁/think▷", "<think [/THINK] ", "<THOUGHT ",
     "<th", "ink", "<", ">", "[", "]", "◁", "▷", "/", "`", "'", '"', " ", "\n", "\u00a0", "\t",
-    "\x00", "\x1f", "\x7f", "\ud83d", "\ude00", "😀", "é", "a", "Hello", "x" * 120, "<think " + "y" * 99,
+    "\x00", "\x1f", "\x7f", "\ud83d", "\ude00", "😀", "é", "a", "Hello", "x" * 120,
+    "<think " + "y" * 99,
 ]  # fmt: skip
 TEXTS = st.one_of(st.lists(st.sampled_from(PARTS), max_size=14).map("".join), st.text(max_size=30))
 
@@ -36,7 +38,7 @@ def shown(pieces: Sequence[str]) -> str:
 
 def cut(text: str, places: Sequence[int]) -> list[str]:
     ends = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(ends)]
 
 
 @settings(max_examples=examples(400), deadline=None)

@@ -192,7 +192,7 @@ async def test_an_answer_of_another_type_is_told_as_what_it_is(body: bytes, prob
 async def test_a_byte_order_mark_and_half_an_emoji_are_read() -> None:
     text = '\ufeff{"items": [{"id": "1", "content": "half \\ud83d"}]}'
     for encoding in ("utf-8", "utf-16-le"):
-        agent = agent_of(lambda _, encoding=encoding: text.encode(encoding))
+        agent = agent_of(lambda _, encoding=encoding: text.encode(encoding))  # type: ignore[misc]
         (message,) = [message async for message in agent.messages("t1")]
         assert message.content == "half \ufffd"
 

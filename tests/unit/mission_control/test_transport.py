@@ -127,7 +127,7 @@ async def test_a_long_conversation_is_read() -> None:
     for said in ('say "{words}", and more. ' * 4_000, "1,2,3\n" * 16_000, '{"a": [1]},' * 8_000):
         page = {"items": [{"id": str(number), "content": said} for number in range(50)]}
         answer = httpx2.Response(200, json=page)
-        assert await get(transport_answering(lambda _, answer=answer: answer)) == page
+        assert await get(transport_answering(lambda _, answer=answer: answer)) == page  # type: ignore[misc]
 
 
 async def test_the_code_of_an_error_too_deep_to_read_is_not_told() -> None:

@@ -56,14 +56,28 @@ def test_the_time_of_a_turn_is_split_by_where_it_went(
     metrics.started(TURN, resumed=False, queue_seconds=3.0)
     metrics.ended(
         TURN,
-        TurnEnd("ok", seconds=10.0, model_seconds=7.0, tool_seconds=2.0, backend_seconds=0.5),
+        TurnEnd(
+            "ok",
+            seconds=10.0,
+            model_seconds=7.0,
+            tool_seconds=2.0,
+            backend_seconds=0.5,
+            lane_seconds=1.5,
+        ),
     )
     name = "clasper_turn_seconds_sum"
     parts = {
         part: value(registry, name, part=part)
-        for part in ("queue", "total", "model", "tools", "backend")
+        for part in ("queue", "lane", "total", "model", "tools", "backend")
     }
-    assert parts == {"queue": 3.0, "total": 10.0, "model": 7.0, "tools": 2.0, "backend": 0.5}
+    assert parts == {
+        "queue": 3.0,
+        "lane": 1.5,
+        "total": 10.0,
+        "model": 7.0,
+        "tools": 2.0,
+        "backend": 0.5,
+    }
 
 
 def test_tokens_are_counted_by_model(metrics: TurnMetrics, registry: CollectorRegistry) -> None:
@@ -105,8 +119,10 @@ def test_a_resumed_run_and_a_wait_are_counted(
 ) -> None:
     metrics.started(TURN, resumed=True, queue_seconds=None)
     metrics.waiting(TURN, reason="rate_limit", seconds=2.0)
+    metrics.queued(TURN, reason="session", ahead=3)
     assert value(registry, "clasper_turns_resumed_total") == 1
     assert value(registry, "clasper_turn_waits_total", reason="rate_limit") == 1
+    assert value(registry, "clasper_turn_waits_total", reason="session") == 1
 
 
 def test_no_figure_names_a_user_a_session_or_a_turn(

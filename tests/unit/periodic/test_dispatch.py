@@ -16,6 +16,7 @@ from clasper_worker.errors import (
     ConfigurationError,
     LaneFullError,
     ModelRejectedError,
+    StateUnavailableError,
 )
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.transport import BackendTransport
@@ -215,6 +216,23 @@ async def test_what_is_malformed_goes_to_fail_once_and_holds_up_nobody(site: Sit
     again = await site.poll()
     assert (again.enqueued, again.malformed) == (0, 0)
     assert len(site.queue.jobs) == 3
+
+
+async def test_what_could_not_be_enqueued_is_not_noted_and_enqueued_by_the_next_poll(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = NotificationKey("u1", await site.notify("u1"))
+
+    async def away(_: Any) -> None:
+        assert await site.slots.read([key.note]) == [None]
+        raise StateUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.queue, "put", away)
+        with pytest.raises(StateUnavailableError):
+            await site.poll()
+    assert (await site.poll()).enqueued == 1
+    assert await site.slots.read([key.note]) == ["enqueued"]
 
 
 async def test_a_reply_that_is_posted_has_the_notification_acknowledged_at_once(

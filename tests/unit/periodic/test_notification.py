@@ -55,6 +55,7 @@ def test_the_turn_names_its_notification() -> None:
     assert notification_of(turn.mark, turn.request) == NotificationKey("u1", "n1")
     padded = {"user_id": "\u2003u1\u200b"}
     assert notification_of({"notification_id": "n1"}, padded) == NotificationKey("u1", "n1")
+    mark: Any
     for mark in (None, True, {}, {"notification_id": 1}, {"notification_id": ""}, []):
         assert notification_of(mark, {"user_id": "u1"}) is None
     assert notification_of({"notification_id": "n1"}, {"user_id": 1}) is None

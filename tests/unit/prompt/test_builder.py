@@ -29,7 +29,8 @@ FULL = {
 
 
 def inputs(**changes: Any) -> PromptInputs:
-    return PromptInputs(**({"role": "writer", "now": NOW} | changes))
+    fields: dict[str, Any] = {"role": "writer", "now": NOW} | changes
+    return PromptInputs(**fields)
 
 
 def names(prompt: Prompt, part: str = "system") -> list[str]:

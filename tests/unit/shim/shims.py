@@ -43,7 +43,7 @@ def shim_app(**given: Any) -> ShimApp:
         BootRecord(redis),
         StreamReader(redis, results),
     )
-    return create_app(settings, services)
+    return create_app(settings, services)  # type: ignore[return-value]
 
 
 def caller(app: ShimApp, base_url: str = HERE) -> httpx2.AsyncClient:

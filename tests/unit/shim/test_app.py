@@ -273,7 +273,7 @@ async def test_the_api_names_the_header_of_the_key_where_there_is_one(
     keyed = create_app(settings_of(agent_daemon_api_key="k" * 32)).openapi()
     scheme = keyed["components"]["securitySchemes"]["DaemonKey"]
     assert (scheme["in"], scheme["name"]) == ("header", "X-Agent-Daemon-Key")
-    either = [{"DaemonKey": []}, {"ShortDaemonKey": []}]
+    either: list[dict[str, list[str]]] = [{"DaemonKey": []}, {"ShortDaemonKey": []}]
     assert keyed["paths"]["/api/agents/send"]["post"]["security"] == either
     assert keyed["paths"]["/health"]["get"]["security"] == [{}, *either]
     assert "securitySchemes" not in create_app(settings_of()).openapi()["components"]

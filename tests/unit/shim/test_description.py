@@ -101,6 +101,9 @@ def test_a_route_that_wants_the_key_says_so_and_which_headers_take_it() -> None:
         "X-Daemon-Key",
     }
     for operation in operations(document):
+        if operation["operationId"] == "getReadiness":  # for load balancers, which have no key
+            assert "security" not in operation
+            continue
         assert "401" in operation["responses"]
         names = {name for wanted in operation["security"] for name in wanted}
         assert names == set(schemes)

@@ -102,12 +102,12 @@ async def test_a_request_that_waits_for_its_turn_is_counted_until_it_is_answered
     client: httpx2.AsyncClient,
 ) -> None:
     waiting = lambda: counted("clasper_http_waiting_requests")  # noqa: E731
-    before = waiting()
+    before = waiting()  # type: ignore[no-untyped-call]
     asked = asyncio.create_task(client.post("/api/agents/send?wait=600", json=REQUEST))
-    await eventually(lambda: waiting() == before + 1, "it is counted")
+    await eventually(lambda: waiting() == before + 1, "it is counted")  # type: ignore[no-untyped-call]
     asked.cancel()
     await asyncio.gather(asked, return_exceptions=True)
-    assert waiting() == before
+    assert waiting() == before  # type: ignore[no-untyped-call]
 
 
 async def answering(app: Any, path: str = "/") -> None:

@@ -15,6 +15,7 @@ from clasper_worker.engine.queue.cancel import Canceller
 from clasper_worker.shim.app import create_app
 from clasper_worker.shim.boot import BootRecord
 from clasper_worker.shim.results import JobRegister
+from clasper_worker.shim.schemas import ContextStats
 from clasper_worker.shim.services import ShimServices, ShimWorkspaces
 from clasper_worker.streams.reader import StreamReader
 from clasper_worker.streams.results import JobResults
@@ -158,3 +159,19 @@ async def test_a_bad_compact_request_is_refused_before_it_is_enqueued(
     answer = await shim.post("/compact", json=body)
     assert answer.status_code == 400
     assert answer.json()["details"]["fields"][0]["field"] == field
+
+
+async def test_what_turns_choose_from_is_told_and_read_anew_on_request(
+    shim: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    before = (await shim.get("/context/stats")).json()
+    assert ContextStats.model_validate(before).indexedSkills == 1
+    assert before["indexedChunks"] == before["indexedSkills"] + before["indexedMemoryChunks"]
+    assert (await shim.get("/context/stats")).json() == before  # is not indexed for each question
+    write(tmp_path / "main", {"skills/milk/SKILL.md": "---\nname: milk\ndescription: M.\n---\nM."})
+    after = (await shim.post("/workspace/reindex")).json()
+    assert after["indexedSkills"] == 2
+    assert after["lastIndexedAt"] > before["lastIndexedAt"]
+    named = (await shim.post("/workspace/reindex", params={"workspace": "acme"})).json()
+    assert named["indexedChunks"] == 0
+    assert (await shim.post("/workspace/reindex?workspace=no")).status_code == 400

@@ -207,7 +207,7 @@ def test_a_batch_whose_answer_was_lost_is_there_once(
                 await send(*args)
                 return await send(*args)
 
-            writer._state.call = twice  # type: ignore[method-assign]
+            writer._state.call = twice  # type: ignore[assignment, method-assign]
             for text in "abc":
                 writer.chunk(turn, step=1, text=text)
                 await writer.flush(turn)

@@ -96,6 +96,7 @@ class Worker:
 
     async def part(self, token: str | None, job_ids: tuple[str, ...]) -> None:
         del token
+        self.listeners.heard.append("part")
         self.parted += job_ids
 
     def get_state(self, job_id: str) -> str:
@@ -203,10 +204,9 @@ async def test_a_timeout_that_is_posted_is_a_failure_and_acknowledged(worker: Wo
 @pytest.mark.parametrize("at", [0, 1])
 async def test_a_run_that_lost_its_lease_ends_nothing_for_anybody(worker: Worker, at: int) -> None:
     worker.lost = (at, LeaseLostError("taken over"))
-    if at:  # after the reply, before the plan
-        replies, metadata = (says("Hi"),), {"kickoff_plan": True}
-    else:
-        replies, metadata = (), {}
+    # After the reply, before the plan.
+    replies = (says("Hi"),) if at else ()
+    metadata = {"kickoff_plan": True} if at else {}
     headers = {NOTIFICATION_HEADER: MARK, **collected("b")}
     with pytest.raises(Ignore):  # neither a result nor a failure is stored of it
         await worker.run(*replies, headers=headers, metadata=metadata)
@@ -316,6 +316,17 @@ async def test_what_cannot_be_run_fails_and_is_reported_and_leaves_the_others_ap
     assert (worker.posts, worker.states, worker.parted) == ([], {}, ["b"])
     (payload,) = worker.listeners.payloads
     assert (payload["event"], payload["code"]) == ("agent.error", "invalid_request")
+
+
+@pytest.mark.parametrize("asked", [{"message": ""}, {"headers": {ROUTE_HEADER: {"user_id": "u2"}}}])
+async def test_the_others_need_not_wait_for_a_broker_that_does_not_take_the_firsts_failure(
+    worker: Worker, asked: dict[str, Any]
+) -> None:
+    worker.listeners.down = {"broker"}
+    headers = {**asked.pop("headers", {}), **collected("b")}
+    with pytest.raises(Reject):
+        await worker.run(headers=headers, **asked)
+    assert worker.listeners.heard == ["part", "enqueue agent.error"]
 
 
 async def test_a_turn_that_the_scheduler_refused_is_told_apart_from_the_turns_own_failure(

@@ -50,10 +50,10 @@ def test_a_webhook_that_cannot_be_sent_is_none(webhook: Any, message: str) -> No
 
 
 def test_the_settings_limit_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLASPER_MAX_MESSAGE_CHARS", "3")
+    monkeypatch.setenv("CLASPER_MAX_REQUEST_CHARS", "30")
     get_settings.cache_clear()
     try:
-        with pytest.raises(InvalidRequestError, match="CLASPER_MAX_MESSAGE_CHARS"):
-            _ = TurnCall("j", {**REQUEST, "message": "four"}).request
+        with pytest.raises(InvalidRequestError, match="at most 30"):
+            _ = TurnCall("j", {**REQUEST, "message": "x" * 31}).request
     finally:
         get_settings.cache_clear()

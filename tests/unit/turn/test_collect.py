@@ -229,7 +229,7 @@ async def test_who_cannot_be_told_is_told_by_the_next_run(site: Site) -> None:
     def refuse(*_: Any) -> None:
         raise RedisConnectionError("gone")
 
-    site.store_result = refuse  # type: ignore[method-assign]
+    site.store_result = refuse  # type: ignore[assignment, method-assign]
     for tell in (site.group.succeed(result("done")), _fail(site)):
         with pytest.raises(StateUnavailableError):
             await tell

@@ -127,9 +127,9 @@ def test_missing_fields_are_all_named() -> None:
 
 def test_over_long_input_names_the_cap() -> None:
     limits = RequestLimits(message_chars=5, history_messages=1, request_chars=90)
-    assert "CLASPER_MAX_MESSAGE_CHARS" in str(refused({**BASE, "message": "123456"}, limits))
+    assert "6 characters; at most 5" in str(refused({**BASE, "message": "123456"}, limits))
     two = [{"role": "user", "content": "x"}] * 2
-    assert "CLASPER_MAX_HISTORY_MESSAGES" in str(refused({**BASE, "messages": two}, limits))
+    assert "2 messages; at most 1" in str(refused({**BASE, "messages": two}, limits))
     for field in ("messages", "task_description", "metadata"):
         long = {"messages": [{"role": "user", "content": "x" * 90}], "task_description": "x" * 90,
                 "metadata": {"system_prompt": "x" * 90}}[field]  # fmt: skip
@@ -192,8 +192,8 @@ def test_errors_and_repr_do_not_show_what_was_said() -> None:
 
 
 def test_limits_follow_the_settings(settings_of: Any) -> None:
-    limits = RequestLimits.from_settings(settings_of(clasper_max_message_chars=7))
-    assert limits.message_chars == 7
+    limits = RequestLimits.from_settings(settings_of(clasper_max_request_chars=7))
+    assert limits.request_chars == 7
 
 
 @given(st.text())

@@ -177,3 +177,28 @@ async def test_a_wait_deep_below_the_turn_is_reported_as_its_own(
     heard.events.clear()
     report_waiting("outage", None)  # the turn is over
     assert heard.events == []
+
+
+async def test_the_end_tells_what_all_runs_of_the_turn_used_by_model(
+    harness: TurnHarness, heard: Heard
+) -> None:
+    other = replace(text("Done"), model="gpt-4o-mini")
+    await harness.run(calls("list_tasks"), other)
+    first, second = heard.end.spent
+    assert (first.model, first.input_tokens, first.output_tokens) == ("gpt", 10, 5)
+    assert (first.cost_usd, first.unpriced_calls) == (None, 1)
+    assert (second.model, second.unpriced_calls) == ("gpt-4o-mini", 0)
+    assert second.cost_usd == pytest.approx(4.5e-6)
+    told = heard.end.spent
+    heard.events.clear()
+    await harness.run()  # of the journal alone
+    assert heard.end.spent == told
+
+
+async def test_a_turn_that_fails_tells_what_it_used_until_then(
+    harness: TurnHarness, heard: Heard
+) -> None:
+    with pytest.raises(EmptyReplyError):
+        await harness.run(calls("list_tasks"), text(" "))
+    (spent,) = heard.end.spent
+    assert spent.input_tokens >= 10

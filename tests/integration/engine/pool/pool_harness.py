@@ -109,11 +109,11 @@ class Events:
         return {event["type"]: event for event in self.seen if event.get("uuid") == task_id}
 
     def wait_for(self, task_id: str, event_type: str) -> dict[str, Any]:
-        event: dict[str, Any] = until(lambda: self.of(task_id).get(event_type), event_type)
+        event: dict[str, Any] = until(lambda: self.of(task_id).get(event_type), event_type)  # type: ignore[arg-type, return-value]
         return event
 
 
-class Receiver(EventReceiver):  # type: ignore[misc]
+class Receiver(EventReceiver):  # type: ignore[misc, unused-ignore]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.is_listening = threading.Event()
@@ -142,9 +142,9 @@ class Sent:
     def get(self) -> Any:
         """Wait for the outcome, and return or raise it."""
         meta = until(lambda: self.meta["status"] in READY_STATES and self.meta, f"{self.id} ends")
-        if isinstance(meta["result"], BaseException):
-            raise meta["result"]
-        return meta["result"]
+        if isinstance(meta["result"], BaseException):  # type: ignore[index]
+            raise meta["result"]  # type: ignore[index]
+        return meta["result"]  # type: ignore[index]
 
     def revoke(self, *, terminate: bool) -> None:
         self._sender.control.revoke(self.id, terminate=terminate)

@@ -60,7 +60,7 @@ def test_a_redelivery_of_what_still_runs_waits_for_its_end(
         _lose_connections(server)
         until(lambda: worker.log.count("] received") == 6, "they were redelivered")
         for number, task in enumerate(tasks):
-            until(lambda number=number: len(notes(f"again-{number}")) == 4)
+            until(lambda number=number: len(notes(f"again-{number}")) == 4)  # type: ignore[misc]
             assert notes(f"again-{number}") == ["started", "finished"] * 2
             assert task.state == "SUCCESS"
         until(lambda: server.client.hlen("unacked") == 0, "everything is acknowledged")

@@ -61,7 +61,7 @@ def worker(processes: Processes, name: str, **extra: str) -> Iterator[subprocess
             return f"{name}@test ready." in log.read_text(errors="replace")
 
         until(is_ready, f"{name} is ready", log)
-        yield process
+        yield process  # type: ignore[misc]
 
 
 def send(processes: Processes, message: str, **fields: str) -> AsyncResult:

@@ -162,7 +162,7 @@ def test_a_dead_letter_stays_one(site: Site, canceller: Canceller) -> None:
 
 
 def test_watchers_are_told_of_what_never_came(site: Site, canceller: Canceller) -> None:
-    with site.redis.pubsub(ignore_subscribe_messages=True) as events:
+    with site.redis.pubsub(ignore_subscribe_messages=True) as events:  # type: ignore[no-untyped-call]
         events.psubscribe("*celeryev/task.revoked")
         canceller.announce_unseen("a")
         told = None

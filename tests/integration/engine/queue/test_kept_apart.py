@@ -113,7 +113,7 @@ def test_after_that_a_replay_says_that_the_secret_is_gone_and_can_do_without(
     site.schedule.reap()
     site.redis.delete(f"clasper:apart:{letter_id}")
     monkeypatch.setenv("CELERY_BROKER_URL", site.settings.celery_broker_url)
-    cli.get_settings.cache_clear()
+    cli.get_settings.cache_clear()  # type: ignore[attr-defined]
     run = CliRunner().invoke
     refused = run(cli.command, ["replay", letter_id])
     assert refused.exit_code == 1
@@ -124,7 +124,7 @@ def test_after_that_a_replay_says_that_the_secret_is_gone_and_can_do_without(
     assert message is not None
     assert message.kwargs is not None
     assert "webhook" not in message.kwargs
-    cli.get_settings.cache_clear()
+    cli.get_settings.cache_clear()  # type: ignore[attr-defined]
 
 
 def test_what_is_shown_of_a_letter_holds_its_receivers_host_alone(
@@ -132,13 +132,13 @@ def test_what_is_shown_of_a_letter_holds_its_receivers_host_alone(
 ) -> None:
     letter_id = bury(site)
     monkeypatch.setenv("CELERY_BROKER_URL", site.settings.celery_broker_url)
-    cli.get_settings.cache_clear()
+    cli.get_settings.cache_clear()  # type: ignore[attr-defined]
     for options in ([], ["--content"], ["--json", "--content"]):
         shown = CliRunner().invoke(cli.command, ["show", letter_id, *options])
         assert shown.exit_code == 0
         assert not any(secret in shown.output for secret in SECRETS)
     assert json.loads(shown.stdout)["request"]["webhook"] == {"kept_apart": "hooks.example.com"}
-    cli.get_settings.cache_clear()
+    cli.get_settings.cache_clear()  # type: ignore[attr-defined]
 
 
 def test_a_dropped_letters_webhook_goes_with_it(site: Any, letters: DeadLetters) -> None:

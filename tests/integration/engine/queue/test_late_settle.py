@@ -44,8 +44,8 @@ def keeper(client: redis.Redis) -> Iterator[LeaseKeeper]:
     made = LeaseKeeper(
         Schedule(client, ScheduleRules(lease_seconds=LEASE)),
         LEASE,
-        on_lost=pytest.fail,
-        on_cancelled=pytest.fail,
+        on_lost=pytest.fail,  # type: ignore[arg-type]
+        on_cancelled=pytest.fail,  # type: ignore[arg-type]
         reporter=Reports(),
     )
     made.start()

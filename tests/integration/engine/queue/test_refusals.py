@@ -41,11 +41,11 @@ COUNT = StateScript("return redis.call('INCR', KEYS[1])")
 
 @contextmanager
 def read_only(client: redis.Redis) -> Iterator[None]:
-    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        client.execute_command("REPLICAOF", "NO", "ONE")
+        client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

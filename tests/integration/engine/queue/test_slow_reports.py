@@ -69,10 +69,14 @@ def backend() -> Iterator[HangingBackend]:
 @pytest.fixture
 def keeper(broker: Broker, backend: HangingBackend) -> Iterator[LeaseKeeper]:
     schedule = broker.schedule()
-    reporter = DeadLetterThread(backend.report, schedule.told, pytest.fail)
+    reporter = DeadLetterThread(backend.report, schedule.told, pytest.fail)  # type: ignore[arg-type]
     reporter.start()
     made = LeaseKeeper(
-        schedule, LEASE, on_lost=pytest.fail, on_cancelled=pytest.fail, reporter=reporter
+        schedule,
+        LEASE,
+        on_lost=pytest.fail,
+        on_cancelled=pytest.fail,
+        reporter=reporter,  # type: ignore[arg-type]
     )
     yield made
     made.stop()
@@ -100,8 +104,8 @@ def test_2000_leases_are_kept_over_many_lease_times_though_the_result_backend_ha
     for _ in range(3):
         pulse = client.get("clasper:leases:pulse")
         confirmed = dict(keeper._held)
-        until(lambda confirmed=confirmed: all(keeper._held[t] > confirmed[t] for t in tokens))
-        until(lambda pulse=pulse: client.get("clasper:leases:pulse") != pulse)
+        until(lambda confirmed=confirmed: all(keeper._held[t] > confirmed[t] for t in tokens))  # type: ignore[misc]
+        until(lambda pulse=pulse: client.get("clasper:leases:pulse") != pulse)  # type: ignore[misc]
     assert client.scard("clasper:running") == 2000
     assert all(keeper.holds(token) for token in tokens)
     assert backend.told == []

@@ -90,7 +90,7 @@ def test_capped_users_suspects_and_dead_letters_are_counted(site: Site) -> None:
 
 
 def test_a_host_that_is_left_alone_is_told(site: Site, run: Callable[..., Result]) -> None:
-    seconds, _ = site.redis.time()  # type: ignore[misc]
+    seconds, _ = site.redis.time()  # type: ignore[misc, unused-ignore]
     site.redis.set("clasper:gate:down.example", encode(GateState(open_until=seconds + 60, trips=1)))
     site.redis.set("clasper:gate:busy.example#gpt", encode(GateState(paused_until=seconds + 60)))
     site.redis.set("clasper:gate:well.example", encode(GateState(recovered_at=seconds)))

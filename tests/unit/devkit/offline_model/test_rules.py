@@ -263,7 +263,7 @@ def test_a_request_without_a_user_message_still_gets_a_reply() -> None:
 
 
 def test_peoples_text_is_not_in_the_repr(chat: Any, tools: Any) -> None:
-    decisions = [decide(chat("create a task called secret", tools=t)) for t in ([], tools)]
+    decisions = [decide(chat("create a task called secret", tools=t)) for t in ([], tools)]  # type: ignore[var-annotated]
     assert "secret" not in repr(decisions)
 
 

@@ -193,7 +193,7 @@ async def test_latency_and_chunk_delay_are_waited(monkeypatch: pytest.MonkeyPatc
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)  # type: ignore[attr-defined]
     app = create_app(OfflineModelConfig(latency=7.0, chunk_delay=0.5))
     async with http_client(app) as client:
         reply = await client.post("/v1/chat/completions", json={"messages": USER, "stream": True})

@@ -51,7 +51,7 @@ async def add_tasks(store: Store, user_id: str, titles: list[str]) -> None:
             "created_at": "2026-01-01T00:00:00+00:00",  # equal times must not confuse the order
             "updated_at": "2026-01-01T00:00:00+00:00",
         }
-        await store.write(lambda tx, values=values: insert(tx, TASKS, user_id, values))
+        await store.write(lambda tx, values=values: insert(tx, TASKS, user_id, values))  # type: ignore[misc]
 
 
 @settings(max_examples=examples(50), deadline=None)

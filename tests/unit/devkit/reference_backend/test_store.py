@@ -22,7 +22,7 @@ def agents(store: Store) -> list[str]:
     )
 
 
-def add(user_id: str):  # noqa: ANN201 - a transaction's work
+def add(user_id: str):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a transaction's work
     return lambda transaction: transaction.execute(
         "INSERT INTO agents (user_id, agent_role) VALUES (?, 'x')", (user_id,)
     )

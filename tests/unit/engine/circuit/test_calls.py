@@ -113,7 +113,7 @@ def test_tries_spent_before_one_outage_do_not_count_in_the_next() -> None:
         worker = Worker(SharedStore(), GatePolicy(failures=3, cooldown=1.0))
         pace = Pace(attempts=4, first_pause=0.5, longest_pause=8.0, persistence=0.0)
         moods = [
-            asyncio.create_task(at(seconds, host, mood))
+            asyncio.create_task(at(seconds, host, mood))  # type: ignore[arg-type]
             for seconds, mood in ((30, "well"), (31, "refuses"), (90, "well"))
         ]
         others = asyncio.create_task(_others(worker, host))

@@ -332,7 +332,7 @@ def test_stopping_finishes_what_runs_and_drops_what_waits(bench: Bench) -> None:
     running = [bench.send("a"), bench.send("b")]
     waiting = bench.send("c")
     until(lambda: len(bench.running) == 2)
-    threading.Timer(0.1, lambda: [bench.open(key) for key in "abc"]).start()
+    threading.Timer(0.1, lambda: [bench.open(key) for key in "abc"]).start()  # type: ignore[func-returns-value]
     bench.pool.close()
     bench.pool.stop()
     assert [task.ends[0][1][1] for task in running] == ["a done", "b done"]

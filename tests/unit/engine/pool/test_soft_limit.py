@@ -151,7 +151,7 @@ async def test_the_soft_limit_that_is_not_caught_is_celerys_own_exception() -> N
     await _until_waiting()
     running.run.limit_softly(2.5)
     error = (await running.end()).error
-    assert type(error) is SoftTimeLimitExceeded
+    assert isinstance(error, SoftTimeLimitExceeded)
     assert error.args == (2.5,)
     assert error.__traceback__ is not None
 
@@ -364,7 +364,7 @@ async def test_a_scope_says_so_where_the_cancellation_became_another_error() -> 
     await _until_waiting()
     running.run.limit_softly(3)
     error = (await running.end()).error
-    assert type(error) is SoftTimeLimitExceeded
+    assert isinstance(error, SoftTimeLimitExceeded)
     assert isinstance(error.__cause__, OSError)
 
 

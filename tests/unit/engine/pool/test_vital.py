@@ -21,7 +21,7 @@ def controller(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Celery's, of a worker that this process is taken for."""
     controller = SimpleNamespace(exitcode=None)
     monkeypatch.setattr(worker_state, "should_terminate", None)
-    monkeypatch.setattr(module.threading, "Timer", lambda *_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(module.threading, "Timer", lambda *_: SimpleNamespace(start=lambda: None))  # type: ignore[attr-defined]
     is_worker(controller)
     yield controller
     is_worker(None)

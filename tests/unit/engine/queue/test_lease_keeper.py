@@ -203,7 +203,7 @@ def test_an_error_of_who_is_told_does_not_end_the_keeping(
         raise ValueError("a fault of ours")
 
     reporter = Reports()
-    reporter.dead_letters = fail  # type: ignore[method-assign]
+    reporter.dead_letters = fail  # type: ignore[assignment, method-assign]
     keeper = LeaseKeeper(
         schedule,  # type: ignore[arg-type]
         SOON,

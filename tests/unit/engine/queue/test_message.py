@@ -76,7 +76,12 @@ def compressed(job: str, kwargs: dict[str, Any]) -> bytes:
 
 
 def test_a_message_of_protocol_1_is_read_and_its_expiry_taken_off() -> None:
-    body = {"task": "clasper.send", "id": "a", "args": [], "kwargs": {"user_id": "u"}}
+    body: dict[str, Any] = {
+        "task": "clasper.send",
+        "id": "a",
+        "args": [],
+        "kwargs": {"user_id": "u"},
+    }
     body |= {"expires": "2020-01-01T00:00:00", "callbacks": [{"task": "shop.note"}], "retries": 2}
     properties = {"body_encoding": "base64", "delivery_tag": "t"}
     text = base64.b64encode(json.dumps(body).encode()).decode()

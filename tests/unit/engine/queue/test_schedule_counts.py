@@ -58,7 +58,9 @@ def test_the_status_takes_one_call_however_much_waits(
     sent: list[str] = []
     execute = schedule.client.execute_command
     monkeypatch.setattr(
-        schedule.client, "execute_command", lambda *a, **k: sent.append(a[0]) or execute(*a, **k)
+        schedule.client,
+        "execute_command",
+        lambda *a, **k: sent.append(a[0]) or execute(*a, **k),  # type: ignore[func-returns-value]
     )
     assert read_broker_status(schedule).waiting == 300
     assert sent == ["EVAL"]

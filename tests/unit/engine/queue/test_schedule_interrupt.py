@@ -16,7 +16,7 @@ def test_a_second_one_while_the_first_still_waits_names_the_running_turn_again(
 ) -> None:
     broker.send("a")
     running = broker.take_one()
-    named = []
+    named: list[Any] = []
     for job in ("b", "c"):
         broker.send(job, **INTERRUPT)
         named += broker.take(0).interrupts

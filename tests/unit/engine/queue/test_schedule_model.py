@@ -231,7 +231,7 @@ class Scheduling(RuleBasedStateMachine):
             for where in ("ready", "behind"):
                 counted = set(self.client.zrange(f"clasper:depth:{where}:{queue}", 0, -1))
                 assert counted == found.get((where, queue), set())
-            counted = self.client.smembers(f"clasper:depth:running:{queue}")
+            counted = self.client.smembers(f"clasper:depth:running:{queue}")  # type: ignore[assignment]
             assert counted == found.get(("running", queue), set())
 
     @invariant()

@@ -12,7 +12,7 @@ from clasper_worker.engine.queue.identity import turn_id_for
 from clasper_worker.engine.queue.message import Route
 from tests.unit.engine.queue.turns import Broker, job_of, jobs_of, message
 
-VICTIM = {"user_id": "victim", "session_key": "user:victim:r"}
+VICTIM: dict[str, Any] = {"user_id": "victim", "session_key": "user:victim:r"}
 OWN = {"user_id": "mallory", "session_key": "user:mallory:r", "message": "Hello"}
 
 
@@ -132,6 +132,7 @@ def test_tags_that_are_numbers_are_no_names_of_messages(broker: Broker) -> None:
 
 
 def test_a_route_is_read_of_anything() -> None:
+    nothing: Any
     for nothing in (None, [], 7, "u", {}, {"user_id": 7}, {"user_id": "\u200b"}):
         assert Route.of(nothing) == Route()
 

@@ -24,7 +24,7 @@ from tests.unit.engine.queue.reports import Reports
 from tests.unit.engine.queue.turns import QUEUES, Broker, message
 
 DEADLINE = 20.0
-RULES = {"lease_seconds": 600.0, "lane_depth": 1}
+RULES: dict[str, Any] = {"lease_seconds": 600.0, "lane_depth": 1}
 
 
 class Worker:
@@ -108,7 +108,7 @@ def test_a_message_that_comes_while_it_waits_is_consumed(
     worker.turn(1)
     for number, queue in enumerate(QUEUES):
         real_broker.push(message("some.task", job=queue), queue)
-        worker.drain(lambda number=number: len(worker.messages) == number + 1)
+        worker.drain(lambda number=number: len(worker.messages) == number + 1)  # type: ignore[misc]
     assert worker.jobs == list(QUEUES)
 
 
@@ -183,8 +183,8 @@ def test_what_is_settled_after_its_connection_closed_is_settled_by_the_next(
     keeper = LeaseKeeper(
         Schedule(redis_client, ScheduleRules(**RULES)),
         600.0,
-        on_lost=pytest.fail,
-        on_cancelled=pytest.fail,
+        on_lost=pytest.fail,  # type: ignore[arg-type]
+        on_cancelled=pytest.fail,  # type: ignore[arg-type]
         reporter=Reports(),
     )
     first = start()
@@ -215,8 +215,8 @@ def test_messages_come_though_an_interruption_cannot_be_passed_on(
     keeper = LeaseKeeper(
         Schedule(redis_client, ScheduleRules(**RULES)),
         600.0,
-        on_lost=pytest.fail,
-        on_cancelled=pytest.fail,
+        on_lost=pytest.fail,  # type: ignore[arg-type]
+        on_cancelled=pytest.fail,  # type: ignore[arg-type]
         reporter=reporter,
     )
     real_broker.send("running")
@@ -344,7 +344,9 @@ def test_the_stand_in_is_not_asked_without_a_pause(
     asked: list[None] = []
     ask = on_fake.channel._exchange
     monkeypatch.setattr(
-        on_fake.channel, "_exchange", lambda **how: (asked.append(None), ask(**how))[1]
+        on_fake.channel,
+        "_exchange",
+        lambda **how: (asked.append(None), ask(**how))[1],  # type: ignore[func-returns-value]
     )
     on_fake.turn(3)
     assert len(asked) < 40  # rather than hundreds

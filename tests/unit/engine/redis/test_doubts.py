@@ -41,7 +41,7 @@ def test_a_real_server_is_asked_without_config(
 ) -> None:
     """As on a managed Redis, whose users may not ask for its configuration."""
     admin = redis.Redis.from_url(redis_server.url)
-    admin.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "&*", "+info")
+    admin.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "&*", "+info")  # type: ignore[no-untyped-call]
     admin.config_set("maxmemory-policy", "allkeys-lru")
     admin.config_set("appendonly", "no")
     url = redis_server.url.replace("redis://", "redis://managed:pw@")
@@ -51,7 +51,7 @@ def test_a_real_server_is_asked_without_config(
     finally:
         admin.config_set("maxmemory-policy", "noeviction")
         admin.config_set("appendonly", "yes")
-        admin.execute_command("ACL", "DELUSER", "managed")
+        admin.execute_command("ACL", "DELUSER", "managed")  # type: ignore[no-untyped-call]
         admin.close()
     assert [(line["event"], line["log_level"]) for line in lines] == [
         ("broker.doubtful", "warning"),

@@ -48,7 +48,7 @@ FAULTS = [
 
 def answer(text: str) -> Exception:
     """The error that redis-py makes of an answer."""
-    error: Exception = BaseParser.parse_error(text)
+    error: Exception = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
     return error
 
 

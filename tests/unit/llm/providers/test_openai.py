@@ -299,7 +299,7 @@ def test_without_one_a_model_that_stays_away_is_unavailability() -> None:
     run_virtually(main())
 
 
-def _all_subclasses(cls: type) -> set[type]:
+def _all_subclasses(cls: type[object]) -> set[type[object]]:
     return {cls}.union(*(_all_subclasses(sub) for sub in cls.__subclasses__()))
 
 
@@ -308,8 +308,8 @@ def test_no_error_of_the_client_is_left_untranslated() -> None:
     for cls in _all_subclasses(openai.APIStatusError):
         response = httpx2.Response(418, request=request)
         exc = cls.__new__(cls)
-        openai.APIStatusError.__init__(exc, "m", response=response, body=None)
-        assert isinstance(translate_error(exc, "m"), errors.ModelError)
+        openai.APIStatusError.__init__(exc, "m", response=response, body=None)  # type: ignore[arg-type]
+        assert isinstance(translate_error(exc, "m"), errors.ModelError)  # type: ignore[arg-type]
     for exc in (
         openai.APITimeoutError(request),
         openai.APIConnectionError(request=request),

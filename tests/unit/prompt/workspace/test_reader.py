@@ -357,9 +357,9 @@ def test_an_unchanged_workspace_reads_equal(
 def test_a_snapshot_cannot_be_changed(snapshot: Callable[..., WorkspaceSnapshot]) -> None:
     found = snapshot(GOOD)
     with pytest.raises(TypeError):
-        found.files["AGENTS.md"] = None
+        found.files["AGENTS.md"] = None  # type: ignore[index]
     with pytest.raises(AttributeError):
-        found.warnings = ()
+        found.warnings = ()  # type: ignore[misc]
 
 
 def test_a_snapshot_shows_no_text_of_its_files(snapshot: Callable[..., WorkspaceSnapshot]) -> None:

@@ -1,0 +1,1 @@
+"""What turns and other jobs used of models: counted by workers, read by the shim and commands."""
