@@ -152,9 +152,8 @@ def _default_database(state_dir: Path) -> str:
 
 def _banner(config: BackendConfig, listener: socket.socket) -> str:
     off = [name for name in FEATURES if not config.has(name)]
-    lines = [f"Reference backend on {url_of(listener)} (database: {config.database})"]
-    if config.page:
-        lines.append("Its page, with a chat, is at / there; try it in a browser.")
+    page = "; open it in a browser to chat" if config.page else ""
+    lines = [f"Reference backend on {url_of(listener)} (database: {config.database}{page})"]
     if off:
         lines.append(f"Features that are off: {', '.join(off)}")
     return "\n".join(lines)

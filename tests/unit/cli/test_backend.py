@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from clasper_worker.cli.backend import command
 from clasper_worker.errors import ConfigurationError
+from tests.scripted_shim import JOB, KEY, scripted_shim
 
 SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"
 
@@ -144,6 +145,41 @@ def test_a_short_secret_is_remarked_once(run: Callable[..., Running]) -> None:
     assert err.count("AGENT_JWT_SECRET") == 1
     assert err.startswith("Warning:")
     assert err.count("\n") == 1
+
+
+def test_ends_well_while_its_page_follows_a_turn(run: Callable[..., Running]) -> None:
+    """The shim's key is sent to it; the stream that is relayed holds up no shutdown."""
+    with scripted_shim() as shim:
+        variables = {"AGENT_DAEMON_URL": shim.url, "AGENT_DAEMON_API_KEY": f"{KEY},another"}
+        running = run("--database", ":memory:", INTERNAL_API_TOKEN="inner", **variables)
+        assert "open it in a browser" in running.banner
+        assert "Worker connected" in httpx2.get(running.url).text
+        shim.emit("chunk", data="Hello", step=1)
+        address = f"{running.url}/page/turns/{JOB}/events"
+        with httpx2.stream("GET", address, timeout=30) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "id: e1"
+            running.process.send_signal(signal.SIGTERM)
+            list(lines)  # to its end, in good order
+        assert running.stop() == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "is_shown"),
+    [
+        ((), True),
+        (("--no-page",), False),
+        (("--host", "0.0.0.0"), False),
+        (("--host", "0.0.0.0", "--page"), True),
+    ],
+)
+def test_the_page_is_shown_on_loopback_unless_told_otherwise(
+    run: Callable[..., Running], options: tuple[str, ...], is_shown: bool
+) -> None:
+    running = run("--database", ":memory:", *options, INTERNAL_API_TOKEN="inner")
+    url = running.url.replace("0.0.0.0", "127.0.0.1")
+    assert (httpx2.get(url).status_code == 200) is is_shown
+    assert running.stop()[0] == 0
 
 
 def test_switches_features_off(run: Callable[..., Running]) -> None:

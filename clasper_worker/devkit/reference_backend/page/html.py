@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 _VOID = frozenset({"input", "link", "meta"})
@@ -13,9 +14,7 @@ class Html(str):
     __slots__ = ()
 
 
-def tag(
-    name: str, *children: str | None, attributes: dict[str, str | bool | None] | None = None
-) -> Html:
+def tag(name: str, *children: str | None, attributes: Mapping[str, object] | None = None) -> Html:
     """An element.
 
     Args:

@@ -7,7 +7,9 @@ from no other origin (another web page's, after DNS rebinding or in a form of it
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -195,7 +197,8 @@ async def turn_events(
     """A turn's events, from the worker; `after` is as ``Last-Event-ID``, which wins."""
     last = request.headers.get("last-event-id") or after
     opened = await backend.worker.follow(job_id, last)
-    return _event_stream(backend, opened, None)
+    stop = anyio.Event()
+    return _event_stream(backend, _until(stop, opened), stop)
 
 
 @router.delete("/page/turns/{job_id}")
@@ -221,11 +224,32 @@ async def asset(name: str) -> Response:
     return Response((_ASSETS / name).read_bytes(), media_type=media_type, headers=_HEADERS)
 
 
-def _event_stream(backend: Backend, content: Any, stop: anyio.Event | None) -> EventSourceResponse:
+async def _until(stop: anyio.Event, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The events, to their end or to the server's, which they do not hold up."""
+    stopping = asyncio.ensure_future(stop.wait())
+    coming: asyncio.Task[bytes | None] | None = None
+    try:
+        while not stop.is_set():
+            coming = asyncio.create_task(_next(events))
+            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() or (some := coming.result()) is None:
+                return
+            yield some
+    finally:
+        stopping.cancel()
+        if coming is not None:
+            coming.cancel()
+
+
+async def _next(events: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(events, None)
+
+
+def _event_stream(backend: Backend, content: Any, stop: anyio.Event) -> EventSourceResponse:
     return EventSourceResponse(
         content,
         headers={"X-Content-Type-Options": "nosniff"},
         ping=backend.config.keepalive_seconds,
         shutdown_event=stop,
-        shutdown_grace_period=_GRACE_SECONDS if stop else 0,
+        shutdown_grace_period=_GRACE_SECONDS,
     )
