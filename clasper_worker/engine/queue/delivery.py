@@ -84,7 +84,7 @@ class TurnDelivery:
             request.get(ROUTE_HEADER),
             request.get(NOTIFICATION_HEADER),
             *(request.get(h) if request.get(LEASE_HEADER) else None for h in _TIMES),
-            TraceContext.read(request.get(TRACEPARENT)),
+            TraceContext.read(request.get(TRACEPARENT)),  # type: ignore[call-arg]  # counted short
         )
 
     @property
