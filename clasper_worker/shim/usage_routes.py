@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from clasper_worker.shim.description import problems
 from clasper_worker.shim.schemas import Usage
 from clasper_worker.shim.services import ShimServices
-from clasper_worker.usage.counters import KEPT_DAYS, as_told, total
+from clasper_worker.usage.counters import KEPT_DAYS, Dimension, as_told, total
 from clasper_worker.usage.report import kept_days, usage_by_day
 
 
@@ -35,7 +35,7 @@ def usage_routes(services: ShimServices) -> APIRouter:
         ] = None,
     ) -> dict[str, Any]:
         days = kept_days(since)
-        dimension = None if user_id is None else "user"
+        dimension: Dimension | None = None if user_id is None else "user"
         found = await usage_by_day(services.register.redis, days, dimension, user_id or "")
         first = since or min(found, default=datetime.now(UTC).date())
         begins = datetime(first.year, first.month, first.day, tzinfo=UTC)

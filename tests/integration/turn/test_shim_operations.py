@@ -43,7 +43,9 @@ def test_the_fleet_is_ready_once_workers_serve_every_queue(processes: Any, shim:
     (missing,) = before.json()["details"]["missing"]
     assert missing.startswith("a worker for clasper, ")
     with processes.worker("some", "-Q", "clasper,clasper.webhooks"):
-        served = until(lambda: "clasper," not in shim.get("/ready").text and shim.get("/ready"))
+        served: Any = until(
+            lambda: "clasper," not in shim.get("/ready").text and shim.get("/ready")
+        )
         assert served.json()["details"]["missing"] == [
             "a worker for clasper.dispatch, clasper.periodic"
         ]

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import fakeredis
 import httpx2
 import pytest
 
@@ -9,7 +10,6 @@ from clasper_worker.engine.redis.scripts import State
 from clasper_worker.observability.events import ModelSpend
 from clasper_worker.shim.schemas import Usage
 from clasper_worker.usage.counters import Spender, count_usage
-from tests.unit.shim import shims
 from tests.unit.shim.shims import caller, shim_app
 
 NOW = datetime.now(UTC)
@@ -18,8 +18,8 @@ YESTERDAY = NOW - timedelta(days=1)
 
 @pytest.fixture
 async def counted(monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
-    redis = shims.fakeredis.FakeAsyncRedis()
-    monkeypatch.setattr(shims.fakeredis, "FakeAsyncRedis", lambda: redis)
+    redis = fakeredis.FakeAsyncRedis()
+    monkeypatch.setattr(fakeredis, "FakeAsyncRedis", lambda: redis)
     state = State(redis)
     for job, user, cost, moment in (
         ("a", "u1", 0.25, YESTERDAY),

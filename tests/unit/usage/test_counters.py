@@ -53,7 +53,7 @@ async def test_a_job_counts_by_day_user_role_workspace_and_model(counted: Counte
     await counted.count(spender("a"), MINI, BIG)
     both = Totals(1, 150, 15, 1_000_000, 1)
     assert await counted.all() == {DAY: both}
-    for dimension, name in (("user", "u1"), ("role", "writer"), ("workspace", "default")):
+    for dimension, name in spender("a").dimensions:
         assert await usage_by_day(counted.client, DAYS, dimension, name) == {DAY: both}
         assert await usage_by_name(counted.client, DAYS, dimension) == {name: both}
     assert await usage_by_name(counted.client, DAYS, "model") == {
