@@ -308,8 +308,8 @@ async def test_a_backend_that_redirects_elsewhere_is_not_healthy(
     two_origins: tuple[Origin, Origin], settings_of: Callable[..., Settings]
 ) -> None:
     here, elsewhere = two_origins
-    assert await backend_answers(settings_of(backend_url=here.url), 5) is False
-    assert await backend_answers(settings_of(backend_url=elsewhere.url), 5) is True
+    assert await backend_answers(settings_of(backend_url=here.url), 3.0) is False
+    assert await backend_answers(settings_of(backend_url=elsewhere.url), 3.0) is True
     assert len(elsewhere.seen) == 1
 
 
@@ -375,7 +375,7 @@ async def test_a_server_of_this_machine_is_not_asked_through_a_proxy(
     attempts: list[Awaitable[object]] = [
         through(open_http_client(5, here.url)),
         through(open_http_client(5, server=here.url)),
-        backend_answers(settings_of(backend_url=here.url), 5),
+        backend_answers(settings_of(backend_url=here.url), 3.0),
         ShimQueue.from_settings(settings_of(agent_daemon_url=here.url)).put([job("u1")]),
     ]
     for attempt in attempts:
