@@ -147,6 +147,7 @@ class WebhooksGroup(_Group):
 
     clasper_webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 8
     clasper_webhook_backoff_sec: Annotated[float, Field(gt=0, le=600)] = 20.0
+    clasper_webhook_signature: Literal["timed", "plain"] = "timed"
     clasper_webhook_allow_private: bool = False
     clasper_webhook_allowed_hosts: HostNames = frozenset()
 
@@ -159,6 +160,11 @@ class ShimGroup(_Group):
     agent_daemon_url: HttpUrl | None = None
     agent_daemon_api_key: Annotated[HeaderSecret | None, NoDecode] = None
     clasper_metrics_keyed: bool = False
+    # For clients of the original; CLASPER_COMPAT=original sets all, the webhooks' signature too.
+    clasper_compat: Literal["original"] | None = None
+    clasper_lenient: bool = False
+    clasper_send_waits: Annotated[float, Field(ge=0, le=600)] = 0.0
+    clasper_send_streams: bool = False
 
     @property
     def daemon_api_keys(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -75,6 +75,15 @@ class _RunningStackSource(PydanticBaseSettingsSource):
         }
 
 
+# What CLASPER_COMPAT=original sets, where it is not set otherwise.
+_ORIGINAL = {
+    "clasper_lenient": True,
+    "clasper_send_waits": 600.0,
+    "clasper_send_streams": True,
+    "clasper_webhook_signature": "plain",
+}
+
+
 class Settings(
     BackendGroup,
     QueueGroup,
@@ -103,6 +112,13 @@ class Settings(
     )
 
     clasper_state_dir: Path = Path(".clasper")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _for_original_clients(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("clasper_compat") != "original":
+            return values
+        return {**_ORIGINAL, **values}
 
     @classmethod
     def settings_customise_sources(

@@ -54,6 +54,9 @@ class Queued(BaseModel):
     turn_id: str = Field(description="Names the turn; the same for all jobs of one key.")
     status_url: str
     events_url: str
+    warnings: list[str] | None = Field(
+        default=None, description="With CLASPER_LENIENT: fields that were left out."
+    )
 
 
 class Job(BaseModel):

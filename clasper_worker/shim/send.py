@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -18,6 +19,7 @@ from clasper_worker.shim.events import EventStream
 from clasper_worker.shim.http import ApiProblem, json_object
 from clasper_worker.shim.mark import mark_of
 from clasper_worker.shim.metrics import shim_figures
+from clasper_worker.shim.original_clients import take_key_header, without_unknown
 from clasper_worker.shim.results import failure_status
 from clasper_worker.shim.schemas import FailedTurn, Problem, Queued
 from clasper_worker.shim.services import ShimServices
@@ -46,14 +48,25 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A turn that was enqueued: whether it is answered as events, and what was left out of it."""
+
+    turn: EnqueuedTurn
+    streamed: bool
+    warnings: list[str]
+
+
 def send_routes(services: ShimServices) -> APIRouter:
     """The routes that enqueue."""
     router = APIRouter()
-    admission = Admission.from_settings(services.settings)
+    settings = services.settings
+    admission = Admission.from_settings(settings)
 
-    async def enqueue(request: Request, *, streamed: bool) -> EnqueuedTurn:
+    async def enqueue(request: Request, *, streamed: bool) -> _Sent:
         mark = mark_of(request, services.settings)
-        body = await json_object(request, services.limits.request_chars)
+        body, warnings = await _body(request, services)
+        streamed = streamed or (settings.clasper_send_streams and body.get("stream") is True)
         if streamed:
             body["stream"] = True
         checked, fields = await asyncio.to_thread(admission.admit, body)
@@ -66,7 +79,7 @@ def send_routes(services: ShimServices) -> APIRouter:
             services.client.enqueue, checked, fields, queue=queue, headers=headers
         )
         await services.register.add(turn.job_id, turn.turn_id)
-        return turn
+        return _Sent(turn, streamed, warnings)
 
     @router.post(
         "/api/agents/send",
@@ -93,16 +106,17 @@ def send_routes(services: ShimServices) -> APIRouter:
         prefer: Annotated[str | None, Header(description="`wait=SECONDS` (RFC 7240)")] = None,
         accept: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> Response:
-        seconds = _wait_seconds(wait, prefer)
-        is_followed = _EVENTS_TYPE in (accept or "").lower()
-        turn = await enqueue(request, streamed=is_followed)
-        if is_followed:
+        seconds = _wait_seconds(wait, prefer, settings.clasper_send_waits)
+        sent = await enqueue(request, streamed=_EVENTS_TYPE in (accept or "").lower())
+        turn = sent.turn
+        warned = {"warnings": sent.warnings} if sent.warnings else {}
+        if sent.streamed:
             return _events(services, turn)
         if seconds > 0:
             with shim_figures().waiting.track_inprogress():
                 outcome = await services.results.wait(turn.job_id, seconds)
             if outcome.ended:
-                return _ended(turn.job_id, turn.turn_id, outcome)
+                return _ended(turn.job_id, turn.turn_id, outcome, warned)
         status_url = f"/api/jobs/{turn.job_id}"
         return JSONResponse(
             {
@@ -111,6 +125,7 @@ def send_routes(services: ShimServices) -> APIRouter:
                 "turn_id": turn.turn_id,
                 "status_url": status_url,
                 "events_url": f"{status_url}/events",
+                **warned,
             },
             status_code=202,
             headers={"Location": status_url},
@@ -127,9 +142,16 @@ def send_routes(services: ShimServices) -> APIRouter:
         response_model=None,
     )
     async def stream(request: Request) -> Response:
-        return _events(services, await enqueue(request, streamed=True))
+        return _events(services, (await enqueue(request, streamed=True)).turn)
 
     return router
+
+
+async def _body(request: Request, services: ShimServices) -> tuple[dict[str, Any], list[str]]:
+    """The request's fields, and what was left out of them."""
+    body = await json_object(request, services.limits.request_chars)
+    take_key_header(request, body)
+    return without_unknown(body) if services.settings.clasper_lenient else (body, [])
 
 
 async def _refuse_conflict(services: ShimServices, fields: Mapping[str, Any]) -> None:
@@ -148,13 +170,13 @@ def _events(services: ShimServices, turn: EnqueuedTurn) -> Response:
     return EventStream(follower, {"Content-Location": f"/api/jobs/{turn.job_id}/events"})
 
 
-def _wait_seconds(query: str | None, prefer: str | None) -> float:
+def _wait_seconds(query: str | None, prefer: str | None, default: float) -> float:
     value = query
     if value is None and prefer is not None:
         preferences = (part.strip().partition("=") for part in prefer.replace(";", ",").split(","))
         value = next((text for name, _, text in preferences if name.lower() == "wait"), None)
     if value is None:
-        return 0.0
+        return default
     try:
         seconds = float(value)
     except ValueError:
@@ -168,10 +190,11 @@ def _wait_seconds(query: str | None, prefer: str | None) -> float:
     return seconds
 
 
-def _ended(job_id: str, turn_id: str, outcome: JobOutcome) -> JSONResponse:
+def _ended(job_id: str, turn_id: str, outcome: JobOutcome, warned: dict[str, Any]) -> JSONResponse:
     if outcome.error is None:
-        return JSONResponse(outcome.result)
+        return JSONResponse({**(outcome.result or {}), **warned})
     ids = {"job_id": job_id, "turn_id": turn_id}
     return JSONResponse(
-        {"status": "failed", **ids, **outcome.error}, status_code=failure_status(outcome.error)
+        {"status": "failed", **ids, **outcome.error, **warned},
+        status_code=failure_status(outcome.error),
     )

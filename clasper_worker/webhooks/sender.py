@@ -25,7 +25,12 @@ from clasper_worker.errors import (
 )
 from clasper_worker.turn.webhook_target import Target, parse_target
 from clasper_worker.webhooks.payload import Delivery
-from clasper_worker.webhooks.signature import SIGNATURE_HEADER, sign
+from clasper_worker.webhooks.signature import (
+    OLD_SIGNATURE_HEADER,
+    SIGNATURE_HEADER,
+    sign,
+    sign_plainly,
+)
 from clasper_worker.webhooks.ssrf_guard import CheckedBackend, Resolve, Resolver
 
 _TIMEOUT_SECONDS = 10.0
@@ -60,6 +65,7 @@ class Courier:
         ssl_context: whom to trust; the system's certificates when omitted.
         timeout_seconds: for one attempt, from resolving the name to the answer's headers.
         clock: the time to sign with, in seconds since 1970.
+        plain_signature: whether to sign as the original does.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class Courier:
         ssl_context: ssl.SSLContext | None = None,
         timeout_seconds: float = _TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.time,
+        plain_signature: bool = False,
     ) -> None:
         self._backend = CheckedBackend(policy, resolve)
         self._resolve = resolve
         self._ssl = ssl_context or httpx2.create_ssl_context()
         self._timeout = timeout_seconds
         self._clock = clock
+        self._plain = plain_signature
 
     @classmethod
     def from_settings(cls, settings: WebhooksGroup) -> Self:
@@ -84,7 +92,8 @@ class Courier:
             allow_private=settings.clasper_webhook_allow_private,
             allowed_hosts=settings.clasper_webhook_allowed_hosts,
         )
-        return cls(policy, Resolver())
+        plain = settings.clasper_webhook_signature == "plain"
+        return cls(policy, Resolver(), plain_signature=plain)
 
     async def deliver(self, delivery: Delivery) -> Answer:
         """Make one attempt.
@@ -153,7 +162,10 @@ class Courier:
             "X-Clasper-Delivery": delivery.delivery_id,
         }
         secret = delivery.webhook.secret
-        if secret is not None:
+        if secret is not None and self._plain:
+            signature = sign_plainly(secret.get_secret_value(), body)
+            own |= {SIGNATURE_HEADER: signature, OLD_SIGNATURE_HEADER: signature}
+        elif secret is not None:
             own[SIGNATURE_HEADER] = sign(secret.get_secret_value(), body, int(self._clock()))
         given = delivery.webhook.headers
         names = {name.lower() for name in given}

@@ -12,6 +12,8 @@ import hmac
 import time
 
 SIGNATURE_HEADER = "X-Clasper-Signature"
+OLD_SIGNATURE_HEADER = "X-Wombat-Signature"
+"""The same under the name that older receivers look for; with the plain signature alone."""
 DEFAULT_TOLERANCE_SECONDS = 300.0
 _MAX_HEADER_CHARS = 4096
 _MAX_TIMESTAMP_DIGITS = 15
@@ -26,6 +28,11 @@ def sign(secret: str, body: bytes, timestamp: int) -> str:
         timestamp: the time of sending, in seconds since 1970.
     """
     return f"t={timestamp},v1={_digest(secret, body, str(timestamp))}"
+
+
+def sign_plainly(secret: str, body: bytes) -> str:
+    """The signature of the original, for its receivers: HMAC-SHA256 of the body alone, in hex."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def verify_signature(
