@@ -21,7 +21,8 @@
     │  │  ├─ ModelNotFoundError           … the provider has no such model
     │  │  └─ ContextLengthError           … the conversation is longer than the model takes
     │  ├─ ModelProtocolError          an answer that is not the provider's protocol
-    │  └─ EmptyReplyError             an answer without text and without tool calls
+    │  ├─ EmptyReplyError             an answer without text and without tool calls
+    │  └─ InvalidOutputError          an output that does not fit the schema, asked for twice
     ├─ ToolError                  one tool call, told to the model so that it can mend it
     ├─ TurnError                  the turn itself
     │  ├─ ToolLoopError               the model repeats itself or never finishes
