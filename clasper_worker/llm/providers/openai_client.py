@@ -44,7 +44,7 @@ class OpenAIClient:
     def model(
         self,
         ref: ModelRef,
-        gates: Gates,
+        gates: Gates | None,
         *,
         has_fallback: bool = False,
         is_configured: bool = True,
@@ -55,8 +55,9 @@ class OpenAIClient:
             self.sdk,
             ref,
             max_output_tokens=self._settings.clasper_llm_max_output_tokens,
-            retries=_RETRIES,
-            gate=gates.gate(str(self.sdk.base_url), *([ref.name] if is_configured else [])),
+            retries=_RETRIES if gates else 0,
+            gate=gates
+            and gates.gate(str(self.sdk.base_url), *([ref.name] if is_configured else [])),
             has_fallback=has_fallback,
             timeout_seconds=self._settings.clasper_llm_timeout_sec,
             known=self._known.setdefault(ref, first) if is_configured else first,

@@ -190,7 +190,7 @@ def test_a_workspace_tells_its_roles_and_the_problems_of_skills(
 
 
 def test_a_model_without_a_key_is_a_problem_and_no_key_is_shown(settings_of: Make) -> None:
-    assert "no key" in levels(probes.model_key(settings_of()))["problem"][0]
+    assert "no key of openai" in levels(probes.model_key(settings_of()))["problem"][0]
     told = levels(probes.model_key(settings_of(openai_api_key="sk-very-secret")))
     assert set(told) == {"ok"}
     assert "sk-very" not in str(told)
