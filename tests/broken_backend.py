@@ -47,8 +47,8 @@ class Request:
     @property
     def claims(self) -> dict[str, Any]:
         try:
-            options = {"verify_signature": False}
-            return jwt.decode(self.headers.get("x-agent-token", ""), options=options)
+            token = self.headers.get("x-agent-token", "")
+            return jwt.decode(token, options={"verify_signature": False})
         except jwt.PyJWTError:
             return {}
 

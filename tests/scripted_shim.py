@@ -27,6 +27,7 @@ class ScriptedShim:
         cancelled: the jobs that were cancelled.
         refusal: status and body that every call gets; None: none.
         readiness: what `/ready` answers; 404 where it has none.
+        ready_now: until it is set, `/ready` does not answer.
         has_events: whether the events can be followed at all.
         result: of the job, once it has ended.
     """
@@ -38,6 +39,8 @@ class ScriptedShim:
         self.cancelled: list[str] = []
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.readiness: tuple[int, dict[str, Any]] = (404, {"error": "none", "code": "not_found"})
+        self.ready_now = threading.Event()
+        self.ready_now.set()
         self.has_events = True
         self.result: dict[str, Any] | None = None
         self._events: list[bytes] = []
@@ -75,6 +78,7 @@ class ScriptedShim:
         """End all connections."""
         with self._news:
             self._stopped = True
+            self.ready_now.set()
             self._news.notify_all()
 
 
@@ -95,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self._answer(200, {"status": "ok"})
         elif self.path == "/ready":
+            self.server.shim.ready_now.wait()
             self._answer(*self.server.shim.readiness)
         elif not self._refused():
             if found is None or (found[2] and not shim.has_events):

@@ -53,10 +53,9 @@ async def _read(
 ) -> Mapping[str, Totals]:
     days = kept_days(since)
     async with redis_client(settings.redis_url, settings) as client:
-        dimension: Dimension | None
         if by == "day":
-            dimension = None if user is None else "user"
-            found = await usage_by_day(client, days, dimension, user or "")
+            of_user: Dimension | None = None if user is None else "user"
+            found = await usage_by_day(client, days, of_user, user or "")
             return {str(day): one for day, one in found.items()}
         return await usage_by_name(client, days, next(one for one in DIMENSIONS if one == by))
 

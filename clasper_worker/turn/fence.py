@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from clasper_worker.engine.queue.delivery import Lease
 from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
     ChatMessage,
     ChatModel,
     Confirm,
@@ -36,6 +38,7 @@ class FencedModel:
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         """See `ChatModel.complete`.
 
@@ -49,4 +52,5 @@ class FencedModel:
             tool_choice=tool_choice,
             confirm=confirm or self._lease.confirm,
             listen=listen,
+            options=options,
         )

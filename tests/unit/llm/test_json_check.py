@@ -44,7 +44,7 @@ _VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-_SCHEMAS = st.deferred(
+_SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.deferred(
     lambda: st.fixed_dictionaries(
         {},
         optional={

@@ -83,7 +83,7 @@ async def test_a_trace_is_that_of_the_context_and_of_what_it_starts() -> None:
         assert trace is not None
         return trace.trace_id
 
-    assert await asyncio.gather(within("a"), within("b")) == ["a" * 32, "b" * 32]
+    assert [*await asyncio.gather(within("a"), within("b"))] == ["a" * 32, "b" * 32]
     assert current_trace() is None
 
 

@@ -25,7 +25,7 @@ async def test_the_callers_trace_and_id_are_answered(headers: dict[str, str]) ->
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é"])
 async def test_a_request_without_usable_ids_gets_its_own(given: str) -> None:
-    headers = {"traceparent": given.encode(), "X-Request-ID": given.encode()}
+    headers = {b"traceparent": given.encode(), b"X-Request-ID": given.encode()}
     async with caller(shim_app()) as client:
         answers = [await client.get("/nothing", headers=headers) for _ in range(2)]
     ids = {answer.headers[name] for answer in answers for name in ("x-trace-id", "x-request-id")}

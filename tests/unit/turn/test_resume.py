@@ -26,6 +26,8 @@ from clasper_worker.devkit.reference_backend.events import Wakeups
 from clasper_worker.devkit.reference_backend.store import Store
 from clasper_worker.errors import LeaseLostError
 from clasper_worker.llm.messages import (
+    NO_OPTIONS,
+    CallOptions,
     ChatMessage,
     Confirm,
     Listen,
@@ -150,6 +152,7 @@ class FickleModel:
         tool_choice: ToolChoice = "auto",
         confirm: Confirm | None = None,
         listen: Listen | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> ModelReply:
         assert confirm is not None
         assert listen is not None

@@ -10,14 +10,7 @@ import pytest
 from clasper_worker.engine.redis.scripts import State
 from clasper_worker.observability.events import ModelSpend
 from clasper_worker.usage import counters
-from clasper_worker.usage.counters import (
-    KEPT_DAYS,
-    Dimension,
-    Spender,
-    Totals,
-    as_told,
-    count_usage,
-)
+from clasper_worker.usage.counters import KEPT_DAYS, Spender, Totals, as_told, count_usage
 from clasper_worker.usage.report import kept_days, usage_by_day, usage_by_name
 
 # Of today: a key whose time is over would be gone at once.
@@ -60,8 +53,7 @@ async def test_a_job_counts_by_day_user_role_workspace_and_model(counted: Counte
     await counted.count(spender("a"), MINI, BIG)
     both = Totals(1, 150, 15, 1_000_000, 1)
     assert await counted.all() == {DAY: both}
-    dimension: Dimension
-    for dimension, name in (("user", "u1"), ("role", "writer"), ("workspace", "default")):
+    for dimension, name in spender("a").dimensions:
         assert await usage_by_day(counted.client, DAYS, dimension, name) == {DAY: both}
         assert await usage_by_name(counted.client, DAYS, dimension) == {name: both}
     assert await usage_by_name(counted.client, DAYS, "model") == {

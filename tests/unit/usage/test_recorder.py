@@ -12,7 +12,7 @@ from clasper_worker.errors import StateUnavailableError
 from clasper_worker.llm.messages import ChatMessage, ModelReply, TokenUsage
 from clasper_worker.observability.events import ModelSpend, TurnEnd, TurnReference
 from clasper_worker.usage import recorder as module
-from clasper_worker.usage.counters import Spender
+from clasper_worker.usage.counters import Spender, count_usage
 from clasper_worker.usage.recorder import UsageRecorder
 from clasper_worker.usage.report import kept_days, usage_by_day, usage_by_name
 from tests.waiting import eventually
@@ -63,7 +63,7 @@ async def test_a_run_that_lost_its_turn_leaves_the_count_to_the_other(world: Wor
 async def test_counts_wait_while_redis_is_away_and_are_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = module.count_usage  # type: ignore[attr-defined]
+    written = count_usage
     away = True
 
     async def refuse(*args: Any, **options: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +27,33 @@ class Worker:
     Args:
         url: of the shim; None where no worker is connected.
         key: of the shim, where it wants one.
+        fresh_seconds: after which the shim is asked again whether it is ready.
     """
 
     url: str | None
     key: str | None = field(default=None, repr=False)
+    fresh_seconds: float = 5.0
     _client: httpx2.AsyncClient | None = field(default=None, repr=False)
+    _found: tuple[str | None, float] | None = None
+    _looking: asyncio.Task[None] | None = None
 
     async def problem(self) -> str | None:
-        """Why no turn can run now, for a person; None if one can."""
+        """Why no turn can run now, for a person; None if one can.
+
+        It takes the shim two seconds to ask its workers, so that nobody waits for that but the
+        first: what was found is told, and looked for again meanwhile.
+        """
+        is_old = self._found is None or time.monotonic() - self._found[1] >= self.fresh_seconds
+        if is_old and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
+        if self._found is None and self._looking is not None:
+            await asyncio.shield(self._looking)
+        return self._found[0] if self._found else None
+
+    async def _look(self) -> None:
+        self._found = (await self._problem(), time.monotonic())
+
+    async def _problem(self) -> str | None:
         if self.url is None:
             return "No worker is connected: AGENT_DAEMON_URL is not set. `clasper up` sets it."
         for path in ("/ready", "/health"):  # a shim of an earlier version has the second alone
@@ -97,6 +118,8 @@ class Worker:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._client is not None:
             await self._client.aclose()
 

@@ -34,7 +34,7 @@ from clasper_worker.periodic.enqueue import ShimQueue
 from clasper_worker.prompt.context import _blocking_client
 from clasper_worker.prompt.retrieval.embedders import OpenAIEmbedder
 from clasper_worker.prompt.retrieval.embedding import EmbeddingError
-from clasper_worker.shim.app import _backend_answers
+from clasper_worker.shim.backend_probe import backend_answers
 from tests.unit.periodic.test_enqueue_shim_queue import job
 
 # The openai package's client for proxies leaves a socket to the garbage collector when it closes.
@@ -308,8 +308,8 @@ async def test_a_backend_that_redirects_elsewhere_is_not_healthy(
     two_origins: tuple[Origin, Origin], settings_of: Callable[..., Settings]
 ) -> None:
     here, elsewhere = two_origins
-    assert await _backend_answers(settings_of(backend_url=here.url)) is False
-    assert await _backend_answers(settings_of(backend_url=elsewhere.url)) is True
+    assert await backend_answers(settings_of(backend_url=here.url), 3.0) is False
+    assert await backend_answers(settings_of(backend_url=elsewhere.url), 3.0) is True
     assert len(elsewhere.seen) == 1
 
 
@@ -375,7 +375,7 @@ async def test_a_server_of_this_machine_is_not_asked_through_a_proxy(
     attempts: list[Awaitable[object]] = [
         through(open_http_client(5, here.url)),
         through(open_http_client(5, server=here.url)),
-        _backend_answers(settings_of(backend_url=here.url)),
+        backend_answers(settings_of(backend_url=here.url), 3.0),
         ShimQueue.from_settings(settings_of(agent_daemon_url=here.url)).put([job("u1")]),
     ]
     for attempt in attempts:

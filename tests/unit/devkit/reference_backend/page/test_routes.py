@@ -13,6 +13,7 @@ import pytest
 
 from clasper_worker.devkit.reference_backend import BackendConfig
 from tests.scripted_shim import JOB, KEY, ScriptedShim, scripted_shim
+from tests.waiting import eventually
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&lt;javascript:alert(1)"
 
@@ -236,13 +237,29 @@ async def test_a_shim_that_is_away_or_refuses_the_key_is_told_of(
         await site.app.state.backend.worker.close()
 
 
-async def test_a_shim_that_is_not_ready_says_why(
-    browser: httpx2.AsyncClient, shim: ScriptedShim
+async def test_a_shim_that_is_not_ready_says_why_and_is_asked_again(
+    site: Any, browser: httpx2.AsyncClient, shim: ScriptedShim
 ) -> None:
-    shim.readiness = (503, {"error": "no worker consumes the queue", "code": "not_ready"})
-    assert "cannot take turns now: no worker consumes the queue" in (await browser.get("/")).text
+    worker = site.app.state.backend.worker
+    worker.fresh_seconds = 0
+    shim.readiness = (503, {"error": "Not ready; missing: a worker", "code": "not_ready"})
+    assert "cannot take turns now: Not ready; missing: a worker" in (await browser.get("/")).text
     shim.readiness = (200, {"status": "ready"})
+    await browser.get("/")
+    await eventually(lambda: worker._found[0] is None, "the shim is asked again")
     assert "Worker connected" in (await browser.get("/")).text
+
+
+async def test_only_the_first_waits_until_the_shim_has_said_whether_it_is_ready(
+    site: Any, browser: httpx2.AsyncClient, shim: ScriptedShim
+) -> None:
+    worker = site.app.state.backend.worker
+    worker.fresh_seconds = 0
+    assert "Worker connected" in (await browser.get("/")).text
+    shim.ready_now.clear()  # it asks its workers, which takes as long as it takes
+    for _ in range(3):
+        assert "Worker connected" in (await browser.get("/")).text
+    shim.ready_now.set()
 
 
 async def test_the_shim_s_key_reaches_no_browser(
