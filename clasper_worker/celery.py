@@ -43,7 +43,12 @@ from clasper_worker.engine.redis.connections import (
     options_for_celery,
 )
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.observability.logs import configure_logging, say_as_json, writes_json
+from clasper_worker.observability.logs import (
+    configure_logging,
+    leave_out_ticks,
+    say_as_json,
+    writes_json,
+)
 from clasper_worker.periodic.registry import PERIODIC_JOBS
 from clasper_worker.startup_checks import refuse_contradictions
 
@@ -304,6 +309,7 @@ def _configure_logging(loglevel: int | str, **_: Any) -> None:
 
 app = ClasperCelery("clasper_worker", set_as_current=False, include=["clasper_worker.tasks"])
 install(app)
+leave_out_ticks(job.task for job in PERIODIC_JOBS)
 app.conf.worker_consumer = "clasper_worker.engine.queue.bootsteps:TurnConsumer"
 app.conf.clasper_queued_reporter = "clasper_worker.process:report_queued"
 app.conf.clasper_dead_letter_reporter = "clasper_worker.completion.dead_letters:Burials"

@@ -19,7 +19,14 @@ from clasper_worker.engine.redis.scripts import State, redis_client, redis_lock
 from clasper_worker.errors import ConfigurationError, InvalidRequestError
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatModel
-from clasper_worker.llm.providers.catalogue import TIERS, ModelRef, Tier, model_chain, parse_model
+from clasper_worker.llm.providers.catalogue import (
+    TIERS,
+    ModelRef,
+    Tier,
+    model_chain,
+    parse_model,
+    providers_without_key,
+)
 from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
 from clasper_worker.llm.providers.provider import ProviderClient
 from clasper_worker.llm.providers.registry import connect_providers
@@ -174,15 +181,15 @@ def check_settings(settings: Settings) -> str:
             " `clasper up`, which brings a reference backend",
             {"variable": "BACKEND_URL"},
         )
-    if settings.openai_api_key is None and settings.openai_base_url is None:
+    for provider in providers_without_key(settings):
+        variable, other = provider.key_variables[0], provider.url_variable
+        address = f" or point {other} at a server that speaks the same API," if other else ""
         raise ConfigurationError(
-            "No OPENAI_API_KEY is configured: set it, or point OPENAI_BASE_URL at a server that"
-            " speaks OpenAI's API, or run `clasper up`, which brings an offline model",
-            {"variable": "OPENAI_API_KEY"},
+            f"No {variable} is configured: set it,{address} or run `clasper up`, which brings an"
+            " offline model",
+            {"variable": variable},
         )
     AgentTokens.from_settings(settings)
-    for tier in TIERS:
-        model_chain(settings, tier)
     refuse_contradictions(settings)
     if not settings.clasper_workspace.is_dir():
         raise missing_workspace(settings.clasper_workspace)

@@ -23,9 +23,8 @@ from clasper_worker.engine.redis.connections import blocking_client, shown_url
 from clasper_worker.engine.redis.doubts import redis_doubts
 from clasper_worker.errors import ClasperError
 from clasper_worker.llm.messages import ChatMessage
-from clasper_worker.llm.providers.catalogue import model_chain
-from clasper_worker.llm.providers.openai import OpenAICompatibleModel
-from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
+from clasper_worker.llm.providers.catalogue import model_chain, providers_without_key
+from clasper_worker.llm.providers.registry import connect_providers
 from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 from clasper_worker.prompt.workspace.reader import WorkspaceReader
@@ -244,9 +243,11 @@ def workspace(settings: Settings) -> Iterator[Finding]:
 def model_key(settings: Settings) -> Iterator[Finding]:
     """Whether there is a model and a key to ask it with."""
     names = ", ".join(ref.name for ref in model_chain(settings))
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        yield Finding("model", "problem", f"no key for {names}", "set OPENAI_API_KEY")
-    else:
+    lacking = providers_without_key(settings)
+    for provider in lacking:
+        fix = f"set {provider.key_variables[0]}"
+        yield Finding("model", "problem", f"no key of {provider.name} for {names}", fix)
+    if not lacking:
         yield Finding("model", "ok", f"configured: {names} (asked only with --model)")
 
 
@@ -254,12 +255,16 @@ def model_call(settings: Settings) -> Iterator[Finding]:
     """One short call of the first model."""
     ref = model_chain(settings)[0]
 
+    short = {"clasper_llm_max_output_tokens": 16, "clasper_llm_timeout_sec": SECONDS}
+
     async def ask() -> None:
-        async with OpenAIClient(OPENAI, settings).sdk as client:
-            model = OpenAICompatibleModel(
-                client, ref, max_output_tokens=16, timeout_seconds=SECONDS
-            )
+        clients = connect_providers(settings.model_copy(update=short))
+        try:
+            model = clients[ref.provider].model(ref, None)
             await model.complete([ChatMessage(role="user", content="Answer: ok")])
+        finally:
+            for client in clients.values():
+                await client.close()
 
     try:
         asyncio.run(ask())

@@ -28,6 +28,3 @@ WEBHOOK_TASK = "clasper.webhook"
 DISPATCH_TASK = "clasper.dispatch"
 HEARTBEATS_TASK = "clasper.heartbeats"
 STANDUPS_TASK = "clasper.standups"
-
-TICKS = frozenset({DISPATCH_TASK, HEARTBEATS_TASK, STANDUPS_TASK})
-"""What Beat enqueues every few seconds: their events and log lines would hide the turns."""

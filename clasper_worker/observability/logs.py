@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -28,7 +28,6 @@ from stamina.instrumentation import (
 from structlog.typing import Processor
 
 from clasper_worker.config.groups import ObservabilityGroup
-from clasper_worker.config.names import TICKS
 from clasper_worker.errors import ClasperError
 from clasper_worker.observability.uncaught import log_what_nobody_caught
 
@@ -67,11 +66,13 @@ class _NoTicks(logging.Filter):
     Whoever asks for DEBUG is told of each.
     """
 
+    tasks: frozenset[str] = frozenset()
+
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno > logging.INFO or logging.getLogger().isEnabledFor(logging.DEBUG):
             return True
         told = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-        return not any(isinstance(value, str) and value in TICKS for value in told)
+        return not any(isinstance(value, str) and value in self.tasks for value in told)
 
 
 class _LostConnections(logging.Filter):
@@ -110,6 +111,11 @@ class _Lines:
             handler.release()
 
     debug = info = warning = error = critical = msg
+
+
+def leave_out_ticks(tasks: Iterable[str]) -> None:
+    """Do not log the runs that went well of these tasks, which would hide the turns'."""
+    _NOTICKS.tasks |= frozenset(tasks)
 
 
 def configure_logging(settings: ObservabilityGroup, *, level: int | str | None = None) -> None:

@@ -1,8 +1,10 @@
 """Every Celery task: read the arguments, call one function, let its typed error through.
 
-Importing this registers them all.
+Importing this registers all that are in its modules.
 """
 
-from clasper_worker.tasks import compact, llm_task, notifications, periodic, send, webhook
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["compact", "llm_task", "notifications", "periodic", "send", "webhook"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

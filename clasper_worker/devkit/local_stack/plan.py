@@ -23,6 +23,8 @@ from clasper_worker.devkit.local_stack.state_file import LocalSecrets
 from clasper_worker.engine.http.listening import is_loopback
 from clasper_worker.engine.redis.connections import shown_url
 from clasper_worker.errors import ConfigurationError, StackError
+from clasper_worker.llm.providers.catalogue import providers_without_key
+from clasper_worker.llm.providers.openai_client import OPENAI
 
 OFFLINE_KEY = "offline"
 OFFLINE_MODEL = "clasper-offline"
@@ -97,7 +99,8 @@ def needs_of(settings: Settings) -> StackNeeds:
     """Which servers the stack must bring itself.
 
     Raises:
-        ConfigurationError: a backend is named, but not the secret to sign agent tokens with.
+        ConfigurationError: a backend is named, but not the secret to sign agent tokens with; or
+            a model's name cannot be used.
     """
     if settings.backend_url and settings.agent_jwt_secret is None:
         raise ConfigurationError(
@@ -108,11 +111,7 @@ def needs_of(settings: Settings) -> StackNeeds:
     return StackNeeds(
         broker="celery_broker_url" not in settings.model_fields_set,
         backend=settings.backend_url is None,
-        model=(
-            settings.llm_provider == "openai"
-            and settings.openai_api_key is None
-            and settings.openai_base_url is None
-        ),
+        model=settings.llm_provider == "openai" and OPENAI in providers_without_key(settings),
     )
 
 

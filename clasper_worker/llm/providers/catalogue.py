@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 from clasper_worker.config.groups import ModelsGroup
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.llm.providers.provider import ModelRef
-from clasper_worker.llm.providers.registry import is_provider, provider_of
+from clasper_worker.llm.providers.provider import ModelRef, Provider
+from clasper_worker.llm.providers.registry import PROVIDERS, is_provider, provider_of
 
-__all__ = ["TIERS", "ModelRef", "Tier", "model_chain", "parse_model"]
+__all__ = ["TIERS", "ModelRef", "Tier", "model_chain", "parse_model", "providers_without_key"]
 
 Tier = Literal["default", "cheap", "best"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -63,3 +63,13 @@ def model_chain(settings: ModelsGroup, tier: Tier = "default") -> tuple[ModelRef
         for variable, name in names
     )
     return tuple(dict.fromkeys(refs))
+
+
+def providers_without_key(settings: ModelsGroup) -> tuple[Provider, ...]:
+    """The providers of configured models that lack their key.
+
+    Raises:
+        ConfigurationError: a model's name cannot be used.
+    """
+    asked = {ref.provider for tier in TIERS for ref in model_chain(settings, tier)}
+    return tuple(one for one in PROVIDERS if one.name in asked and one.lacks_key(settings))

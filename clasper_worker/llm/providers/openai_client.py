@@ -44,19 +44,20 @@ class OpenAIClient:
     def model(
         self,
         ref: ModelRef,
-        gates: Gates,
+        gates: Gates | None,
         *,
         has_fallback: bool = False,
         is_configured: bool = True,
     ) -> ChatModel:
         """See `ProviderClient.model`; all that ask one model share what is known of it."""
         first = KnownDialect(self._provider.first_dialect(self._address))
+        names = [ref.name] if is_configured else []
         return OpenAICompatibleModel(
             self.sdk,
             ref,
             max_output_tokens=self._settings.clasper_llm_max_output_tokens,
-            retries=_RETRIES,
-            gate=gates.gate(str(self.sdk.base_url), *([ref.name] if is_configured else [])),
+            retries=_RETRIES if gates else 0,
+            gate=None if gates is None else gates.gate(str(self.sdk.base_url), *names),
             has_fallback=has_fallback,
             timeout_seconds=self._settings.clasper_llm_timeout_sec,
             known=self._known.setdefault(ref, first) if is_configured else first,

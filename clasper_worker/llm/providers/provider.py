@@ -28,7 +28,7 @@ class ProviderClient(Protocol):
     def model(
         self,
         ref: ModelRef,
-        gates: Gates,
+        gates: Gates | None,
         *,
         has_fallback: bool = False,
         is_configured: bool = True,
@@ -37,7 +37,7 @@ class ProviderClient(Protocol):
 
         Args:
             ref: which one.
-            gates: where its gate is.
+            gates: where its gate is; None sends every request at once, and none again.
             has_fallback: whether another model is asked where this one is not available.
             is_configured: whether it is one of the operator's, and not one that a caller named:
                 only then it has a gate of its own, beside its host's, and is remembered.
@@ -78,6 +78,11 @@ class Provider:
             if value is not None:
                 return value.get_secret_value()
         return None
+
+    def lacks_key(self, settings: ModelsGroup) -> bool:
+        """Whether it wants a key and has none; another address of its API may need none."""
+        keyless = not self.key_variables or self.address(settings) != self.base_url
+        return not keyless and self.key(settings) is None
 
     def address(self, settings: ModelsGroup) -> str:
         """Where it is asked: its own address, or the configured one."""

@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 from click.testing import CliRunner
@@ -18,6 +20,9 @@ from clasper_worker.cli.doctor import command, look
 from clasper_worker.cli.doctor_probes import Finding
 from clasper_worker.config.settings import Settings
 from clasper_worker.devkit.local_stack.redis_server import RunningRedis
+from clasper_worker.llm.dialect import Dialect
+from clasper_worker.llm.providers import openai_client, registry
+from clasper_worker.llm.providers.openai_client import OPENAI
 from tests.broken_backend import BREAKAGES, SECRET, serving
 
 Make = Callable[..., Settings]
@@ -190,7 +195,36 @@ def test_a_workspace_tells_its_roles_and_the_problems_of_skills(
 
 
 def test_a_model_without_a_key_is_a_problem_and_no_key_is_shown(settings_of: Make) -> None:
-    assert "no key" in levels(probes.model_key(settings_of()))["problem"][0]
+    assert "no key of openai" in levels(probes.model_key(settings_of()))["problem"][0]
     told = levels(probes.model_key(settings_of(openai_api_key="sk-very-secret")))
     assert set(told) == {"ok"}
     assert "sk-very" not in str(told)
+
+
+def test_the_model_is_asked_of_its_own_provider_once_and_briefly(
+    settings_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        asked.append((str(request.url), body["model"]))
+        assert body["max_tokens"] == 16
+        return httpx2.Response(503, json={"error": {"message": "later"}})
+
+    def client(_: float, server: str) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url=server)
+
+    acme = replace(
+        OPENAI,
+        name="acme",
+        base_url="https://api.acme.test",
+        url_variable=None,
+        dialect=Dialect(),
+    )
+    monkeypatch.setattr(openai_client, "open_http_client", client)
+    monkeypatch.setitem(registry._BY_NAME, "acme", acme)
+    monkeypatch.setattr(registry, "PROVIDERS", (OPENAI, acme))
+    told = levels(probes.model_call(settings_of(llm_model_default="acme/a", openai_api_key="k")))
+    assert asked == [("https://api.acme.test/chat/completions", "a")]
+    assert set(told) == {"problem"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -87,7 +88,10 @@ def test_every_setting_but_the_state_directory_belongs_to_one_group() -> None:
 
 
 def test_secrets_do_not_show(cwd: Path) -> None:
-    names = ("agent_jwt_secret", "openai_api_key", "internal_api_token", "agent_daemon_api_key")
+    names = [
+        name for name in Settings.model_fields if re.search("_(key|secret|token|password)$", name)
+    ]
+    assert {"agent_jwt_secret", "openai_api_key", "clasper_sentinel_password"} <= set(names)
     settings = load_settings(**dict.fromkeys(names, "hunter2"))
     assert "hunter2" not in repr(settings)
 

@@ -18,7 +18,7 @@ from stamina.instrumentation import set_on_retry_hooks
 
 from clasper_worker.config.settings import Settings
 from clasper_worker.errors import BackendUnavailableError
-from clasper_worker.observability.logs import configure_logging
+from clasper_worker.observability.logs import configure_logging, leave_out_ticks
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,7 @@ def test_ticks_that_go_well_are_not_told_and_those_that_fail_are(
     output = io.StringIO()
     monkeypatch.setattr("sys.stderr", output)
     configure_logging(settings_of())
+    leave_out_ticks(["clasper.dispatch"])
     trace, beat = logging.getLogger("celery.app.trace"), logging.getLogger("celery.beat")
     trace.info("Task %(name)s[%(id)s] succeeded", {"name": "clasper.dispatch", "id": "1"})
     beat.info("Scheduler: Sending due task %s (%s)", "dispatch", "clasper.dispatch")

@@ -1,5 +1,6 @@
 """The OpenAPI document."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,11 @@ async def test_what_is_answered_is_what_the_document_says() -> None:
         assert deep.checks is not None
         refused = Problem.model_validate((await client.post("/api/agents/send", json={})).json())
         assert refused.details.fields
+
+
+def test_every_operation_is_in_the_documentation(document: dict[str, Any]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text("utf-8")
+    named = {
+        f"{method.upper()} {path}" for path, found in document["paths"].items() for method in found
+    }
+    assert {one for one in named if not re.search(f"`{re.escape(one)}[`?]", text)} == set()

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from clasper_worker.devkit.local_stack.process import Layer, ProcessSpec
 from clasper_worker.devkit.local_stack.redis_binary import RedisBinary
 from clasper_worker.devkit.local_stack.state_file import LocalSecrets
 from clasper_worker.errors import ConfigurationError, StackError
+from clasper_worker.llm.providers import registry
+from clasper_worker.llm.providers.openai_client import OPENAI
 
 MakeSettings = Callable[..., Settings]
 
@@ -157,6 +160,15 @@ def test_a_base_url_alone_means_a_model_is_there(settings_of: MakeSettings) -> N
 
 def test_another_provider_is_not_replaced_by_the_offline_model(settings_of: MakeSettings) -> None:
     assert needs_of(settings_of(llm_provider="anthropic")).model is False
+
+
+def test_the_offline_model_comes_only_where_a_configured_model_is_openais(
+    settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = replace(OPENAI, name="acme", key_variables=(), url_variable=None)
+    monkeypatch.setitem(registry._BY_NAME, "acme", acme)
+    assert needs_of(settings_of(llm_model_default="acme/a")).model is False
+    assert needs_of(settings_of(llm_model_default="acme/a", llm_model_best="b")).model is True
 
 
 def test_a_model_name_that_the_operator_chose_is_kept_offline_too(
