@@ -78,14 +78,15 @@ class TurnDelivery:
     def of(cls, request: Context) -> TurnDelivery:
         """Read it from the headers that the transport set."""
         is_leased = bool(request.get(LEASE_HEADER))  # others' times are whatever a sender wrote
-        times = (request.get(name) if is_leased else None for name in _TIMES)
+        waited, behind = (request.get(name) if is_leased else None for name in _TIMES)
         return cls(
             request.get(LEASE_HEADER),
             request.get(VERDICT_HEADER) or "",
             request.get(COLLECTED_HEADER) or [],
             request.get(ROUTE_HEADER),
             request.get(NOTIFICATION_HEADER),
-            *times,
+            waited,
+            behind,
             TraceContext.read(request.get(TRACEPARENT)),
         )
 
