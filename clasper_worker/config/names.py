@@ -31,3 +31,6 @@ STANDUPS_TASK = "clasper.standups"
 
 TICKS = frozenset({DISPATCH_TASK, HEARTBEATS_TASK, STANDUPS_TASK})
 """What Beat enqueues every few seconds: their events and log lines would hide the turns."""
+
+VERSIONS_COMMAND = "clasper_versions"
+"""The remote-control command that our workers answer with their versions."""

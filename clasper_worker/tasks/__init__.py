@@ -1,8 +1,8 @@
 """Every Celery task: read the arguments, call one function, let its typed error through.
 
-Importing this registers them all.
+Importing this registers them all, and the remote-control commands (`control`).
 """
 
-from clasper_worker.tasks import compact, llm_task, notifications, periodic, send, webhook
+from clasper_worker.tasks import compact, control, llm_task, notifications, periodic, send, webhook
 
-__all__ = ["compact", "llm_task", "notifications", "periodic", "send", "webhook"]
+__all__ = ["compact", "control", "llm_task", "notifications", "periodic", "send", "webhook"]
