@@ -81,7 +81,7 @@ doctor.command(["--json"])
 
 
 def test_a_probe_that_never_returns_does_not_keep_the_command_from_ending() -> None:
-    ended = subprocess.run(  # noqa: S603 - our own program
+    ended = subprocess.run(
         [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 1, ended.stderr
