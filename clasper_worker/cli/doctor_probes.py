@@ -26,7 +26,7 @@ from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.providers.catalogue import model_chain
 from clasper_worker.llm.providers.openai import OpenAICompatibleModel
 from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 from clasper_worker.prompt.workspace.reader import WorkspaceReader
 from clasper_worker.prompt.workspace.skills import this_host
