@@ -23,7 +23,7 @@ from openai import DefaultAioHttpClient
 from turns import MARK_END, MARK_START, ROLE, TITLE, Turn, reply_to
 
 from clasper_worker.config.settings import Settings, load_settings
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.runtime import Runtime
 from clasper_worker.turn.models import identify_turn
 from clasper_worker.turn.request import RequestLimits, parse_send_request

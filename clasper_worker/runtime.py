@@ -31,10 +31,10 @@ from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
 from clasper_worker.llm.providers.provider import ProviderClient
 from clasper_worker.llm.providers.registry import connect_providers
 from clasper_worker.llm.windows import model_windows
+from clasper_worker.mission_control.agent_tokens import AgentTokens
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.mission_control.tokens import AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.observability.events import EventListeners
 from clasper_worker.observability.turn_metrics import TurnMetrics

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from clasper_worker.cli.status import read_status
 from clasper_worker.client import ClasperClient
-from clasper_worker.config.names import QUEUES
+from clasper_worker.config.names import QUEUES, VERSIONS_COMMAND
 from clasper_worker.config.settings import Settings
 from clasper_worker.engine.redis.connections import blocking_client, shown_url
 from clasper_worker.engine.redis.doubts import redis_doubts
@@ -25,7 +25,7 @@ from clasper_worker.errors import ClasperError
 from clasper_worker.llm.messages import ChatMessage
 from clasper_worker.llm.providers.catalogue import model_chain, providers_without_key
 from clasper_worker.llm.providers.registry import connect_providers
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 from clasper_worker.prompt.workspace.reader import WorkspaceReader
 from clasper_worker.prompt.workspace.skills import this_host
@@ -96,7 +96,7 @@ def redis_servers(settings: Settings) -> Iterator[Finding]:
             what = (
                 f"{variable} ({shown_url(url)}) does not answer as it should: {type(exc).__name__}"
             )
-            yield Finding("redis", "problem", what, f"start Redis there, or mend {variable}")
+            yield Finding("redis", "problem", what, f"start Redis there, or correct {variable}")
 
 
 def _redis(client: Any, where: str) -> Iterator[Finding]:
@@ -137,7 +137,7 @@ def _skew(part: str, where: str, theirs: float) -> Iterator[Finding]:
 
 
 def workers(settings: Settings) -> Iterator[Finding]:
-    """Who works, what waits, and queues that nobody consumes."""
+    """Who works and in which version, what waits, and queues that nobody consumes."""
     status = read_status(settings, 1.0)
     if not status.workers:
         level: Literal["problem", "warning"] = (
@@ -145,12 +145,16 @@ def workers(settings: Settings) -> Iterator[Finding]:
         )
         yield Finding("workers", level, "no worker answers", "start one: clasper worker")
         return
-    yield Finding("workers", "ok", f"answering: {', '.join(status.workers)}")
     client = ClasperClient.from_settings(settings)
     try:
-        answer = client.app.control.inspect(timeout=1.0).active_queues() or {}
+        # Ends as soon as all have answered.
+        ask = client.app.control.inspect(timeout=1.0, limit=len(status.workers))
+        answer = ask.active_queues() or {}
+        versions = ask._request(VERSIONS_COMMAND) or {}  # noqa: SLF001 - as its own methods do
     finally:
         client.close()
+    for name in status.workers:
+        yield Finding("workers", "ok", f"{name} answers{_versions(versions.get(name))}")
     consumed = {queue["name"] for queues in answer.values() for queue in queues}
     for name in QUEUES:
         if answer and name not in consumed:
@@ -162,6 +166,12 @@ def workers(settings: Settings) -> Iterator[Finding]:
     if status.queues is not None and status.queues.dead:
         what = f"{status.queues.dead} dead letters"
         yield Finding("workers", "warning", what, "look at them: clasper dead-letters list")
+
+
+def _versions(answer: Any) -> str:
+    if not isinstance(answer, dict):
+        return ""  # a worker of another app, or of an earlier version
+    return "".join(f", {what} {str(answer[what])[:40]}" for what in answer)
 
 
 def beat(settings: Settings) -> Iterator[Finding]:
@@ -197,7 +207,7 @@ def backend(settings: Settings) -> Iterator[Finding]:
                 answer = client.get(CAPABILITIES_PATHS[1])
     except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
         what = f"the backend does not answer: {type(exc).__name__}"
-        yield Finding("backend", "problem", what, "start it, or mend BACKEND_URL")
+        yield Finding("backend", "problem", what, "start it, or correct BACKEND_URL")
         return
     if "date" in answer.headers:
         try:
@@ -230,7 +240,7 @@ def backend(settings: Settings) -> Iterator[Finding]:
 
 
 def workspace(settings: Settings) -> Iterator[Finding]:
-    """Whether it can be read, and what its author should mend."""
+    """Whether it can be read, and what its author should fix."""
     reader = WorkspaceReader(settings.clasper_workspace.absolute(), this_host())
     snapshot = reader.read(reader.look())
     roles = [name.split("/")[1].removesuffix(".md") for name in snapshot.files if "souls/" in name]

@@ -28,3 +28,6 @@ WEBHOOK_TASK = "clasper.webhook"
 DISPATCH_TASK = "clasper.dispatch"
 HEARTBEATS_TASK = "clasper.heartbeats"
 STANDUPS_TASK = "clasper.standups"
+
+VERSIONS_COMMAND = "clasper_versions"
+"""The remote-control command that our workers answer with their versions."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import ValidationError
@@ -42,6 +46,30 @@ class Outcome:
     status: Literal["passed", "failed", "skipped"]
     came: str
     seconds: float
+
+
+def look_up(target: Target, seconds: float = _REQUEST_SECONDS) -> None:
+    """Try whether the host's name is answered for at all.
+
+    In a thread that nobody waits for: an event loop's own would keep the process from ending.
+
+    Raises:
+        BackendUnavailableError: the name server does not answer in time.
+    """
+    host = urlsplit(target.url).hostname
+
+    def resolve() -> None:
+        with contextlib.suppress(OSError, UnicodeError):  # the first request says which
+            socket.getaddrinfo(host, None)
+
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise BackendUnavailableError(
+            f"The name {host} was not resolved within {seconds:.0f} s: check CONTROL_PLANE_URL and"
+            " this machine's name server"
+        )
 
 
 async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome, ...]:
@@ -88,7 +116,7 @@ async def _features(client: httpx2.AsyncClient, target: Target, run: str) -> Map
             " backend"
         ) from exc
     except (httpx2.HTTPError, httpx2.InvalidURL):
-        pass  # the checks tell
+        pass  # the checks say what is wrong
     probe = Probe(client, target, run, {})
     for path in (f"{BASE}/capabilities", "/api/capabilities"):
         try:

@@ -11,7 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clasper_worker.llm.answer import (
+from clasper_worker.llm.completion import text_of
+from clasper_worker.llm.messages import CallBegun, Listen, ReasoningPart, TextPart
+from clasper_worker.llm.response_body import (
     MAX_ANSWER_BYTES,
     BrokenAnswerError,
     read_answer,
@@ -19,8 +21,6 @@ from clasper_worker.llm.answer import (
     refuse_error,
     refuse_instead_of_choices,
 )
-from clasper_worker.llm.completion import text_of
-from clasper_worker.llm.messages import CallBegun, Listen, ReasoningPart, TextPart
 from clasper_worker.llm.streamed_calls import StreamedCalls
 from clasper_worker.text.large_json import has_too_many_values
 from clasper_worker.text.whole_text import whole

@@ -10,6 +10,7 @@ import structlog
 from pydantic import BaseModel
 
 from clasper_worker.errors import BackendNotFoundError, BackendProtocolError, BackendRejectedError
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.capabilities import ask_capabilities
 from clasper_worker.mission_control.models import (
     REQUIRED_FEATURES,
@@ -20,7 +21,6 @@ from clasper_worker.mission_control.models import (
     Task,
 )
 from clasper_worker.mission_control.paging import Rows, pages, read
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, Confirm, protocol_error
 from clasper_worker.observability.stopwatch import spent_on
 from clasper_worker.observability.trace_context import TRACEPARENT, current_trace

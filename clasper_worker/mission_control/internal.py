@@ -19,10 +19,10 @@ from clasper_worker.errors import (
     BackendRejectedError,
     ConfigurationError,
 )
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.capabilities import ask_capabilities
 from clasper_worker.mission_control.models import Capabilities, Page
 from clasper_worker.mission_control.paging import Rows, pages, read
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport, protocol_error
 
 _BASE = "/api/mission-control"

@@ -27,8 +27,8 @@ from clasper_worker.errors import (
     BackendRejectedError,
     TurnConflictError,
 )
+from clasper_worker.mission_control.agent_tokens import AgentIdentity
 from clasper_worker.mission_control.client import AgentBackend
-from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.observability import metrics
 from clasper_worker.periodic.agents import Agent
 from clasper_worker.prompt.sanitize import fence_data, json_for_model

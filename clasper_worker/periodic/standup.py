@@ -14,9 +14,9 @@ import structlog
 from clasper_worker.config.settings import Settings
 from clasper_worker.errors import BackendConflictError
 from clasper_worker.llm.messages import ChatMessage
+from clasper_worker.mission_control.agent_tokens import AgentIdentity
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.idempotency import turn_step_key
-from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.observability import metrics
 from clasper_worker.periodic.agents import Agent
 from clasper_worker.periodic.heartbeat import CLOSED_STATUSES

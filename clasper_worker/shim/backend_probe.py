@@ -10,10 +10,10 @@ from clasper_worker.config.settings import Settings
 from clasper_worker.engine.http.client import open_http_client
 from clasper_worker.engine.http.redirects import is_redirect
 from clasper_worker.errors import BackendError, BackendNotFoundError, ConfigurationError
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.capabilities import ask_capabilities
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.models import Capabilities
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import CAPABILITIES_PATHS, BackendTransport
 
 CONTRACT_VERSION = "v1"

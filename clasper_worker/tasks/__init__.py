@@ -1,6 +1,6 @@
 """Every Celery task: read the arguments, call one function, let its typed error through.
 
-Importing this registers all that are in its modules.
+Importing this registers all that are in its modules, and the remote-control commands (`control`).
 """
 
 from importlib import import_module

@@ -10,9 +10,9 @@ from clasper_worker.engine.queue.delivery import Lease, NoLease
 from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.providers.catalogue import Tier
 from clasper_worker.llm.windows import ModelWindow, unknown_window
+from clasper_worker.mission_control.agent_tokens import AgentIdentity
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.mission_control.tokens import AgentIdentity
 from clasper_worker.observability.events import TurnEvents
 from clasper_worker.prompt.models import PromptSettings
 from clasper_worker.prompt.retrieval.smart_context import SmartContext

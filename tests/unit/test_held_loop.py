@@ -12,9 +12,9 @@ import pytest
 from clasper_worker.config.local_time import ActiveHours
 from clasper_worker.engine.circuit.retry_after import retry_after
 from clasper_worker.engine.queue.wellformed import measure
-from clasper_worker.llm.answer import MAX_ANSWER_BYTES, BrokenAnswerError, read_answer
 from clasper_worker.llm.messages import ChatMessage, ToolCall
 from clasper_worker.llm.refusal import read_refusal
+from clasper_worker.llm.response_body import MAX_ANSWER_BYTES, BrokenAnswerError, read_answer
 from clasper_worker.llm.spoken import without_controls, without_thoughts
 from clasper_worker.llm.token_estimate import estimate_tokens
 from clasper_worker.llm.tokens import TokenCounter

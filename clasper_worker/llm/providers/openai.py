@@ -38,7 +38,6 @@ from clasper_worker.errors import (
     ModelRejectedError,
     ModelUnavailableError,
 )
-from clasper_worker.llm.answer import BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.dialect import Dialect, KnownDialect, wire_tools
 from clasper_worker.llm.messages import (
@@ -57,6 +56,7 @@ from clasper_worker.llm.messages import (
 from clasper_worker.llm.providers.openai_calls import STREAMED, ask_streamed, ask_whole
 from clasper_worker.llm.providers.provider import ModelRef
 from clasper_worker.llm.refusal import read_refusal
+from clasper_worker.llm.response_body import BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.streamed_answer import tell_whole
 
 log = structlog.get_logger(__name__)

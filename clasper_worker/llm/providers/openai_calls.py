@@ -17,8 +17,8 @@ import openai
 from openai import AsyncOpenAI, AsyncStream
 from openai._types import RequestOptions
 
-from clasper_worker.llm.answer import EmbeddedError, read_answer
 from clasper_worker.llm.messages import Listen
+from clasper_worker.llm.response_body import EmbeddedError, read_answer
 from clasper_worker.llm.streamed_answer import CutAnswerError, StreamedAnswer
 
 STREAMED: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}

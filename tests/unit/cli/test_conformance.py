@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -91,3 +94,27 @@ def test_a_backend_that_repeats_our_tokens_has_them_in_no_report(
     assert result.exit_code == 1
     assert "x-agent-token" in result.output
     assert "eyJ" not in result.output + (folder / "conformance.json").read_text()
+
+
+UNRESOLVED = """
+import socket, sys, threading
+from clasper_worker.cli import conformance
+from clasper_worker.conformance import run
+
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+conformance.look_up = lambda target: run.look_up(target, seconds=0.2)
+conformance.command(["--url", "http://backend.example"])
+"""
+
+
+def test_a_name_server_that_never_answers_does_not_keep_the_command_from_ending() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", UNRESOLVED],
+        env={**os.environ, "AGENT_JWT_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "backend.example was not resolved" in ended.stderr

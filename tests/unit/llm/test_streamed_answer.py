@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clasper_worker.llm.answer import MAX_ANSWER_BYTES, BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.completion import read_completion
 from clasper_worker.llm.messages import (
     CallBegun,
@@ -22,6 +21,7 @@ from clasper_worker.llm.messages import (
     ToolCall,
 )
 from clasper_worker.llm.providers.catalogue import ModelRef
+from clasper_worker.llm.response_body import MAX_ANSWER_BYTES, BrokenAnswerError, EmbeddedError
 from clasper_worker.llm.streamed_answer import CutAnswerError, StreamedAnswer
 from tests.examples import examples
 from tests.growth import is_linear

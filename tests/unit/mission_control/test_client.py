@@ -7,8 +7,8 @@ import pytest
 
 from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.errors import BackendUnavailableError
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.observability.trace_context import TraceContext, continue_trace
 from tests.unit.engine.circuit.simulation import SharedStore, Worker

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from clasper_worker.errors import BackendProtocolError
 from clasper_worker.mission_control import paging
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.internal import InternalBackend
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from tests.unit.turn.conftest import no_lock
 

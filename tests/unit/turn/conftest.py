@@ -14,9 +14,9 @@ import stamina
 from clasper_worker.devkit.reference_backend.app import create_app
 from clasper_worker.devkit.reference_backend.config import BackendConfig
 from clasper_worker.llm.messages import ModelReply
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.client import AgentBackend, MissionControl
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import ScriptedModel

@@ -38,10 +38,10 @@ from clasper_worker.llm.messages import (
     ToolChoice,
     ToolSpec,
 )
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.client import MissionControl
 from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.mission_control.task_finder import TaskFinder
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
 from clasper_worker.mission_control.transport import BackendTransport
 from clasper_worker.observability.events import TurnEvents, TurnReference
 from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot

@@ -241,7 +241,7 @@ async def test_a_backend_that_goes_away_under_a_tool_fails_the_turn(harness: Any
 
 
 async def test_a_wrong_secret_says_which_variable_to_set(harness: Any) -> None:
-    from clasper_worker.mission_control.tokens import AgentTokens
+    from clasper_worker.mission_control.agent_tokens import AgentTokens
 
     harness.deps.mission_control._tokens = AgentTokens("another-secret-of-32-characters-or-so")
     with pytest.raises(errors.BackendAuthError, match="AGENT_JWT_SECRET"):

@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 from clasper_worker.errors import ConfigurationError
-from clasper_worker.mission_control.tokens import AgentIdentity, AgentTokens
+from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
 
 SECRET = "s" * 32
 WRITER = AgentIdentity("u1", "writer")
