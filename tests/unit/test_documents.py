@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clasper_worker.cli import COMMANDS
+
 REPO = Path(__file__).parents[2]
 _PAST = "CHANGELOG.md"
 DOCUMENTS = [
@@ -35,3 +37,10 @@ def test_every_promise_of_the_table_is_kept_by_a_function_in_the_file_beside_it(
         for name in re.findall(r"`(\w+)`", names):
             defined = re.compile(rf"(?:def|class|function) {name}\b")
             assert any(defined.search(source) for source in sources), f"{name} in {files}"
+
+
+def test_the_readme_lists_every_command() -> None:
+    text = (REPO / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| `c")]
+    named = set(re.findall(r"`(?:clasper )?([\w-]+)", " ".join(lines)))
+    assert set(COMMANDS) - named == set()
