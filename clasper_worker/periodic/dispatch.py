@@ -45,7 +45,6 @@ from clasper_worker.turn.request import RequestLimits
 
 UNDER_WAY_SECONDS = 3600.0
 """How long a note says that a notification is being seen to, if nothing else is heard of it."""
-"""How long a notification is left alone whose turn failed for good, or which is no turn."""
 LAST_POLL = "dispatch:last"
 """The note of the last poll: the seconds after which the next one was due."""
 LAST_POLL_SECONDS = 86_400

@@ -41,7 +41,7 @@ class Job:
         queue: where to.
         job_id: its id; a new one where None.
         keeps_result: whether anybody may ask for its result.
-        mark: which notification it answers, or why it answers none (`jobs.notification`).
+        mark: which notification it answers, or why it answers none (`periodic.notification`).
     """
 
     task: str

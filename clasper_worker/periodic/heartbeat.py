@@ -1,8 +1,8 @@
 """A heartbeat: an agent turn that nobody asked for, on the workspace's ``HEARTBEAT.md``.
 
 It is light (minimal prompt, cheap model, little history), it takes its session only while that is
-free, and gives way to the first turn that comes (`engine.queue.scheduler`). What it has to say is
-posted; that all is well is not.
+free, and is cancelled when another turn arrives there (`engine/queue/lua/intake.lua`). What needs
+attention is posted; that all is well is not.
 """
 
 from __future__ import annotations

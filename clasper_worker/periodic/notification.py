@@ -214,3 +214,4 @@ def left_alone_for(*, is_transient: bool) -> float:
 
 
 GIVEN_UP_SECONDS = 86_400.0
+"""How long a notification is left alone whose turn failed for good, or which is no turn."""

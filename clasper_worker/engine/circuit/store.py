@@ -1,7 +1,7 @@
 """Where the gates' states lie: in Redis, for all workers.
 
 A change is a pure function. Redis only compares and swaps, so that its rules stand in one place
-(``state``), and tells the time, so that the workers' clocks need not agree.
+(``breaker``), and gives the time, so that the workers' clocks need not agree.
 """
 
 from __future__ import annotations

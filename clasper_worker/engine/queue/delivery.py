@@ -59,7 +59,7 @@ class TurnDelivery:
         collected: the requests that are to be run with it, each ``{"job_id", "request"}``, and
             ``notification`` where it has a mark.
         route: what its header says of whose turn it is; None where it says nothing.
-        mark: which notification it answers, as `jobs.notification` has it; None: it has none.
+        mark: which notification it answers, as `periodic.notification` has it; None: it has none.
         waited: seconds since the scheduler took the message in; None without the scheduler.
         behind: of them, those behind others of its session; None likewise.
         trace: the caller's trace; None where the message names none.

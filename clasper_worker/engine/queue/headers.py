@@ -5,4 +5,4 @@ broker, and they are trusted.
 """
 
 NOTIFICATION_HEADER = "clasper_notification"
-"""Which notification the turn answers, or why there is none to answer: `jobs.notification`."""
+"""Which notification the turn answers, or why there is none to answer: `periodic.notification`."""

@@ -134,7 +134,7 @@ _FIELDS = ("user_id", "session_key", "agent_role", "idempotency_key")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Whose a turn is, as the scheduler's script reads it (``scheduler/reading.lua``).
+    """Whose a turn is, as the scheduler's script reads it (``lua/reading.lua``).
 
     Attributes:
         user_id: the user; empty where the request names none, and then so is all else.

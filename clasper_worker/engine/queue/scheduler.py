@@ -1,7 +1,12 @@
-"""The scheduler of turns in the broker's Redis (``scheduler/*.lua``), as Python calls it.
+"""The scheduler of turns in the broker's Redis (``lua/*.lua``), as Python calls it.
 
 Every method is one script call, which Redis carries out whole or not at all: a worker that dies
-between two of them has either taken a message, with a lease, or not touched it.
+between two of them has either taken a message, with a lease, or not touched it. The script's parts:
+
+- ``base``: keys and figures; ``base64``, ``reading``: whose a message is, and which session's;
+- ``intake``: session order and busy policies; ``ready``: users in turn, and their caps;
+- ``lease``: what runs next; ``ending``: settled, released; ``lapsed``: leases of lost workers;
+- ``cancelling``, ``dead_letters``; ``operations``: what Python may ask for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with messages taken through the scheduler (`schedule`).
+"""kombu's Redis transport, with messages taken through the scheduler (`scheduler`).
 
 Plugged in by Celery's setting ``broker_transport`` on the workers' side alone: producers stay stock
 Celery, and what they send is unchanged. Differences to kombu's own transport:

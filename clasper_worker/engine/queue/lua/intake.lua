@@ -1,4 +1,6 @@
--- From the stock lists into lanes.
+-- From the stock lists into lanes: the order of a session's turns, and what happens to one that
+-- comes while its session is busy (enqueue, reject, interrupt, collect). A running heartbeat is
+-- cancelled for the first turn of its session.
 
 local function is_cancelled(job, turn)
   if call('ZSCORE', P .. 'cancelled', job) then return true end

@@ -1,4 +1,5 @@
--- From ready to running.
+-- From ready to running, under a lease: fair between users and queues (`pop`, `choose`); `collect`
+-- joins turns that waited behind a busy session.
 
 local function pop(queue)
   while true do

@@ -1,4 +1,5 @@
--- What may run.
+-- What may run: users take turns, each within its cap (`rotate`, `is_capped`); the next turn of a
+-- session is ready when the one before has ended (`advance`).
 
 local function know(job, turn)
   -- Whether no other job asked for the turn before.
