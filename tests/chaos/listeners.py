@@ -119,7 +119,7 @@ class Listeners:
         url = f"http://127.0.0.1:{port}/api/jobs/{listener.job_id}/events"
         until = len(listener.ids) + listener.cuts.pop() if listener.cuts else None
         async with session.get(url, headers=headers) as answer:
-            if answer.status == 503:
+            if answer.status in {404, 503}:  # not taken in by a worker yet; or Redis is away
                 await asyncio.sleep(_PAUSE_SECONDS)
                 return False
             if answer.status != 200:

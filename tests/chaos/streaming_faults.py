@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from tests.chaos.workers import Process, wait_until
 _POINT = Point("in the middle of the model's answer", "model", STREAMING)
 _STRIKES = 3  # in each round
 _LISTENERS = 3  # of each turn
+_READY_SECONDS = 60.0
 
 
 class Shims:
@@ -28,6 +30,9 @@ class Shims:
         with PortReservations() as ports:
             self.ports = [ports.choose(0, required=False, purpose="a shim") for _ in range(2)]
         self._processes = [self._start(port) for port in self.ports]
+        for port, process in zip(self.ports, self._processes, strict=True):
+            if not wait_until(lambda port=port: _listens(port), _READY_SECONDS):
+                raise RuntimeError(f"a shim did not come up:\n{process.last_lines()}")
 
     def kill(self, number: int) -> tuple[float, str]:
         """``kill -9`` one; when, and its name."""
@@ -123,6 +128,11 @@ def cut_model(scene: Scene, shims: Shims, hit: Hit) -> None:
     time.sleep(scene.options.outage_seconds / _STRIKES)
     scene.notes.append(f"{scene.model.behave()} answers cut by then")
     scene.disturb("model: half", at, time.monotonic(), **hit.about())
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _are_done(scene: Scene, listeners: Listeners) -> bool:
