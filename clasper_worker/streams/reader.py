@@ -59,13 +59,14 @@ class Places:
         self._schedule = schedule
 
     async def find(self, job_id: str) -> Place | None:
-        """A job's place; None where it is not known, or the broker does not answer."""
+        """A job's place; None where it is not known.
+
+        Raises:
+            StateUnavailableError: the broker does not answer.
+        """
         if self._schedule is None:
             return None
-        try:
-            return await asyncio.to_thread(place_of, self._schedule, job_id)
-        except StateUnavailableError:
-            return None
+        return await asyncio.to_thread(place_of, self._schedule, job_id)
 
     def close(self) -> None:
         """Close the connections."""
@@ -289,7 +290,9 @@ class StreamReader:
     async def _wait_for_start(self, feed: Feed) -> None:
         """Learn what a job waits for, and which turn is its own."""
         while not feed.has_begun:
-            place = await self._places.find(feed.job_id)
+            place = None
+            with suppress(StateUnavailableError):  # its stream or its end may be read all the same
+                place = await self._places.find(feed.job_id)
             if place is not None:
                 if place.waits_for is not None:
                     feed.queue(place.waits_for, place.ahead)

@@ -37,9 +37,11 @@ class Callers:
         self._reader = Celery("chaos-reader", backend=url, set_as_current=False)
         self._ends: dict[str, TurnEnd] = {}
 
-    def send(self, token: str, *, tool: bool = False, slow: bool = False) -> SentTurn:
+    def send(
+        self, token: str, *, tool: bool = False, slow: bool = False, stream: bool = False
+    ) -> SentTurn:
         """Send one turn."""
-        request = request_for(token, tool=tool, slow=slow)
+        request = request_for(token, tool=tool, slow=slow) | ({"stream": True} if stream else {})
         at = time.monotonic()
         turn = SentTurn(token, request["user_id"], (self.enqueue(request),), tool, at)
         self.sent.append(turn)

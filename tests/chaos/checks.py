@@ -137,6 +137,21 @@ def wrong(record: RowRecord) -> tuple[str, ...]:
     return posted + told
 
 
+def misheard(record: RowRecord) -> tuple[str, ...]:
+    """Listeners that have another text than the reply that was posted, or heard anything twice."""
+    answered = replies(record)
+    return tuple(
+        f"{each.token}: a listener {fault}"
+        for each in record.heard
+        for fault in (
+            *each.faults,
+            *(["never heard the end"] if each.response is None else []),
+            *(["has another text"] if [each.text] != answered.get(each.token, []) else []),
+            *(["was told another response"] if each.response != each.text else []),
+        )[:1]
+    )
+
+
 def misplaced(record: RowRecord) -> tuple[str, ...]:
     """Messages and documents that were stored in another thread than their turn's."""
     return tuple(

@@ -18,6 +18,7 @@ from tests.chaos.records import CallOutcome, ModelCall
 from tests.chaos.script import SLOW_WORD, newest_message, next_answer
 
 RECEIVED = "model.received"
+STREAMING = "model.streaming"
 ANSWERED = "model.answered"
 
 
@@ -27,11 +28,15 @@ class RecordingModel:
     Args:
         latency: of an answer, in seconds; each takes between half and one and a half of it.
         slow: what it takes more where the message has the script's `SLOW_WORD`.
+        pause: between two pieces of a streamed answer, in seconds; none: they come at once.
     """
 
-    def __init__(self, *, latency: float = 0.1, slow: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, *, latency: float = 0.1, slow: float = 0.0, pause: float = 0.0, seed: int = 0
+    ) -> None:
         self._latency = latency
         self._slow = slow
+        self._pause = pause
         self._random = random.Random(seed)
         self._calls: list[ModelCall] = []
         self._begun = 0
@@ -51,13 +56,13 @@ class RecordingModel:
         outcome: CallOutcome = "abandoned"
         try:
             await server.traps.pass_by(RECEIVED, token or "", worker)
-            answer = await self._answer(request, server, asked, message)
+            answer = await self._answer(request, server, asked, message, (token or "", worker))
             if isinstance(answer, web.Response):
                 await answer.prepare(request)
                 await answer.write_eof()
                 outcome = "answered" if answer.status == 200 else "refused"
             else:
-                outcome = "cut"
+                outcome = "cut" if "Content-Length" in answer.headers else "answered"
             ended = time.monotonic()
             if outcome == "answered":
                 await server.traps.pass_by(ANSWERED, token or "", worker)
@@ -75,8 +80,9 @@ class RecordingModel:
         server: RecordingServer,
         asked: dict[str, Any],
         message: dict[str, Any],
+        caller: tuple[str, str],
     ) -> web.StreamResponse:
-        """The answer as a fault lets it be; a `web.Response` where it is whole."""
+        """The answer as a fault lets it be; no `web.Response`, and with a length: it was cut."""
         fault = server.strikes()
         if fault.kind == "error":
             return web.json_response({"error": {"message": "a fault"}}, status=500)
@@ -89,10 +95,38 @@ class RecordingModel:
             late += self._slow
         await asyncio.sleep(late + self._latency * self._random.uniform(0.5, 1.5))
         body, content_type = _body(asked, message, self._begun)
+        if self._pause and asked.get("stream"):
+            return await self._write_slowly(request, server, body, fault.kind == "half", caller)
         if fault.kind in {"reset", "half"}:
             reset = fault.kind == "reset"
             return await server.break_off(request, body, content_type, reset=reset)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _write_slowly(
+        self,
+        request: web.Request,
+        server: RecordingServer,
+        body: bytes,
+        is_cut: bool,
+        caller: tuple[str, str],
+    ) -> web.StreamResponse:
+        """Write event by event; in the middle the call is at `STREAMING`, or is cut there."""
+        headers = {"Content-Type": "text/event-stream"}
+        if is_cut:
+            headers["Content-Length"] = str(len(body))
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        events = body.split(b"\n\n")[:-1]
+        for number, event in enumerate(events):
+            if number == len(events) // 2:
+                if is_cut:
+                    server.drop(request)
+                    return response
+                await server.traps.pass_by(STREAMING, *caller)
+            await response.write(event + b"\n\n")
+            await asyncio.sleep(self._pause * self._random.uniform(0.5, 1.5))
+        await response.write_eof()
+        return response
 
     def counts(self) -> dict[str, Any]:
         """Calls so far, and open now."""
@@ -138,6 +172,7 @@ if __name__ == "__main__":
         RecordingModel(
             latency=float(os.environ.get("CHAOS_LATENCY", "0.1")),
             slow=float(os.environ.get("CHAOS_SLOW", "0")),
+            pause=float(os.environ.get("CHAOS_PAUSE", "0")),
             seed=int(os.environ.get("CHAOS_SEED", "0")),
         )
     )

@@ -135,10 +135,11 @@ class RecordingServer:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
-        self._drop(request, reset=reset)
+        self.drop(request, reset=reset)
         return response
 
-    def _drop(self, request: web.Request, *, reset: bool) -> None:
+    def drop(self, request: web.Request, *, reset: bool = False) -> None:
+        """End the connection of a call."""
         transport = request.transport
         if transport is None:
             return

@@ -149,6 +149,25 @@ class TurnEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What one listener of a turn's stream has in the end.
+
+    Attributes:
+        token: of the turn.
+        text: of the last step, without what `retry` made void; None where there is none.
+        response: that `done` told.
+        connections: that it took.
+        faults: what it heard that no listener may hear.
+    """
+
+    token: str
+    text: str | None
+    response: str | None
+    connections: int
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Disturbance:
     """A fault as it happened.
 
@@ -194,6 +213,7 @@ class RowRecord:
     ends: tuple[TurnEnd, ...] = ()
     acks: tuple[Ack, ...] = ()
     ticks: tuple[Tick, ...] = ()
+    heard: tuple[Heard, ...] = ()
     disturbances: tuple[Disturbance, ...] = ()
     crashed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

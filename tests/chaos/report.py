@@ -30,6 +30,7 @@ _COLUMNS = (
     ("unfenced", "posts of the frozen"),
     ("disorder", "out of order"),
     ("crashed", "workers crashed"),
+    ("misheard", "listeners misled"),
 )
 
 
@@ -87,7 +88,7 @@ def markdown(results: Sequence[RowResult], run: Mapping[str, Any]) -> str:
         f"|---|{'---:|' * (len(labels) - 1)}",
     ]
     for result in results:
-        cells = [str(getattr(result, name)) for name, _ in _COLUMNS]
+        cells = [_figure(result, name) for name, _ in _COLUMNS]
         lines.append(
             f"| {result.title} | {' | '.join(cells)} | {recovery(result)} | {settled(result)} |"
         )
@@ -145,5 +146,10 @@ def settled(result: RowResult) -> str:
 
 
 def _cell(result: RowResult, name: str) -> str:
+    value = _figure(result, name)
+    return f"[red]{value}[/]" if name in result.broken else value
+
+
+def _figure(result: RowResult, name: str) -> str:
     value = getattr(result, name)
-    return f"[red]{value}[/]" if name in result.broken else str(value)
+    return "-" if value is None else str(value)

@@ -44,6 +44,7 @@ class RowResult:
         settled: seconds from the end of the last fault to the last reply.
         seconds: that the row took.
         broken: the promises that were broken, by name.
+        misheard: listeners with a wrong, missing or doubled token; None: nobody listened.
         evidence: the first offenders of each kind that is not nought, and notes.
     """
 
@@ -71,6 +72,7 @@ class RowResult:
     seconds: float
     broken: tuple[str, ...]
     evidence: tuple[str, ...]
+    misheard: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For a file."""
@@ -106,6 +108,7 @@ def judge(
         "unfenced": checks.unfenced(record),
         "disorder": (*checks.out_of_order(record), *checks.overlapping(record)),
         "failed": checks.failed(record),
+        "misheard": checks.misheard(record),
         "crashed": record.crashed,
     }
     told = {**found, "conflicts": checks.conflicts(record)}
@@ -142,6 +145,7 @@ def judge(
         settled=None if settled is None else round(settled, 2),
         seconds=round(record.seconds, 1),
         broken=broken,
+        misheard=len(found["misheard"]) if record.heard else None,
         evidence=(
             *(f"{name}: {item}" for name, items in told.items() for item in items[:_SHOWN]),
             *record.notes,

@@ -14,6 +14,7 @@ from tests.chaos import (
     rabbitmq_faults,
     redis_faults,
     refusals,
+    streaming_faults,
     takeovers,
     worker_faults,
 )
@@ -45,6 +46,7 @@ class Row:
         play: does it, once the scene is set; the turns are settled and checked afterwards.
         latency: of the model, in seconds.
         slow: of turns that are to be slow, in leases.
+        pause: between the pieces of a streamed answer, in seconds.
         allowed: promises that do not hold here (`results.RowResult.broken`).
         limit: in seconds, for recoveries.
         alone: whether it takes all of the machine, and runs beside no other.
@@ -56,6 +58,7 @@ class Row:
     play: Callable[[Scene], None]
     latency: float = 0.1
     slow: float = 0.0
+    pause: float = 0.0
     allowed: tuple[str, ...] = ()
     limit: Callable[[Options], float | None] = _unlimited
     alone: bool = False
@@ -73,6 +76,10 @@ class Row:
 
 def _outage(name: str, title: str, outage: Outage) -> Row:
     return Row(name, title, partial(outages.suffer, outage=outage))
+
+
+def _streamed(name: str, title: str, strike: streaming_faults.Strike) -> Row:
+    return Row(name, title, partial(streaming_faults.listen_through, strike=strike), pause=0.1)
 
 
 ROWS = (
@@ -140,6 +147,14 @@ ROWS = (
         Outage("model", "half", 0.5),
     ),
     Row("model-queue", "many turns wait while the model answers 500", outages.queue_up),
+    _streamed("stream-kill", "streams: kill -9 a worker", streaming_faults.kill_worker),
+    _streamed("stream-shim", "streams: kill -9 one of two shims", streaming_faults.kill_shim),
+    _streamed("stream-redis", "streams: Redis killed and restarted", streaming_faults.kill_redis),
+    _streamed(
+        "stream-model",
+        "streams: model closes in the middle of half of them",
+        streaming_faults.cut_model,
+    ),
     Row("same-key", "each turn enqueued many times at once, one key", floods.same_key),
     Row("same-id", "each turn enqueued twice or thrice, one Celery id", floods.same_id),
     Row(

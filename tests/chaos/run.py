@@ -25,6 +25,7 @@ def run_row(row: Row, options: Options, nursery: Nursery, folder: Path) -> RowRe
         folder,
         latency=row.latency,
         slow=slow,
+        pause=row.pause,
         with_rabbitmq=row.with_rabbitmq,
     ) as scene:
         row.play(scene)

@@ -16,7 +16,7 @@ from clasper_worker.devkit.local_stack.bare_environment import bare_environment
 from clasper_worker.devkit.local_stack.redis_server import RunningRedis, start_redis
 from tests.chaos.callers import Callers
 from tests.chaos.options import Options
-from tests.chaos.records import Ack, Disturbance, ModelCall, Post, RowRecord, SentTurn, Tick
+from tests.chaos.records import Ack, Disturbance, Heard, ModelCall, Post, RowRecord, SentTurn, Tick
 from tests.chaos.script import token_of
 from tests.chaos.server_process import ROOT, ServerProcess
 from tests.chaos.workers import Nursery, Process, wait_until
@@ -42,6 +42,7 @@ class Scene:
         disturbances: what was done to it, in order.
         notes: what should be told of the row besides its figures.
         ticks: what Beats sent.
+        heard: what listeners of streams have in the end.
         crashed: processes that ended although nobody had told them to.
         settings: variables for workers and Beats beyond the usual ones.
         worker_options: of ``celery worker`` beyond the usual ones.
@@ -69,6 +70,7 @@ class Scene:
         self.disturbances: list[Disturbance] = []
         self.notes: list[str] = []
         self.ticks: list[Tick] = []
+        self.heard: list[Heard] = []
         self.crashed: list[str] = []
         self.settings: dict[str, str] = {}
         self.worker_options: tuple[str, ...] = ()
@@ -103,13 +105,14 @@ class Scene:
             raise RuntimeError(f"{name} did not come up:\n{worker.last_lines()}")
         return worker
 
-    def start(self, name: str, arguments: list[str]) -> Process:
-        """Start ``celery ARGUMENTS`` in a folder of its own, until the scene ends at the latest."""
+    def start(self, name: str, arguments: list[str], *, module: str = "celery") -> Process:
+        """Start ``python -m MODULE ARGUMENTS`` in a folder of its own, until the scene ends."""
         folder = self._folder / name
         folder.mkdir()
         log = folder / "log"
         log.touch()  # for readers that come before its first line
-        pid = self._nursery.start(arguments, self._environment(name, folder), folder, log)
+        environment = self._environment(name, folder)
+        pid = self._nursery.start(arguments, environment, folder, log, module=module)
         self._processes.append(Process(name, pid, self._nursery, log))
         return self._processes[-1]
 
@@ -134,6 +137,7 @@ class Scene:
         sessions: int = 0,
         tools: float = 0.25,
         slow: bool = False,
+        stream: bool = False,
     ) -> list[SentTurn]:
         """Send turns of new sessions, one of each session in turn.
 
@@ -142,6 +146,7 @@ class Scene:
             sessions: over how many; four turns each unless given.
             tools: the share of turns that create a document.
             slow: whether the model takes long.
+            stream: whether they ask for their text as it comes.
         """
         sessions = sessions or max(1, turns // 4)
         names = [f"s{self._sessions + n:03d}" for n in range(sessions)]
@@ -150,7 +155,7 @@ class Scene:
         for index in range(turns):
             token = token_of(names[index % sessions], index // sessions)
             tool = self.random.random() < tools
-            sent.append(self.callers.send(token, tool=tool, slow=slow))
+            sent.append(self.callers.send(token, tool=tool, slow=slow, stream=stream))
         return sent
 
     def new_session(self) -> str:
@@ -204,6 +209,7 @@ class Scene:
             ends=self.callers.ends(),
             acks=tuple(Ack(**ack) for ack in posted["acks"]),
             ticks=tuple(self.ticks),
+            heard=tuple(self.heard),
             disturbances=tuple(self.disturbances),
             crashed=tuple(self.crashed),
             notes=tuple(self.notes),
@@ -253,6 +259,7 @@ def open_scene(
     *,
     latency: float = 0.1,
     slow: float = 0.0,
+    pause: float = 0.0,
     with_rabbitmq: bool = False,
 ) -> Iterator[Scene]:
     """Start Redis (append-only file on) and the servers; stop everything at the end."""
@@ -262,6 +269,7 @@ def open_scene(
         "CHAOS_SEED": str(seed),
         "CHAOS_LATENCY": str(latency),
         "CHAOS_SLOW": str(slow),
+        "CHAOS_PAUSE": str(pause),
     }
     with ExitStack() as stack:
         redis = stack.enter_context(start_redis(folder / "redis"))

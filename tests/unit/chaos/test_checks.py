@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.chaos import checks
-from tests.chaos.records import Ack, Disturbance, RowRecord
+from tests.chaos.records import Ack, Disturbance, Heard, RowRecord
 from tests.chaos.sample import TOKENS, call, end, good_record, post, sent
 from tests.chaos.script import reply_for
 
@@ -34,6 +34,7 @@ def with_end(record: RowRecord, token: str, **changed: object) -> RowRecord:
         checks.doubled,
         checks.wrong,
         checks.misplaced,
+        checks.misheard,
         checks.acknowledged_early,
         checks.tools_missing,
         checks.repeated,
@@ -91,6 +92,23 @@ def test_a_notification_that_is_replied_to_twice_is_doubled_and_not_completed() 
     record = replace(record, posts=(*record.posts, post(FIRST, 9.0, key="another")))
     assert len(checks.doubled(record)) == 1
     assert FIRST not in checks.completed(record)
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        Heard(FIRST, reply_for(FIRST, 1)[:-1], reply_for(FIRST, 1), 1),
+        Heard(FIRST, reply_for(FIRST, 2), reply_for(FIRST, 2), 1),
+        Heard(FIRST, reply_for(FIRST, 1), None, 1),
+        Heard(FIRST, reply_for(FIRST, 1), reply_for(FIRST, 2), 1),
+        Heard(FIRST, None, reply_for(FIRST, 1), 1),
+        Heard(FIRST, reply_for(FIRST, 1), reply_for(FIRST, 1), 1, ("heard an event twice",)),
+    ],
+)
+def test_a_listener_with_anything_but_the_posted_reply_is_found(heard: Heard) -> None:
+    right = Heard(OTHER, reply_for(OTHER, 1), reply_for(OTHER, 1), 2)
+    assert checks.misheard(replace(GOOD, heard=(right,))) == ()
+    assert len(checks.misheard(replace(GOOD, heard=(right, heard)))) == 1
 
 
 def test_a_reply_in_the_thread_of_another_session_is_misplaced() -> None:

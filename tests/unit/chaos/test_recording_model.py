@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.chaos.recording_model import ANSWERED, RECEIVED, RecordingModel
+from tests.chaos.recording_model import ANSWERED, RECEIVED, STREAMING, RecordingModel
 from tests.chaos.script import is_reply_to, message_for
 
 TOKEN = "s001.02"
@@ -51,6 +51,26 @@ async def test_the_openai_client_reads_the_stream(model: Any, tool: bool) -> Non
     calls = [call for delta in deltas for call in delta.tool_calls or ()]
     assert bool(calls) == tool
     assert tool or is_reply_to(TOKEN, text)
+
+
+async def test_a_stream_can_be_held_in_its_middle(start: Any) -> None:
+    model = await start(RecordingModel(latency=0.0, pause=0.001))
+    whole = (await ask(model, stream=True)).text
+    await model.arm(STREAMING)
+    call = asyncio.create_task(ask(model, stream=True))
+    assert (await model.sprung())["token"] == TOKEN
+    assert not call.done()
+    await model.control.post("/release")
+    assert (await call).text.count("data: ") == whole.count("data: ")
+    assert [each["outcome"] for each in await recorded(model)] == ["answered"] * 2
+
+
+async def test_a_stream_can_be_cut_in_its_middle(start: Any) -> None:
+    model = await start(RecordingModel(latency=0.0, pause=0.001))
+    await model.behave("half")
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await ask(model, stream=True)
+    assert [each["outcome"] for each in await recorded(model)] == ["cut"]
 
 
 async def test_a_held_call_is_answered_once_it_is_released(model: Any) -> None:

@@ -1,12 +1,13 @@
 """Following turns on a real Redis, whose writers are real and whose jobs' ends the test says."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 from clasper_worker.engine.queue.place import Place
+from clasper_worker.errors import StateUnavailableError
 from clasper_worker.observability.events import TurnEnd
 from clasper_worker.streams.feed import Feed
 from clasper_worker.streams.results import JobOutcome
@@ -230,6 +231,45 @@ def test_a_stop_ends_listeners_without_a_last_event(redis_server: Any) -> None:
             reader.stop()
             await task
             assert listener.last is None
+
+    asyncio.run(main())
+
+
+class _Away:
+    async def find(self, _: str) -> Place | None:
+        raise StateUnavailableError("Redis does not answer")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_job_whose_place_cannot_be_asked_for_is_not_taken_for_unknown(redis_server: Any) -> None:
+    async def main() -> None:
+        places: Any = _Away()
+        async with opened_reader(redis_server.url, Ends(), places=places) as reader:
+            with pytest.raises(StateUnavailableError):
+                await reader.turn_of("job")
+
+    asyncio.run(main())
+
+
+def test_a_listener_hears_all_although_its_jobs_place_cannot_be_asked_for(
+    redis_server: Any,
+) -> None:
+    async def main() -> None:
+        ends, places, listener = Ends(), cast("Any", _Away()), Listener()
+        async with (
+            opened_writer(redis_server.url) as writer,
+            opened_reader(redis_server.url, ends, places=places) as reader,
+        ):
+            task = asyncio.create_task(listener.listen(reader))
+            await write(writer, a_turn(), "a")
+            await told(listener, 3)
+            writer.ended(a_turn(), TurnEnd("ok"))
+            await ends.succeed(a_turn().job_id, "a")
+            async with asyncio.timeout(10):
+                await task
+            assert listener.last is not None
 
     asyncio.run(main())
 
