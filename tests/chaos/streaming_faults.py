@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from clasper_worker.devkit.local_stack.ports import PortReservations
 from tests.chaos.listeners import Listeners
@@ -31,7 +32,7 @@ class Shims:
             self.ports = [ports.choose(0, required=False, purpose="a shim") for _ in range(2)]
         self._processes = [self._start(port) for port in self.ports]
         for port, process in zip(self.ports, self._processes, strict=True):
-            if not wait_until(lambda port=port: _listens(port), _READY_SECONDS):
+            if not wait_until(partial(_listens, port), _READY_SECONDS):
                 raise RuntimeError(f"a shim did not come up:\n{process.last_lines()}")
 
     def kill(self, number: int) -> tuple[float, str]:

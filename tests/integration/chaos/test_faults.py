@@ -28,6 +28,8 @@ FORMS = {
     "freeze": SHORTEST,
     "prefork": SHORT,
     "redis-kill": SHORTEST,
+    "stream-kill": SHORT,
+    "stream-shim": SHORT,
 }
 
 
@@ -47,3 +49,4 @@ def test_no_promise_is_broken_by(name: str, nursery: Nursery, tmp_path: Path) ->
     result = run_row(row, form, nursery, tmp_path / name)
     assert result.broken == (), "\n".join(result.evidence)
     assert result.completed == result.turns >= form.turns
+    assert (result.misheard == 0) == name.startswith("stream-")

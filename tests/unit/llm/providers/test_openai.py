@@ -16,11 +16,8 @@ from clasper_worker.engine.circuit.policy import GatePolicy
 from clasper_worker.llm.fallback import ModelChain
 from clasper_worker.llm.messages import ChatMessage, TokenUsage, ToolCall, ToolSpec
 from clasper_worker.llm.providers.catalogue import ModelRef
-from clasper_worker.llm.providers.openai import (
-    OpenAICompatibleModel,
-    parse_completion,
-    translate_error,
-)
+from clasper_worker.llm.providers.openai import OpenAICompatibleModel, parse_completion
+from clasper_worker.llm.providers.openai_errors import translate_error
 from tests.unit.engine.circuit.simulation import SharedStore, Worker
 from tests.unit.engine.circuit.virtual_time import run_virtually
 
