@@ -23,7 +23,7 @@
     │  ├─ ModelProtocolError          an answer that is not the provider's protocol
     │  ├─ EmptyReplyError             an answer without text and without tool calls
     │  └─ InvalidOutputError          output that does not fit the caller's schema, twice
-    ├─ ToolError                  one tool call, told to the model so that it can mend it
+    ├─ ToolError                  one tool call, told to the model so that it can fix it
     ├─ TurnError                  the turn itself
     │  ├─ ToolLoopError               the model repeats itself or never finishes
     │  ├─ TurnConflictError           the turn's key was used with another request
@@ -62,7 +62,7 @@ class ClasperError(Exception):
     """Base of every error here.
 
     Args:
-        message: what went wrong and how to mend it, for a person; no secrets, no people's text.
+        message: what went wrong and how to fix it, for a person; no secrets, no people's text.
         details: the same for programs, JSON types only.
 
     Attributes:
@@ -208,7 +208,7 @@ class InvalidOutputError(ModelError):
 
 
 class ToolError(ClasperError):
-    """One tool call failed in a way that the model can mend; told to it, not to the caller."""
+    """One tool call failed in a way that the model can fix; told to it, not to the caller."""
 
     code = "tool"
 
@@ -307,7 +307,7 @@ class WebhookUnavailableError(WebhookError):
 
 
 class WebhookRejectedError(WebhookError):
-    """The receiver answered with neither success nor anything that another attempt would mend."""
+    """The receiver answered with neither success nor anything that another attempt would fix."""
 
     code = "webhook_rejected"
 

@@ -28,15 +28,15 @@ from clasper_worker.periodic.fan_out import FanOut
 from clasper_worker.periodic.notes import Slots
 from clasper_worker.runtime import Runtime
 from clasper_worker.webhooks.outbox import Outbox, publish
-from clasper_worker.webhooks.sender import Courier
+from clasper_worker.webhooks.sender import WebhookSender
 
 
 async def _open_runtime() -> Runtime:
     return await Runtime.open(get_settings())
 
 
-async def _open_courier() -> Courier:
-    return Courier.from_settings(get_settings())
+async def _open_webhook_sender() -> WebhookSender:
+    return WebhookSender.from_settings(get_settings())
 
 
 async def _open_outbox() -> Outbox:
@@ -108,7 +108,9 @@ async def _open_jobs() -> Jobs:
 
 
 RUNTIME: LoopLocal[Runtime] = LoopLocal(_open_runtime, close=Runtime.close)
-COURIER: LoopLocal[Courier] = LoopLocal(_open_courier, close=Courier.close)
+WEBHOOK_SENDER: LoopLocal[WebhookSender] = LoopLocal(
+    _open_webhook_sender, close=WebhookSender.close
+)
 OUTBOX: LoopLocal[Outbox] = LoopLocal(_open_outbox, close=Outbox.close)
 DOOM: LoopLocal[Doom] = LoopLocal(_open_doom, close=Doom.close)
 GROUPS: LoopLocal[Groups] = LoopLocal(_open_groups, close=Groups.close)

@@ -311,7 +311,7 @@ def _unreadable_agents(settings: Settings) -> tuple[Doubt, ...]:
         problem = str(exc).removeprefix("CLASPER_AGENTS: ")
         return (
             Doubt(
-                "CLASPER_AGENTS", problem, "mend it: until then nobody has heartbeats or standups"
+                "CLASPER_AGENTS", problem, "fix it: until then nobody has heartbeats or standups"
             ),
         )
     return ()

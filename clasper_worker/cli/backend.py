@@ -18,7 +18,7 @@ from clasper_worker.engine.http.listening import is_loopback, listen_on, url_of
 from clasper_worker.errors import ConfigurationError
 
 _SHORT_SECRET_BYTES = 32  # RFC 7518, section 3.2, for HS256
-_GRACE_SECONDS = 5  # for requests in flight when it is told to stop
+_STOP_SECONDS = 5  # for requests in flight when it is asked to stop
 
 
 @click.command(
@@ -88,7 +88,7 @@ def command(
                 app,
                 log_level="info" if access_log else "warning",
                 access_log=access_log,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_graceful_shutdown=_STOP_SECONDS,
             )
         )
         server.banner = _banner(config, listener)

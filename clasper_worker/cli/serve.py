@@ -13,7 +13,7 @@ from clasper_worker.engine.http.listening import listen_on
 from clasper_worker.observability.logs import configure_logging
 from clasper_worker.startup_checks import refuse_contradictions
 
-_GRACE_SECONDS = 10  # for requests in flight when it is told to stop
+_STOP_SECONDS = 10  # for requests in flight when it is asked to stop
 
 
 @click.command(name="serve", epilog="Example: clasper serve --port 8081")
@@ -59,7 +59,7 @@ def command(host: str | None, port: int | None) -> None:
             http=BoundedConnection,
             ws="none",
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -30,7 +30,7 @@ class SkillError(Exception):
 
     Attributes:
         line: where in the file, from 1.
-        problem: what is wrong and how to mend it.
+        problem: what is wrong and how to fix it.
     """
 
     def __init__(self, line: int, problem: str) -> None:
@@ -49,7 +49,7 @@ class Doubt:
 
     Attributes:
         line: where in the file, from 1.
-        problem: what was read how, and how to mend it.
+        problem: what was read how, and how to fix it.
     """
 
     line: int

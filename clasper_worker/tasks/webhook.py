@@ -11,7 +11,7 @@ from clasper_worker.config.names import WEBHOOK_TASK
 from clasper_worker.config.settings import get_settings
 from clasper_worker.engine.queue.delivery import TurnDelivery
 from clasper_worker.errors import WebhookUnavailableError
-from clasper_worker.process import COURIER, DOOM
+from clasper_worker.process import DOOM, WEBHOOK_SENDER
 from clasper_worker.tasks.base import ClasperTask, typed_errors
 from clasper_worker.webhooks.backoff import RetrySchedule
 from clasper_worker.webhooks.payload import Delivery
@@ -36,9 +36,9 @@ async def webhook(self: ClasperTask, **kwargs: Any) -> dict[str, Any]:
         delivery = Delivery.parse(kwargs)
         structlog.contextvars.bind_contextvars(turn_id=delivery.turn_id, user_id=delivery.user_id)
         attempt = (self.request.retries or 0) + 1
-        courier = await COURIER.get()
+        sender = await WEBHOOK_SENDER.get()
         try:
-            answer = await courier.deliver(delivery)
+            answer = await sender.deliver(delivery)
         except WebhookUnavailableError as exc:
             schedule = RetrySchedule.from_settings(get_settings())
             pause = schedule.pause(attempt, retry_after=exc.details.get("retry_after"))

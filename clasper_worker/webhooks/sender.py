@@ -53,7 +53,7 @@ class Answer:
     retry_after: float | None = None
 
 
-class Courier:
+class WebhookSender:
     """Delivers webhooks: one POST each, to checked addresses, following nothing.
 
     Each attempt has a connection of its own. Redirects are not followed, proxies of the
@@ -87,7 +87,7 @@ class Courier:
 
     @classmethod
     def from_settings(cls, settings: WebhooksGroup) -> Self:
-        """A courier by ``CLASPER_WEBHOOK_*``, with the system's name resolution."""
+        """A sender by ``CLASPER_WEBHOOK_*``, with the system's name resolution."""
         policy = AddressPolicy(
             allow_private=settings.clasper_webhook_allow_private,
             allowed_hosts=settings.clasper_webhook_allowed_hosts,

@@ -52,7 +52,7 @@ class ApiError(Exception):
 
     Args:
         status: the HTTP status code.
-        message: what went wrong and how to mend it; no secrets, no people's text.
+        message: what went wrong and how to fix it; no secrets, no people's text.
         code: a stable name for programs; by default the one that belongs to the status.
         details: more for programs, JSON types only.
     """

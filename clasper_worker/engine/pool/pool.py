@@ -60,16 +60,16 @@ class TaskPool(BasePool):
     All methods are called on the consumer's thread, by Celery.
 
     Attributes:
-        soft_limit_grace: seconds that a task without a hard limit gets after its soft limit.
-        cold_grace: seconds that a cold shutdown waits for outcomes that are being stored.
+        seconds_after_soft_limit: seconds that a task without a hard limit has then.
+        cold_stop_seconds: seconds that a cold shutdown waits for outcomes that are being stored.
         settling_threads: how many threads store outcomes that are not stored together.
         writing_interval: the fewest seconds from one batch of states to the next; a result is
             stored so much later at most.
         plain_threads: how many threads there may be for tasks that are not coroutines.
     """
 
-    soft_limit_grace = 30.0
-    cold_grace = 2.0
+    seconds_after_soft_limit = 30.0
+    cold_stop_seconds = 2.0
     settling_threads = 4
     plain_threads = 64
     writing_interval = 0.02
@@ -95,7 +95,7 @@ class TaskPool(BasePool):
         collect_rarely()
         self._accept = prepare_accept_content(self.app.conf.accept_content)
         self._runner = CoroutineRunner(
-            process_loop(), self._on_end, self._on_limit, self.soft_limit_grace
+            process_loop(), self._on_end, self._on_limit, self.seconds_after_soft_limit
         )
         self._settler = Settler(
             self._hostname,
@@ -122,7 +122,7 @@ class TaskPool(BasePool):
         while any(not job.is_claimed or job.is_settling for job in self._jobs.copy().values()):
             # Set while we wait when SIGQUIT follows SIGTERM.
             if worker_state.should_terminate and deadline is None:
-                deadline = time.monotonic() + self.cold_grace
+                deadline = time.monotonic() + self.cold_stop_seconds
             if deadline is not None and time.monotonic() > deadline:
                 break
             self._consumer.turn()
@@ -143,7 +143,7 @@ class TaskPool(BasePool):
             self.terminate_job(pid)
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
         close_process_loop()
-        self._settler.close(self.cold_grace)
+        self._settler.close(self.cold_stop_seconds)
         self._consumer.turn()
         gc.set_threshold(*self._collection_thresholds)
 

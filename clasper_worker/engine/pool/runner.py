@@ -28,7 +28,7 @@ class CoroutineRunner:
         on_end: a job's coroutine has ended, or will not start because its end had been decided.
         on_limit: a limit was exceeded; the arguments are the job, whether it was the soft one,
             and the limit in seconds. For the hard one, the job has been claimed.
-        grace: seconds that a job without a hard limit gets after its soft limit.
+        seconds_after_soft_limit: seconds that a job without a hard limit has then.
         recancel_after: seconds that a cancelled coroutine gets to clean up before it is cancelled
             again.
     """
@@ -38,13 +38,13 @@ class CoroutineRunner:
         thread: LoopThread,
         on_end: Callable[[Job], object],
         on_limit: Callable[[Job, bool, float], object],
-        grace: float,
+        seconds_after_soft_limit: float,
         recancel_after: float = INSIST_AFTER,
     ) -> None:
         self._loop = thread.loop
         self._on_end = on_end
         self._on_limit = on_limit
-        self._grace = grace
+        self._seconds_after_soft_limit = seconds_after_soft_limit
         self._recancel_after = recancel_after
         self._inbox: deque[Job] = deque()
         self._pump_is_due = False
@@ -97,7 +97,7 @@ class CoroutineRunner:
     def _soft_limit(self, job: Job, seconds: float) -> None:
         hard = job.limits.hard
         if hard is None:
-            hard = seconds + self._grace
+            hard = seconds + self._seconds_after_soft_limit
         job.timer = self._loop.call_later(hard - seconds, self._hard_limit, job, hard)
         if job.run is not None and not job.is_claimed:
             job.run.limit_softly(seconds)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODE = 70
 """What the worker's process ends with (sysexits' EX_SOFTWARE)."""
 
-_GRACE_SECONDS = 30.0  # for giving back what runs; then the process ends all the same
+_GIVE_BACK_SECONDS = 30.0  # for giving back what runs; then the process ends all the same
 
 
 class _Worker:
@@ -57,6 +57,6 @@ def end_worker(what: str) -> None:
     logger.critical("the worker ends: it cannot go on without %s", what)
     _Worker.controller.exitcode = EXIT_CODE
     worker_state.should_terminate = EXIT_CODE
-    last_resort = threading.Timer(_GRACE_SECONDS, os._exit, (EXIT_CODE,))
+    last_resort = threading.Timer(_GIVE_BACK_SECONDS, os._exit, (EXIT_CODE,))
     last_resort.daemon = True
     last_resort.start()

@@ -230,7 +230,7 @@ class State:
                 async with asyncio.timeout(self._answer_seconds):
                     return await self._on_a_connection(commands)
             except redis.AuthenticationError:
-                raise  # a kind of ConnectionError, and a pause will not mend it
+                raise  # a kind of ConnectionError, and a pause will not fix it
             except (redis.ConnectionError, redis.InvalidResponse, OSError):  # TimeoutError is one
                 await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

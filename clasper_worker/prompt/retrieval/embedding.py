@@ -22,7 +22,7 @@ class EmbeddingError(Exception):
     """A text could not be embedded.
 
     Attributes:
-        problem: what is wrong and how to mend it; no part of any text.
+        problem: what is wrong and how to fix it; no part of any text.
         lasting: whether trying again later is of no use.
     """
 

@@ -27,7 +27,7 @@ _OPEN_FLAGS = (
 
 
 class UnreadableFileError(Exception):
-    """A workspace file that cannot be used; the message says why and how to mend it."""
+    """A workspace file that cannot be used; the message says why and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)

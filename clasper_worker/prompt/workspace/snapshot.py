@@ -36,11 +36,11 @@ TOP_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceWarning:
-    """Something in a workspace that its author should mend; the agent works without it.
+    """Something in a workspace that its author should fix; the agent works without it.
 
     Attributes:
         file: path inside the workspace: ``skills/x/SKILL.md``, or ``.`` for the folder itself.
-        problem: what is wrong, what happens instead, how to mend it.
+        problem: what is wrong, what happens instead, how to fix it.
         line: where in the file, from 1, where that is known.
     """
 
@@ -62,7 +62,7 @@ class WorkspaceSnapshot:
         files: those that can be read, skills apart, by name: ``AGENTS.md``, ``souls/writer.md``,
             ``memory/2026-03-31.md``.
         skills: every usable skill by name, on or off, in alphabetical order.
-        warnings: what its author should mend, in the order of the files.
+        warnings: what its author should fix, in the order of the files.
         derived: what readers computed from this snapshot, to compute it once; no part of it.
     """
 

@@ -95,7 +95,7 @@ async def test_an_error_inside_http_200_is_the_status_that_it_stands_for(
     assert str(status) in str(found)
 
 
-async def test_an_error_inside_http_200_that_no_retry_mends_is_not_tried_again() -> None:
+async def test_an_error_inside_http_200_that_no_retry_fixes_is_not_tried_again() -> None:
     async with model_of(inside({"code": 400}), says("Hi"), retries=3) as (model, server):
         with pytest.raises(errors.ModelRejectedError):
             await model.complete(HELLO)

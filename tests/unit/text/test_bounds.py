@@ -22,9 +22,9 @@ def test_an_error_is_cut_whatever_it_was_made_of() -> None:
 
 def test_many_problems_are_counted_beyond_the_first() -> None:
     text, details = told_problems(
-        {"field": f"f{i}", "problem": "is wrong", "fix": "mend it"} for i in range(1_000)
+        {"field": f"f{i}", "problem": "is wrong", "fix": "fix it"} for i in range(1_000)
     )
-    assert text.startswith("f0: is wrong (mend it); f1")
+    assert text.startswith("f0: is wrong (fix it); f1")
     assert text.endswith("and 980 more")
     assert (len(details["fields"]), details["more"]) == (MAX_FIELDS, 980)
     assert "more" not in told_problems([{"field": "f", "problem": "is wrong"}])[1]

@@ -81,7 +81,7 @@ async def test_an_unknown_tool_is_told_with_the_names_there_are() -> None:
         (errors.StateUnavailableError("redis"), False),
     ],
 )
-async def test_what_the_model_can_mend_is_told_to_it_and_the_rest_ends_the_turn(
+async def test_what_the_model_can_fix_is_told_to_it_and_the_rest_ends_the_turn(
     raised: errors.ClasperError, is_told: bool
 ) -> None:
     async def fail(context: ToolContext, arguments: AddArguments) -> Mapping[str, Any]:

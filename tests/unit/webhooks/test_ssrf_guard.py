@@ -12,7 +12,7 @@ import pytest
 from clasper_worker.engine.http.public_addresses import AddressPolicy
 from clasper_worker.errors import WebhookUnavailableError
 from clasper_worker.webhooks.payload import Delivery
-from clasper_worker.webhooks.sender import Courier
+from clasper_worker.webhooks.sender import WebhookSender
 from clasper_worker.webhooks.ssrf_guard import CheckedBackend, Resolver
 from tests.unit.webhooks.conftest import receiver
 
@@ -50,12 +50,12 @@ async def test_the_certificate_is_checked_against_the_name(
     trusting = ssl.create_default_context(cafile=certificate)
     policy = AddressPolicy(allow_private=True)
     async with receiver(tls=serving) as server:
-        courier = Courier(policy, local, ssl_context=trusting)
-        answer = await courier.deliver(delivery_to(f"https://hooks.example:{server.port}/"))
+        sender = WebhookSender(policy, local, ssl_context=trusting)
+        answer = await sender.deliver(delivery_to(f"https://hooks.example:{server.port}/"))
         assert answer.status == 200
         with pytest.raises(WebhookUnavailableError):
-            await courier.deliver(delivery_to(f"https://other.example:{server.port}/"))
-        stranger = Courier(policy, local)
+            await sender.deliver(delivery_to(f"https://other.example:{server.port}/"))
+        stranger = WebhookSender(policy, local)
         with pytest.raises(WebhookUnavailableError):
             await stranger.deliver(delivery_to(f"https://hooks.example:{server.port}/"))
     assert names == ["hooks.example", "other.example", "hooks.example"]

@@ -69,7 +69,7 @@ _FILES = {
 _ASSETS = files("clasper_worker.devkit.reference_backend.page") / "assets"
 _FIRST_USER = "u1"
 _TITLE_CHARS = 80
-_GRACE_SECONDS = 2  # less than the server's own
+_STOP_SECONDS = 2  # less than the server's own
 
 _User = Annotated[Name, Query()]
 _JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
@@ -251,5 +251,5 @@ def _event_stream(backend: Backend, content: Any, stop: anyio.Event) -> EventSou
         headers={"X-Content-Type-Options": "nosniff"},
         ping=backend.config.keepalive_seconds,
         shutdown_event=stop,
-        shutdown_grace_period=_GRACE_SECONDS,
+        shutdown_grace_period=_STOP_SECONDS,
     )

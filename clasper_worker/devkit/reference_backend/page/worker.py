@@ -177,7 +177,7 @@ def _away() -> ApiError:
 
 def _refusal(answer: httpx2.Response) -> ApiError:
     told = _error_of(answer)
-    if answer.status_code == 401:  # ours to mend, not the browser's
+    if answer.status_code == 401:  # ours to fix, not the browser's
         return ApiError(
             502, "The shim refuses the key: set AGENT_DAEMON_API_KEY alike.", code="wrong_key"
         )

@@ -17,7 +17,7 @@ router = APIRouter(
     dependencies=[Depends(feature("events_sse"))],
 )
 
-_GRACE_SECONDS = 2  # less than the server's own
+_STOP_SECONDS = 2  # less than the server's own
 
 
 @router.get("/events", response_class=EventSourceResponse)
@@ -48,5 +48,5 @@ async def events(
         ),
         ping=backend.config.keepalive_seconds,
         shutdown_event=stop,
-        shutdown_grace_period=_GRACE_SECONDS,
+        shutdown_grace_period=_STOP_SECONDS,
     )

@@ -106,7 +106,7 @@ def test_refuses_tokens_that_are_not_signed_as_agreed(token: str) -> None:
     ],
 )
 def test_refuses_wrong_claims_and_names_them(change: dict[str, Any], claim: str) -> None:
-    """The one who signs has to know which claim to mend."""
+    """The one who signs has to know which claim to fix."""
     error = refusal(lambda: verifier().agent(sign({**CLAIMS, **change})))
     assert error.status == 401
     assert [item["field"] for item in error.details["claims"]] == [claim]

@@ -78,7 +78,7 @@ async def test_refuses_bodies_that_are_not_declared_as_json(agent: httpx2.AsyncC
 
 
 async def test_tells_all_that_is_wrong_and_no_values(agent: httpx2.AsyncClient) -> None:
-    """One round is enough to mend a request; people's text is not repeated."""
+    """One round is enough to fix a request; people's text is not repeated."""
     body = {"title": " ", "description": ["SECRET"], "status": {"SECRET": 1}}
     answer = await agent.post(TASKS, json=body)
     details = check(answer, 400, "invalid_request")

@@ -192,7 +192,7 @@ def test_the_pools_own_limits_are_the_default() -> None:
 def test_without_a_hard_limit_the_time_after_the_soft_one_is_bounded_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(TaskPool, "soft_limit_grace", 0.05)
+    monkeypatch.setattr(TaskPool, "seconds_after_soft_limit", 0.05)
     bench = Bench(2)
 
     @bench.app.task(base=CoroutineTask, name="overstay", shared=False)

@@ -45,7 +45,9 @@ def watch() -> _Watch:
 
 @pytest.fixture
 def runner(thread: LoopThread, watch: _Watch) -> CoroutineRunner:
-    return CoroutineRunner(thread, watch.on_end, watch.on_limit, grace=0.05, recancel_after=0.02)
+    return CoroutineRunner(
+        thread, watch.on_end, watch.on_limit, seconds_after_soft_limit=0.05, recancel_after=0.02
+    )
 
 
 def _job(body: Any, *args: Any, limits: Limits | None = None) -> Job:

@@ -208,7 +208,7 @@ async def test_a_passing_failure_is_tried_again_as_often_as_is_set(
     ("status", "headers", "code"),
     [(400, {}, None), (429, {}, "insufficient_quota"), (503, {"x-should-retry": "false"}, None)],
 )
-async def test_what_another_try_cannot_mend_is_not_tried_again(
+async def test_what_another_try_cannot_fix_is_not_tried_again(
     status: int, headers: dict[str, str], code: str | None
 ) -> None:
     seen: list[int] = []

@@ -139,7 +139,7 @@ async def test_an_error_is_what_it_is_for_a_plain_call(
         await ask(answer)
 
 
-async def test_an_error_that_no_retry_mends_is_not_tried_again() -> None:
+async def test_an_error_that_no_retry_fixes_is_not_tried_again() -> None:
     async with model_of(streams(*HALF, event({"error": {"code": 401}})), retries=5) as (m, server):
         with pytest.raises(errors.ModelAuthError):
             await m.complete(HELLO, listen=lambda _: None)

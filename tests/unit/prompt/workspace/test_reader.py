@@ -300,9 +300,9 @@ def test_a_skill_that_became_broken_keeps_its_last_good_version(
         )
     ]
     write({"skills/a/SKILL.md": skill("a", body="Better.")})
-    mended = reader.read(reader.look())
-    assert mended.skills["a"].instructions == "Better."
-    assert mended.warnings == ()
+    fixed = reader.read(reader.look())
+    assert fixed.skills["a"].instructions == "Better."
+    assert fixed.warnings == ()
 
 
 def test_a_skills_folder_that_cannot_be_listed_any_more_keeps_its_skills(

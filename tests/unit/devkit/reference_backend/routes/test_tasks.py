@@ -66,7 +66,7 @@ async def test_unknown_fields_are_ignored(agent: httpx2.AsyncClient) -> None:
 async def test_refuses_bad_tasks_and_names_the_field(
     agent: httpx2.AsyncClient, body: dict[str, Any], field: str
 ) -> None:
-    """400 with what to mend, and nothing is stored."""
+    """400 with what to fix, and nothing is stored."""
     answer = await agent.post(PATH, json=body)
     assert answer.status_code == 400
     fields = answer.json()["details"]["fields"]

@@ -75,7 +75,7 @@ async def test_a_tool_call_has_one_effect_for_each_key(
 async def test_refuses_bad_arguments(
     agent: httpx2.AsyncClient, arguments: object, field: str
 ) -> None:
-    """With what a model needs to mend its call."""
+    """With what a model needs to fix its call."""
     answer = await agent.post("/api/tools/set_task_status", json={"arguments": arguments})
     assert answer.status_code == 400
     assert [item["field"] for item in answer.json()["details"]["fields"]] == [field]
