@@ -59,7 +59,9 @@ class QueueGroup(_Group):
     clasper_tenant_concurrency: Annotated[int, Field(ge=1)] = 50
     clasper_max_deliveries: Annotated[int, Field(ge=1, le=100)] = 5
     clasper_callback_queue: Annotated[str, Field(min_length=1, max_length=200)] = "celery"
-    clasper_busy_policy: Literal["enqueue", "reject", "interrupt", "collect"] = "enqueue"
+    clasper_busy_policy: Literal["enqueue", "reject", "interrupt", "collect", "rollback"] = (
+        "enqueue"
+    )
 
     @property
     def result_backend_url(self) -> str:

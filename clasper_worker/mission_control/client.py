@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
-from pydantic import BaseModel
 
 from clasper_worker.errors import BackendNotFoundError, BackendProtocolError, BackendRejectedError
 from clasper_worker.mission_control.agent_tokens import AgentIdentity, AgentTokens
@@ -31,7 +30,8 @@ _CAPABILITIES_TTL_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+MadeT = TypeVar("MadeT", Task, Message, Document)
+OnCreated = Callable[[str, str], object]
 
 
 class MissionControl:
@@ -55,14 +55,20 @@ class MissionControl:
         self._clock = clock
         self._capabilities: tuple[Capabilities, float] | None = None
 
-    def as_agent(self, identity: AgentIdentity, confirm: Confirm | None = None) -> AgentBackend:
+    def as_agent(
+        self,
+        identity: AgentIdentity,
+        confirm: Confirm | None = None,
+        on_created: OnCreated | None = None,
+    ) -> AgentBackend:
         """The backend as one agent of one user sees it.
 
         Args:
             identity: the agent.
             confirm: called right before each POST; what it raises keeps it from being made.
+            on_created: told of each thing that was made: its collection and its id.
         """
-        return AgentBackend(self, identity, confirm)
+        return AgentBackend(self, identity, confirm, on_created)
 
     async def capabilities(self, identity: AgentIdentity) -> Capabilities:
         """What the backend offers, remembered for a minute.
@@ -118,16 +124,21 @@ class MissionControl:
 
 
 class AgentBackend:
-    """The backend as one agent of one user sees it: every call under that agent's token."""
+    """The backend as one agent of one user sees it: every call under that agent's token.
+
+    ``on_created`` is told of each thing that the backend has made, by its collection and its id.
+    """
 
     def __init__(
         self,
         mission_control: MissionControl,
         identity: AgentIdentity,
         confirm: Confirm | None = None,
+        on_created: OnCreated | None = None,
     ) -> None:
         self._mission_control = mission_control
         self._confirm = confirm
+        self._on_created = on_created
         self.identity = identity
 
     async def has(self, feature: str) -> bool:
@@ -278,13 +289,14 @@ class AgentBackend:
             self.identity, "POST", path, body=body, confirm=self._confirm, alone=alone
         )
 
-    async def _create(
-        self, model: type[ModelT], collection: str, body: Mapping[str, Any]
-    ) -> ModelT:
+    async def _create(self, model: type[MadeT], collection: str, body: Mapping[str, Any]) -> MadeT:
         data = await self._post(f"{_BASE}/{collection}", body)
         # It was made: what the answer leaves out, all but the id, is as it was sent.
         told = {name: value for name, value in data.items() if value is not None}
-        return read(model, {**body, **told}, f"POST {collection}")
+        made = read(model, {**body, **told}, f"POST {collection}")
+        if self._on_created is not None:
+            self._on_created(collection, made.id)
+        return made
 
     async def _get(
         self, path: str, params: Mapping[str, str | int] | None = None

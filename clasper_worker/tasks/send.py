@@ -28,6 +28,7 @@ from clasper_worker.tasks.cancelled import fence_of
 from clasper_worker.turn.call import TurnCall
 from clasper_worker.turn.collect import CollectedTurns
 from clasper_worker.turn.models import TurnResult
+from clasper_worker.turn.rollback import rolled_back
 from clasper_worker.turn.route_check import refuse_misrouted
 from clasper_worker.turn.run import TurnRun
 from clasper_worker.turn.validation import invalid_request
@@ -111,7 +112,9 @@ async def _run_turn(
     lease = await fence_of(delivery, SEND_TASK, call.job_id, call.arguments)
     turns = replace(runtime.turns, lease=lease)
     kind = "send" if call.mark is None else "notification"
-    run = TurnRun(request, turn, turns, kind=kind, run=delivery.number)
+    stopped = delivery.rolls_back
+    before = await rolled_back(stopped, request.user_id, turns.ledger, app.backend)
+    run = TurnRun(request, turn, turns, kind=kind, run=delivery.number, rolled_back=before)
     result = await run.within_limits()
     log.info("turn.completed", **_told_of(result), duration=watch.told())
     if get_settings().clasper_log_content:

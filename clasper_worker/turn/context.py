@@ -11,7 +11,7 @@ from clasper_worker.llm.messages import ChatModel
 from clasper_worker.llm.providers.catalogue import Tier
 from clasper_worker.llm.windows import ModelWindow, unknown_window
 from clasper_worker.mission_control.agent_tokens import AgentIdentity
-from clasper_worker.mission_control.client import AgentBackend, MissionControl
+from clasper_worker.mission_control.client import AgentBackend, MissionControl, OnCreated
 from clasper_worker.mission_control.task_finder import TaskFinder
 from clasper_worker.observability.events import TurnEvents
 from clasper_worker.prompt.models import PromptSettings
@@ -50,7 +50,8 @@ class TurnDependencies:
 
     ``workspace`` gives what a workspace says now, by the name that the request asks for and the
     user; ``smart`` chooses from it, where it is not None; ``window`` is what a tier's models take;
-    ``events`` is told of each step.
+    ``events`` is told of each step,
+    ``on_created`` of what the backend has made.
     """
 
     mission_control: MissionControl
@@ -65,8 +66,9 @@ class TurnDependencies:
     smart: SmartContext | None = None
     lease: Lease = field(default_factory=NoLease)
     events: TurnEvents = field(default_factory=TurnEvents)
+    on_created: OnCreated | None = None
 
     def backend(self, request: SendRequest) -> AgentBackend:
         """Mission Control as the request's agent; each POST to it confirms the lease."""
         identity = AgentIdentity(request.user_id, request.role)
-        return self.mission_control.as_agent(identity, self.lease.confirm)
+        return self.mission_control.as_agent(identity, self.lease.confirm, self.on_created)

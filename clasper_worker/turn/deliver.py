@@ -20,7 +20,7 @@ from clasper_worker.mission_control.idempotency import turn_step_key
 from clasper_worker.observability.events import UNHEARD, ReportedTurn
 from clasper_worker.turn.context import TurnDependencies
 from clasper_worker.turn.journal import Outcome, TurnJournal
-from clasper_worker.turn.models import TurnIdentity, TurnResult
+from clasper_worker.turn.models import RolledBack, TurnIdentity, TurnResult
 from clasper_worker.turn.request import DEFAULT_PLAN_TITLE, SendRequest
 
 REPLY_STEP = "reply"
@@ -51,7 +51,9 @@ class Posts:
         self._deps = deps
         self._reported = reported
 
-    async def finish(self, journal: TurnJournal, outcome: Outcome) -> TurnResult:
+    async def finish(
+        self, journal: TurnJournal, outcome: Outcome, rolled_back: RolledBack | None = None
+    ) -> TurnResult:
         """Post a decided outcome, again or for the first time, and end the turn accordingly.
 
         Raises:
@@ -73,6 +75,7 @@ class Posts:
             cost=outcome.cost or turn_cost(()),
             tool_calls=outcome.tool_calls,
             context_warning=outcome.warning,
+            rolled_back=rolled_back,
         )
         return await _settle(journal, result) or result
 

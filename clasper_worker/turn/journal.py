@@ -9,6 +9,7 @@ Entries of a turn in the ledger, each a JSON text:
 ``opening``         the task, the moment and how far the history reached, as the model was told
 ``reply:STEP``      a model's reply, recorded before its tool calls are carried out
 ``tool:STEP:INDEX`` what a tool call of that reply gave, as the model is told
+``made:KIND:ID``     a message or document that the backend has confirmed, with what follows it
 ``outcome``         how the turn ends, recorded before it is posted
 ``result``          what the turn returned, recorded once its posts are confirmed
 ==================  ===============================================================================
@@ -37,6 +38,9 @@ from clasper_worker.turn.journal_store import REQUEST, SPENT, STREAMED, TurnLedg
 from clasper_worker.turn.models import ResolvedTask, TurnResult
 
 _OPENING, _OUTCOME, _RESULT, _JOINED = "opening", "outcome", "result", "joined"
+_MADE = "made:"
+MADE_KINDS = ("messages", "documents")
+"""What a turn may have the backend make that is named by its id afterwards."""
 _TIMED_OUT = "null"  # the result of a turn that timed out and has said so: it returns none
 
 
@@ -101,6 +105,7 @@ class TurnJournal:
         self._clock = clock
         self._began = clock()
         self._opening: Opening | None = None
+        self._made: list[str] = []
 
     @classmethod
     async def open(
@@ -266,9 +271,40 @@ class TurnJournal:
         await self._record((_RESULT, _TIMED_OUT if result is None else result.model_dump_json()))
         return self.result
 
+    def note_made(self, kind: str, id_: str) -> None:
+        """Note what the backend has made; recorded with whatever is recorded next."""
+        if kind in MADE_KINDS:
+            self._made.append(f"{_MADE}{kind}:{id_}")
+
+    async def keep_made(self) -> None:
+        """Record what was noted since: at the end of a run, whatever that is.
+
+        Raises:
+            StateUnavailableError: the ledger cannot be reached.
+        """
+        if self._made:
+            await self._record()
+
     async def _record(self, *entries: tuple[str, str]) -> None:
         spent = self.spent_before + self._clock() - self._began
-        self._known |= await self._ledger.record(self._key, entries, spent)
+        # First, since they stand whatever another run has recorded of the rest.
+        made = [(name, "1") for name in self._made]
+        self._known |= await self._ledger.record(self._key, (*made, *entries), spent)
+        del self._made[: len(made)]
+
+
+async def made_by(ledger: TurnLedger, key: str) -> dict[str, list[str]]:
+    """The ids of what the runs of a turn had the backend make, by kind (`MADE_KINDS`), sorted.
+
+    Raises:
+        StateUnavailableError: the ledger cannot be reached.
+    """
+    found: dict[str, list[str]] = {kind: [] for kind in MADE_KINDS}
+    for name in sorted(await ledger.known(key)):
+        if name.startswith(_MADE):
+            kind, _, id_ = name.removeprefix(_MADE).partition(":")
+            found[kind].append(id_)
+    return found
 
 
 def conflict() -> TurnConflictError:

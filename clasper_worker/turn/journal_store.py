@@ -38,6 +38,14 @@ class TurnLedger(Protocol):
         """
         ...
 
+    async def known(self, key: str) -> Entries:
+        """All that is known of a turn, without a claim to it; empty where nothing is.
+
+        Raises:
+            StateUnavailableError: the ledger cannot be reached.
+        """
+        ...
+
     async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
         """Record entries in their order, each unless it is known already.
 
@@ -59,10 +67,13 @@ class TurnLedger(Protocol):
 
 
 def ledger_key(request: SendRequest, turn: TurnIdentity) -> str:
+    """What the ledger knows a turn by."""
+    return key_of_turn(request.user_id, turn.turn_id)
+
+
+def key_of_turn(user_id: str, turn_id: str) -> str:
     """What the ledger knows a turn by: the id within its user, whatever ids others choose."""
-    return hashlib.sha256(
-        f"{len(turn.turn_id)}:{turn.turn_id}{request.user_id}".encode()
-    ).hexdigest()
+    return hashlib.sha256(f"{len(turn_id)}:{turn_id}{user_id}".encode()).hexdigest()
 
 
 def request_digest(request: SendRequest) -> str:
@@ -90,6 +101,10 @@ class MemoryLedger:
             known[STREAMED] = "1"
         return before
 
+    async def known(self, key: str) -> Entries:
+        """See `TurnLedger.known`."""
+        return dict(self._turns.get(key, {}))
+
     async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
         """See `TurnLedger.record`."""
         known = self._turns.setdefault(key, {})
@@ -111,6 +126,8 @@ if ARGV[3] == '1' then
 end
 return known
 """)
+
+_KNOWN = StateScript("return redis.call('HGETALL', KEYS[1])")
 
 _RECORD = StateScript("""
 -- KEYS: the turn. ARGV: seconds to live, seconds spent, then names and texts.
@@ -152,8 +169,11 @@ class RedisLedger:
     async def claim(self, key: str, digest: str, *, streamed: bool = False) -> Entries:
         """See `TurnLedger.claim`."""
         arguments: list[str | int] = [digest, self._ttl, int(streamed)]
-        flat = [text.decode() for text in await self._call(_CLAIM, key, arguments)]
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        return _entries(await self._call(_CLAIM, key, arguments))
+
+    async def known(self, key: str) -> Entries:
+        """See `TurnLedger.known`."""
+        return _entries(await self._call(_KNOWN, key, ()))
 
     async def record(self, key: str, entries: Sequence[tuple[str, str]], spent: float) -> Entries:
         """See `TurnLedger.record`."""
@@ -171,3 +191,8 @@ class RedisLedger:
     ) -> list[Any]:
         answer: list[Any] = await self._state.call(script, [entries_key(key)], arguments)
         return answer
+
+
+def _entries(flat: Sequence[bytes]) -> Entries:
+    texts = [text.decode() for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))

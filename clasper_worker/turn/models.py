@@ -12,6 +12,22 @@ from clasper_worker.llm.cost import Cost, Usage
 from clasper_worker.observability.trace_context import TraceContext
 
 
+class RolledBack(BaseModel):
+    """What a turn had stored that was cancelled for this one (busy policy ``rollback``).
+
+    Attributes:
+        turn_id: the cancelled turn's.
+        messages: ids of the messages that it had posted.
+        documents: ids of the documents that it had made.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    turn_id: str
+    messages: tuple[str, ...] = ()
+    documents: tuple[str, ...] = ()
+
+
 class TurnResult(BaseModel):
     """The outcome of one turn that succeeded (contract Part 2, "The result").
 
@@ -30,6 +46,7 @@ class TurnResult(BaseModel):
     cost: Cost
     tool_calls: int
     context_warning: str | None = None
+    rolled_back: RolledBack | None = None
 
     def __repr__(self) -> str:
         return (
@@ -40,8 +57,9 @@ class TurnResult(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """The contract's result as JSON types; optional fields that are unset are left out."""
         data = self.model_dump(mode="json")
-        if data["context_warning"] is None:
-            del data["context_warning"]
+        for optional in ("context_warning", "rolled_back"):
+            if data[optional] is None:
+                del data[optional]
         if data["cost"]["reason"] is None:
             del data["cost"]["reason"]
         return data

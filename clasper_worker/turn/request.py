@@ -130,7 +130,7 @@ class SendMetadata(BaseModel):
     smart_context_max_skills: Annotated[int, Field(ge=0)] | None = None
     smart_context_max_memory: Annotated[int, Field(ge=0)] | None = None
     smart_context_token_budget: Annotated[int, Field(ge=0)] | None = None
-    busy: Literal["enqueue", "reject", "interrupt", "collect"] | None = None
+    busy: Literal["enqueue", "reject", "interrupt", "collect", "rollback"] | None = None
     timezone: str | None = None
     workspace: str | None = None
     model_tier: Tier = "default"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -13,6 +14,7 @@ from clasper_worker.engine.pool.soft_limit import SoftLimitScope
 from clasper_worker.errors import (
     ClasperError,
     LeaseLostError,
+    StateUnavailableError,
     TurnCancelledError,
     TurnTimeoutError,
 )
@@ -27,12 +29,13 @@ from clasper_worker.turn.conversation import Conversation, open_conversation
 from clasper_worker.turn.deliver import Posts, timed_out
 from clasper_worker.turn.journal import Outcome, TurnJournal
 from clasper_worker.turn.journal_store import ledger_key, request_digest
-from clasper_worker.turn.models import ResolvedTask, TurnIdentity, TurnResult
+from clasper_worker.turn.models import ResolvedTask, RolledBack, TurnIdentity, TurnResult
 from clasper_worker.turn.request import SendRequest
 from clasper_worker.turn.streamed_text import StreamedText
 from clasper_worker.turn.task_thread import resolve_task
 
 GRACE_SECONDS = 20.0
+_LAST_SECONDS = 3.0  # for what is recorded at the end of a run, whatever that is
 TIMED_OUT_TEXT = (
     "I ran out of time and stopped before I had an answer. What was done until then stays done;"
     " please ask again, perhaps for a smaller part."
@@ -50,6 +53,7 @@ class TurnRun:
         deps: its collaborators.
         kind: what asked for it, for its events: see `TurnReference`.
         run: the run's number, likewise.
+        rolled_back: what a turn had stored that was cancelled for this one.
 
     Attributes:
         journal: what earlier runs have recorded, and this one records; None before `begin`.
@@ -64,12 +68,14 @@ class TurnRun:
         *,
         kind: str = "send",
         run: int = 0,
+        rolled_back: RolledBack | None = None,
     ) -> None:
         self.request = request
         self.identity = identity
         self.deps = deps
         self.journal: TurnJournal | None = None
         self.task: ResolvedTask | None = None
+        self._rolled_back = rolled_back
         self._replies: Sequence[ModelReply] | None = None
         self._resumed = False
         self._reported = ReportedTurn(
@@ -135,6 +141,7 @@ class TurnRun:
             request_digest(self.request),
             streamed=self._reported.turn.streamed,
         )
+        self.deps = replace(self.deps, on_created=journal.note_made)
         if journal.opening is not None:
             self.task = journal.opening.task
         if journal.has_begun or journal.was_streamed:
@@ -164,7 +171,7 @@ class TurnRun:
         if outcome.kind == "reply":
             self._streamed.conclude(None, outcome.text)
         posts = Posts(self.request, self.identity, self.deps, self._reported)
-        return await posts.finish(journal, outcome)
+        return await posts.finish(journal, outcome, self._rolled_back)
 
     async def time_out(self, grace_seconds: float = GRACE_SECONDS) -> TurnResult:
         """Say in the turn's task that time ran out, unless the reply was decided just before.
@@ -213,6 +220,12 @@ class TurnRun:
             self._streamed,
         )
 
+    async def _made_kept_in_time(self) -> None:
+        with suppress(TimeoutError, StateUnavailableError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                if self.journal is not None:
+                    await self.journal.keep_made()
+
     @asynccontextmanager
     async def _ending(self) -> AsyncIterator[None]:
         """Report the run's end, whatever it is."""
@@ -227,6 +240,7 @@ class TurnRun:
             raise
         finally:
             await self._streamed.kept_in_time()
+            await self._made_kept_in_time()
             decided = self.journal.outcome if self.journal is not None else None
             cost = decided.cost if decided is not None else None
             spent = stopwatch().told()

@@ -32,7 +32,8 @@ VERDICT_HEADER = "clasper_verdict"
 COLLECTED_HEADER = "clasper_collected"
 WAITED_HEADER = "clasper_waited"
 BEHIND_HEADER = "clasper_behind"
-_TIMES = (WAITED_HEADER, BEHIND_HEADER)
+ROLLS_BACK_HEADER = "clasper_rolls_back"
+_OF_LEASES = (WAITED_HEADER, BEHIND_HEADER, ROLLS_BACK_HEADER)
 _PATIENCE_SECONDS = 120.0  # with a Redis that does not answer; the turn's own limits come first
 _PAUSE_SECONDS = 0.5
 
@@ -63,6 +64,7 @@ class TurnDelivery:
         waited: seconds since the scheduler took the message in; None without the scheduler.
         behind: of them, those behind others of its session; None likewise.
         trace: the caller's trace; None where the message names none.
+        rolls_back: the job and the turn that it had cancelled; None where there is none.
     """
 
     token: str | None = None
@@ -73,12 +75,14 @@ class TurnDelivery:
     waited: float | None = None
     behind: float | None = None
     trace: TraceContext | None = None
+    rolls_back: Sequence[str] | None = None
 
     @classmethod
     def of(cls, request: Context) -> TurnDelivery:
         """Read it from the headers that the transport set."""
-        is_leased = bool(request.get(LEASE_HEADER))  # others' times are whatever a sender wrote
-        waited, behind = (request.get(name) if is_leased else None for name in _TIMES)
+        is_leased = bool(request.get(LEASE_HEADER))  # else they are whatever a sender wrote
+        found = (request.get(name) if is_leased else None for name in _OF_LEASES)
+        waited, behind, rolls_back = found
         return cls(
             request.get(LEASE_HEADER),
             request.get(VERDICT_HEADER) or "",
@@ -88,6 +92,7 @@ class TurnDelivery:
             waited,
             behind,
             TraceContext.read(request.get(TRACEPARENT)),
+            rolls_back,
         )
 
     @property

@@ -28,6 +28,7 @@ from clasper_worker.engine.queue.delivery import (
     BEHIND_HEADER,
     COLLECTED_HEADER,
     LEASE_HEADER,
+    ROLLS_BACK_HEADER,
     VERDICT_HEADER,
     WAITED_HEADER,
     collected_requests,
@@ -367,7 +368,7 @@ def payload_of(delivery: Delivery) -> dict[str, Any]:
     if not isinstance(payload["properties"].setdefault("delivery_info", {}), dict):
         raise TypeError("delivery_info is no object")
     headers = payload["headers"]
-    for ours in (VERDICT_HEADER, COLLECTED_HEADER):
+    for ours in (VERDICT_HEADER, COLLECTED_HEADER, ROLLS_BACK_HEADER):
         headers.pop(ours, None)  # whatever its sender says of it
     headers[LEASE_HEADER] = delivery.token
     headers[WAITED_HEADER] = delivery.waited
@@ -379,6 +380,8 @@ def payload_of(delivery: Delivery) -> dict[str, Any]:
         headers[VERDICT_HEADER] = delivery.verdict
     if delivery.collected:
         headers[COLLECTED_HEADER] = collected_requests(delivery.collected)
+    if delivery.rolls_back:
+        headers[ROLLS_BACK_HEADER] = loads(delivery.rolls_back.decode())
     return payload
 
 

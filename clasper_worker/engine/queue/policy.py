@@ -10,7 +10,7 @@ from typing import Literal, Self
 from clasper_worker.config.groups import QueueGroup
 from clasper_worker.engine.queue.identity import TURN_NAMESPACE
 
-BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect"]
+BusyPolicy = Literal["enqueue", "reject", "interrupt", "collect", "rollback"]
 
 _DEAD_LETTERS = 10_000
 _LAST_TRIES = 2  # of a message that lost its workers: these it makes alone among its kind

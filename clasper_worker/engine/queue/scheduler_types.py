@@ -24,6 +24,7 @@ class Delivery:
         is_redelivered: whether it was delivered before.
         waited: seconds since it was taken in from its queue.
         behind: of them, before its first delivery, behind others of its session.
+        rolls_back: a list in JSON of the job and the turn that it had cancelled; else empty.
     """
 
     queue: str
@@ -35,6 +36,7 @@ class Delivery:
     is_redelivered: bool
     waited: float = 0.0
     behind: float = 0.0
+    rolls_back: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,11 @@ class Exchanged:
                     bool(again),
                     int(waited) / 1000,
                     int(behind) / 1000,
+                    rolls_back,
                 )
-                for queue, token, raw, verdict, lapses, raws, again, waited, behind in deliveries
+                for queue, token, raw, verdict, lapses, raws, again, waited, behind, rolls_back in (
+                    deliveries
+                )
             ),
             tuple(job.decode() for job in interrupts),
             burials_of(buried),

@@ -51,6 +51,11 @@ class _Handler(JsonHandler):
         if "take for ever" in said:
             self.server.stopped.wait()
         message: dict[str, Any] = {"role": "assistant", "content": f"Reply to {said}"}
+        if "write a document" in said:  # and once it is written, take for ever
+            plan = {"title": "take for ever", "content": "1. Go"}
+            function = {"name": "create_document", "arguments": json.dumps(plan)}
+            call = {"id": "call-1", "type": "function", "function": function}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
         if "use a tool" in said:
             function = {"name": "create_task", "arguments": json.dumps({"title": "Launch"})}
             call = {"id": "call-1", "type": "function", "function": function}
@@ -154,3 +159,29 @@ def test_a_turn_in_the_middle_of_a_tool_is_interrupted_there_and_posts_nothing_a
     replies = [message["content"] for message in backend.messages]
     assert replies == [result["response"], last["response"]]
     assert not any("use a tool" in reply for reply in replies)
+
+
+def test_a_turn_that_rolls_back_names_what_the_cancelled_one_had_stored(
+    processes: Any, model: Model
+) -> None:
+    user, queue = secrets.token_hex(8), "rollback"
+    with processes.worker(queue, "-Q", queue, **model.variables):
+        log = processes.logs[queue]
+        first = send(processes, user, queue, "write a document")
+        until(lambda: len(model.asked) == 2, "it has written it, and is at the model again", log)
+        second = send(processes, user, queue, "Two: take for ever", busy="rollback")
+        until(lambda: len(model.asked) == 3, "the second is at the model", log)
+        third = send(processes, user, queue, "Three", busy="rollback")
+        until(lambda: second.state == "REVOKED", "it is cancelled as well", log)
+        names_nothing = third.get(timeout=60)
+        alone = send(processes, user, queue, "Four", busy="rollback").get(timeout=60)
+        fifth = send(processes, user, queue, "write a document")
+        until(lambda: len(model.asked) == 7, "the fifth has written one", log)
+        names_it = send(processes, user, queue, "Six", busy="rollback").get(timeout=60)
+        assert [turn.state for turn in (first, second, fifth)] == ["REVOKED"] * 3
+    expected = {"turn_id": second.id, "messages": [], "documents": []}
+    assert names_nothing["rolled_back"] == expected
+    assert "rolled_back" not in alone
+    assert names_it["rolled_back"]["turn_id"] == fifth.id
+    assert names_it["rolled_back"]["messages"] == []
+    assert len(names_it["rolled_back"]["documents"]) == 1

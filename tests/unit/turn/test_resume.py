@@ -6,6 +6,7 @@ posted in another form shows.
 
 import functools
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ from clasper_worker.prompt.workspace.snapshot import WorkspaceSnapshot
 from clasper_worker.tools.mission_control_tools import MISSION_CONTROL_TOOLS
 from clasper_worker.tools.registry import Toolbox, ToolContext
 from clasper_worker.turn.context import TurnDependencies, TurnSettings
+from clasper_worker.turn.journal import made_by
 from clasper_worker.turn.journal_store import Entries, MemoryLedger, ledger_key
 from clasper_worker.turn.models import TurnIdentity, TurnResult
 from clasper_worker.turn.request import parse_send_request
@@ -280,7 +282,12 @@ class World:
         assert result.tool_calls == sum(map(len, script))
         assert len(set(self.model.openings)) <= 1
         agent = self.deps.mission_control.as_agent(AgentIdentity("u1", "default"))
-        posted = [message.content async for message in agent.messages(result.task_id)]
+        messages = [message async for message in agent.messages(result.task_id)]
+        known = await made_by(self.ledger, KEY)
+        assert known["messages"] == sorted(message.id for message in messages)
+        plans = [name for names in script for name in names if name == "create_document"]
+        assert len(known["documents"]) == len(plans) + 1  # the reply is a plan as well
+        posted = [message.content for message in messages]
         notes = [name for names in script for name in names if name == "post_message"]
         assert len(posted) == len(notes) + 1
         assert posted[-1] == result.response
@@ -398,7 +405,7 @@ async def test_a_turn_without_tools_writes_to_the_ledger_twice() -> None:
         async def record(
             self, key: str, entries: Sequence[tuple[str, str]], spent: float
         ) -> Entries:
-            self.calls.append("+".join(name for name, _ in entries))
+            self.calls.append("+".join(re.sub("^made:.*", "made", name) for name, _ in entries))
             return await super().record(key, entries, spent)
 
     async with world([]) as quick:
@@ -406,7 +413,7 @@ async def test_a_turn_without_tools_writes_to_the_ledger_twice() -> None:
         ledger.calls = []
         object.__setattr__(quick.deps, "ledger", ledger)
         assert await quick.run()
-    assert ledger.calls == ["claim", "reply:1+outcome", "result"]
+    assert ledger.calls == ["claim", "reply:1+outcome", "made+made+result"]
 
 
 @pytest.mark.parametrize("confirmed", range(8))

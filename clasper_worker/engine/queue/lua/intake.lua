@@ -24,7 +24,7 @@ local function admit(raw, queue)
   local tenant, lane, busy, turn, yields, session = route(message)
   local verdict = ''
   if is_cancelled(job, turn) then verdict, lane = 'cancelled', '' end  -- whoever runs it says so
-  local place = 0
+  local place, rolled_back = 0, nil
   if lane ~= '' then
     local key = P .. 'lane:' .. lane
     place = call('RPUSH', key, tag)
@@ -38,7 +38,7 @@ local function admit(raw, queue)
       local follows = running[3] == turn and not yields
       if place - 1 > how.depth and not gives_way and not follows then verdict = 'lane_full' end
       if policy == 'reject' and not gives_way and not follows then verdict = 'busy' end
-      local stops = verdict == '' and ((policy == 'interrupt' and not follows) or gives_way)
+      local stops = verdict == '' and (((policy == 'interrupt' or policy == 'rollback') and not follows) or gives_way)
       if stops then
         local agrees = is_as_said(message)
         if agrees == false then verdict = 'misrouted' end
@@ -52,6 +52,7 @@ local function admit(raw, queue)
         if interrupted then
           interrupts[#interrupts + 1] = interrupted
           call('HSET', P .. 'message:' .. head, 'v', 'cancelled')  -- should its worker die first
+          if policy == 'rollback' then rolled_back = cjson.encode({ interrupted, running[3] }) end
         end
       end
     end
@@ -59,6 +60,7 @@ local function admit(raw, queue)
   if verdict ~= '' then tenant = '' end  -- it does nothing: no cap and no backlog delays its answer
   call('HSET', P .. 'message:' .. tag, 'raw', raw, 'q', queue, 'j', job, 't', tenant, 's', lane,
     'n', 0, 'l', 0, 'b', busy, 'v', verdict, 'u', turn, 'at', now)
+  if rolled_back then call('HSET', P .. 'message:' .. tag, 'rb', rolled_back) end
   if yields then call('HSET', P .. 'message:' .. tag, 'y', '1') end
   local first_message, first_job = register(job, tag), know(job, turn)
   if lane == '' or place == 1 then return make_ready(tag, queue, tenant, false, now) end

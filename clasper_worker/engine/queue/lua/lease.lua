@@ -53,7 +53,7 @@ local function waits_as_suspect(tag, lapses, queue, since)
 end
 
 local function lease(tag)
-  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n', 'at', 'ra')
+  local about = field(tag, 'raw', 'q', 't', 's', 'l', 'b', 'v', 'n', 'at', 'ra', 'rb')
   if not about[1] then return false end
   local since = tonumber(about[9] or now)
   if waits_as_suspect(tag, tonumber(about[5]), about[2], since) then return false end
@@ -80,7 +80,7 @@ local function lease(tag)
   end
   deliveries[#deliveries + 1] = {
     about[2], tag .. '#' .. count, about[1], about[7], about[5], raws, is_first and 0 or 1,
-    now - since, is_first and about[10] and tonumber(about[10]) - since or 0,
+    now - since, is_first and about[10] and tonumber(about[10]) - since or 0, about[11] or '',
   }
   return true
 end

@@ -1,12 +1,17 @@
-"""Turns that interrupt the one before them (busy policy ``interrupt``)."""
+"""Turns that interrupt the one before them (busy policies ``interrupt`` and ``rollback``)."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.unit.engine.queue.turns import Broker, job_of, jobs_of
+from clasper_worker.engine.queue.delivery import ROLLS_BACK_HEADER
+from clasper_worker.engine.queue.exchange import payload_of
+from clasper_worker.engine.queue.identity import turn_id_for
+from tests.unit.engine.queue.turns import Broker, job_of, jobs_of, message
 
 INTERRUPT: dict[str, Any] = {"metadata": {"busy": "interrupt"}}
 
@@ -84,3 +89,60 @@ def test_a_combined_turn_is_interrupted_as_one(broker: Broker) -> None:
     broker.send("d", **INTERRUPT)
     assert broker.take(0).interrupts == ("a",)
     assert broker.jobs(settled=[group.token]) == ["d"]
+
+
+@pytest.mark.parametrize("how", ["asked for", "configured"])
+def test_one_that_rolls_back_is_delivered_with_the_job_and_the_turn_that_it_stopped(
+    broker: Broker, how: str
+) -> None:
+    """Each time that it is delivered."""
+    if how == "configured":
+        broker.rules = replace(broker.rules, busy="rollback")
+        asked: dict[str, Any] = {}
+    else:
+        asked = {"metadata": {"busy": "rollback"}}
+    broker.send("a", idempotency_key="k")
+    running = broker.take_one()
+    broker.send("b", **asked)
+    assert broker.take(0).interrupts == ("a",)
+    (first,) = broker.take(settled=[running.token]).deliveries
+    expected = ["a", turn_id_for("u", "k", "a")]
+    assert (job_of(first), json.loads(first.rolls_back)) == ("b", expected)
+    broker.lapse(first.token)
+    broker.schedule().reap()
+    again = broker.take_one()
+    assert (job_of(again), json.loads(again.rolls_back)) == ("b", expected)
+    assert payload_of(again)["headers"][ROLLS_BACK_HEADER] == expected
+
+
+@pytest.mark.parametrize("busy", ["interrupt", "enqueue", "rollback"])
+def test_one_that_stopped_nothing_or_only_interrupts_names_nothing(
+    broker: Broker, busy: str
+) -> None:
+    """Not even where its sender says that it does."""
+    said = {ROLLS_BACK_HEADER: ["x", "y"]}
+    if busy != "rollback":
+        broker.send("a")
+        running = broker.take_one()
+    kwargs: dict[str, Any] = {
+        "user_id": "u",
+        "agent_role": "r",
+        "message": "Hi",
+        "metadata": {"busy": busy},
+    }
+    broker.push(message(job="b", headers=said, **kwargs))
+    if busy != "rollback":
+        broker.take(0, settled=[running.token])
+    (found,) = broker.take().deliveries
+    assert (job_of(found), found.rolls_back) == ("b", b"")
+    assert ROLLS_BACK_HEADER not in payload_of(found)["headers"]
+
+
+def test_the_same_turn_asked_for_again_is_not_rolled_back(broker: Broker) -> None:
+    asked: dict[str, Any] = {"idempotency_key": "k", "metadata": {"busy": "rollback"}}
+    broker.send("a", **asked)
+    running = broker.take_one()
+    broker.send("b", **asked)
+    assert broker.take(0).interrupts == ()
+    (again,) = broker.take(settled=[running.token]).deliveries
+    assert (job_of(again), again.rolls_back) == ("b", b"")
