@@ -162,6 +162,7 @@ class ShimGroup(_Group):
     agent_daemon_url: HttpUrl | None = None
     agent_daemon_api_key: Annotated[HeaderSecret | None, NoDecode] = None
     clasper_metrics_keyed: bool = False
+    clasper_queue_limit: Annotated[int, Field(ge=1)] = 100_000
     # For clients of the original; CLASPER_COMPAT=original sets all, the webhooks' signature too.
     clasper_compat: Literal["original"] | None = None
     clasper_lenient: bool = False

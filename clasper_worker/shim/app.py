@@ -22,12 +22,15 @@ from clasper_worker.shim.job_routes import job_routes
 from clasper_worker.shim.llm_task import llm_task_routes
 from clasper_worker.shim.loopback import LoopbackOnly
 from clasper_worker.shim.metrics import Measured, metrics_routes
+from clasper_worker.shim.queue_limit import QueueLimit
 from clasper_worker.shim.send import send_routes
 from clasper_worker.shim.services import ShimServices
 from clasper_worker.shim.tracing import Traced
 from clasper_worker.shim.usage_routes import usage_routes
 from clasper_worker.shim.version_routes import version_routes
 from clasper_worker.shim.workspace_routes import workspace_routes
+
+_ENQUEUEING = (send_routes, compact_routes, llm_task_routes)
 
 
 def create_app(settings: Settings, services: ShimServices | None = None) -> FastAPI:
@@ -47,6 +50,7 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
         await watch.close()
         await services.close()
 
+    queue_limit = QueueLimit(watch, settings.clasper_queue_limit)
     keys = settings.daemon_api_keys
     app = ShimApp(
         title="Clasper Worker",
@@ -76,7 +80,8 @@ def create_app(settings: Settings, services: ShimServices | None = None) -> Fast
             if keys and isinstance(route, APIRoute):
                 route.openapi_extra = {**(route.openapi_extra or {}), "security": KEY_SECURITY}
                 route.responses |= problems(401)
-        app.include_router(router, dependencies=[Depends(DaemonKey(keys))])
+        full = [Depends(queue_limit)] if routes in _ENQUEUEING else []
+        app.include_router(router, dependencies=[Depends(DaemonKey(keys)), *full])
     health = health_routes(services)  # open without the key
     for route in health.routes:
         if keys and isinstance(route, APIRoute) and route.path == "/health":

@@ -130,6 +130,13 @@ class BrokerWatch:
         done, _ = await asyncio.wait({self._asking}, timeout=_PATIENCE_SECONDS)
         return self._found if done else BrokerFigures(is_up=False)
 
+    def latest(self) -> BrokerFigures:
+        """What was found last, at once; where that is old, Redis is asked for the next call."""
+        is_old = time.monotonic() - self._found_at >= _KEPT_SECONDS
+        if is_old and self._broker is not None and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._ask())
+        return self._found
+
     async def close(self) -> None:
         """Close the connections."""
         if self._asking is not None:
