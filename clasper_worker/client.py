@@ -95,6 +95,9 @@ class ClasperClient:
                     # A Redis that takes connections and answers nothing must not hold callers.
                     "socket_connect_timeout": 3,
                     "socket_timeout": 5,
+                    # kombu's own pauses between tries to connect, which begin at 2 seconds.
+                    "interval_start": 0.1,
+                    "interval_max": 0.2,
                     **confirmed,
                     **(broker_options or {}),
                 },
