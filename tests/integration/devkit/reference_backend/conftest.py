@@ -12,9 +12,12 @@ import pytest
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The machine's own Chromium, driven by Playwright."""
+    """The machine's own Chromium, driven by Playwright.
+
+    Closed after a file's tests: until then its event loop counts as running, and no other could.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
