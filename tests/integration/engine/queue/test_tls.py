@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import socket
 import ssl
@@ -78,18 +79,24 @@ class TlsProxy:
                 continue
             outer = socket.create_connection(("127.0.0.1", self._to))
             self._open += [inner, outer]
-            for one, other in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+            threading.Thread(target=self._pass, args=(inner, outer), daemon=True).start()
 
     @staticmethod
-    def _pass(one: socket.socket, other: socket.socket) -> None:
+    def _pass(inner: ssl.SSLSocket, outer: socket.socket) -> None:
+        # Both ways in one thread: OpenSSL lets no two of them use a connection at a time.
+        other = {inner: outer, outer: inner}
         try:
-            while said := one.recv(65536):
-                other.sendall(said)
-        except OSError:
+            while True:
+                ready = [inner] if inner.pending() else select.select([*other], [], [])[0]
+                for one in ready:
+                    said = one.recv(65536)
+                    if not said:
+                        return
+                    other[one].sendall(said)
+        except (OSError, ValueError):  # closed
             pass
         finally:
-            for end in (one, other):
+            for end in other:
                 try:
                     end.shutdown(socket.SHUT_RDWR)
                 except OSError:
