@@ -7,6 +7,7 @@ may; and it does so also where nobody switched the worker's events on.
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from clasper_worker.engine.pool.consumer_thread import ConsumerThread
@@ -43,7 +44,9 @@ class TaskEvents:
             return
         if consumer.hub is not None:
             self._thread.attach(consumer.hub)
-        self._thread.post(_send, consumer, kind, {**fields, "uuid": job_id})
+        # Its true time: other events of the task may overtake it on their way.
+        event = {"timestamp": time.time(), **fields, "uuid": job_id}
+        self._thread.post(_send, consumer, kind, event)
 
 
 def _dispatcher(consumer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,8 +43,12 @@ def test_events_are_sent_by_the_consumers_own_thread_in_their_order() -> None:
     for step in (1, 2):
         events.send("task-progress", "job", step=step)
     assert consumer.sent == []
+    handed_over = time.time()
     assert len(consumer.hub.soon) == 1  # one wake-up for both
     consumer.hub.turn()
+    times = [fields.pop("timestamp") for _, fields in consumer.sent]
+    assert times == sorted(times)
+    assert times[-1] <= handed_over  # when they were reported, not when they went out
     assert consumer.sent == [
         ("task-progress", {"uuid": "job", "step": 1}),
         ("task-progress", {"uuid": "job", "step": 2}),
