@@ -52,4 +52,4 @@ def test_no_kill_loses_a_message_or_changes_the_order_of_a_session(server: Runni
         in_order = [job for job, _ in groupby(job for job in ran if job.startswith(session))]
         assert in_order == [job for job in sent if job.startswith(session)], told
     counters = {"clasper:tick", "clasper:queues", "clasper:leases:pulse", "clasper:leases:hold"}
-    assert left <= counters, told
+    assert left - {"clasper:workers"} <= counters, told  # who looked lately; it expires
