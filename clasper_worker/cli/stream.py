@@ -152,7 +152,10 @@ async def _from_shim(
                 async with http.stream(**asked, headers={**headers, **resume}) as answer:
                     refuse_redirect(answer)
                     if answer.status_code != 200:
-                        _refuse(answer.status_code, await answer.aread())
+                        if url is None or answer.status_code < 500:
+                            _refuse(answer.status_code, await answer.aread())
+                        await asyncio.sleep(_RECONNECT_SECONDS)
+                        continue  # the shim, or its Redis, is on its way back; the turn goes on
                     url = url or answer.headers.get("content-location")
                     async for event_id, data in _events(answer.aiter_lines()):
                         last_id = event_id
@@ -166,6 +169,8 @@ async def _from_shim(
                     raise StateUnavailableError(
                         f"The shim does not answer ({type(exc).__name__}): check AGENT_DAEMON_URL"
                     ) from exc
+            if url is None:  # nothing says where to go on
+                return
             await asyncio.sleep(_RECONNECT_SECONDS)
 
 

@@ -45,6 +45,11 @@ class BrokerFigures:
     status: BrokerStatus | None = None
     dispatcher_lag: float | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait, on all queues together; 0 where it is not known."""
+        return 0 if self.status is None else sum(one.waiting for one in self.status.queues.values())
+
     def collect(self) -> Iterator[Metric]:
         """The figures as Prometheus has them."""
         yield _gauge("clasper_redis_up", "Whether Redis told of the queues, in time.", self.is_up)
@@ -123,19 +128,25 @@ class BrokerWatch:
 
     async def read(self) -> BrokerFigures:
         """What there is to tell, at most two seconds old."""
-        if time.monotonic() - self._found_at < _KEPT_SECONDS:
+        asking = self._asking_anew()
+        if asking is None:
             return self._found
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        done, _ = await asyncio.wait({self._asking}, timeout=_PATIENCE_SECONDS)
+        done, _ = await asyncio.wait({asking}, timeout=_PATIENCE_SECONDS)
         return self._found if done else BrokerFigures(is_up=False)
 
     def latest(self) -> BrokerFigures:
         """What was found last, at once; where that is old, Redis is asked for the next call."""
-        is_old = time.monotonic() - self._found_at >= _KEPT_SECONDS
-        if is_old and self._broker is not None and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.create_task(self._ask())
+        if self._broker is not None:  # else nothing is known of the queues
+            self._asking_anew()
         return self._found
+
+    def _asking_anew(self) -> asyncio.Task[None] | None:
+        """What asks Redis now; None while what was found is new enough."""
+        if time.monotonic() - self._found_at < _KEPT_SECONDS:
+            return None
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return self._asking
 
     async def close(self) -> None:
         """Close the connections."""

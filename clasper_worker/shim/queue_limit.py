@@ -9,7 +9,9 @@ _RETRY_AFTER_SECONDS = 10  # a queue that long does not empty sooner
 
 
 class QueueLimit:
-    """A dependency of the routes that enqueue. It looks at figures of two seconds ago, at no cost.
+    """A dependency of the routes that enqueue.
+
+    It looks at the figures that were found last, at no cost; only a refusal waits for new ones.
 
     Args:
         watch: knows what waits.
@@ -26,8 +28,9 @@ class QueueLimit:
         Raises:
             ApiProblem: 503, where too many wait.
         """
-        status = self._watch.latest().status
-        waiting = 0 if status is None else sum(one.waiting for one in status.queues.values())
+        waiting = self._watch.latest().waiting
+        if waiting >= self._limit:  # perhaps an hour ago, when the last request came
+            waiting = (await self._watch.read()).waiting
         if waiting >= self._limit:
             raise ApiProblem(
                 503,

@@ -18,12 +18,24 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from clasper_worker.streams.ids import CHUNK, LAST, NOTHING, QUEUED, RETRY, EventId, end_id
+from clasper_worker.streams.ids import (
+    CHUNK,
+    LAST,
+    NOTHING,
+    QUEUED,
+    RETRY,
+    EventId,
+    end_id,
+    entry_order,
+)
 from clasper_worker.streams.keys import stream_key
 from clasper_worker.streams.results import JobOutcome
 
 KEPT_BYTES = 256 * 1024
 """What a process keeps of one turn's events."""
+
+_BREAKS = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"})
+"""Escapes of what many clients take for a line's end though the protocol does not."""
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 """An entry of a Redis stream, as redis-py has it."""
@@ -40,7 +52,7 @@ class FollowedEvent:
     def sse(self) -> bytes:
         """As server-sent event."""
         try:
-            text = json.dumps(self.data, ensure_ascii=False).encode()
+            text = json.dumps(self.data, ensure_ascii=False).translate(_BREAKS).encode()
         except UnicodeEncodeError:  # half of a surrogate pair
             text = json.dumps(self.data).encode()
         return b"id: %b\r\nevent: %b\r\ndata: %b\r\n\r\n" % (
@@ -140,9 +152,9 @@ class Feed:
     def absorb(self, entries: Iterable[Entry]) -> None:
         """Take entries of the stream, in their order; those that were read before are left out."""
         found: list[FollowedEvent] = []
-        seen = _entry_id(self.position)
+        seen = entry_order(self.position)
         for name, fields in entries:
-            entry_id = _entry_id(name.decode())
+            entry_id = entry_order(name.decode())
             if entry_id <= seen:
                 continue
             seen, self.position = entry_id, name.decode()
@@ -237,16 +249,12 @@ class Feed:
 
 def events_of(name: bytes, fields: dict[bytes, bytes]) -> list[FollowedEvent]:
     """The events of an entry."""
-    milliseconds, number = _entry_id(name.decode())
+    milliseconds, number = entry_order(name.decode())
     try:
-        told = json.loads(fields.get(b"e", b"[]"))
+        events = json.loads(fields.get(b"e", b"[]"))
     except ValueError:
         return []
     return [
-        FollowedEvent(EventId(milliseconds, number, index), data) for index, data in enumerate(told)
+        FollowedEvent(EventId(milliseconds, number, index), data)
+        for index, data in enumerate(events)
     ]
-
-
-def _entry_id(text: str) -> tuple[int, int]:
-    milliseconds, _, number = text.partition("-")
-    return int(milliseconds), int(number)

@@ -15,7 +15,9 @@ from clasper_worker.errors import InvalidRequestError
 _END = 2**63
 RETRY, CHUNK, LAST = 0, 1, 2
 """The places of the events that end a stream."""
-_FORM = re.compile(r"(end|[0-9]{1,19})-([0-9]{1,19})\.([0-9]{1,9})", re.ASCII)
+_FORM = re.compile(
+    r"(?:([0-9]{1,18})-([0-9]{1,19})\.([0-9]{1,9})|end-([0-9]{1,19})\.([0-2]))", re.ASCII
+)
 _LONGEST = 64
 
 
@@ -69,5 +71,12 @@ def read_id(text: str | None) -> EventId:
             "Last-Event-ID: is no id of an event: send the last one that came as it is, or none",
             {"fields": [{"field": "Last-Event-ID", "problem": "is no id of an event"}]},
         )
-    first = _END if found[1] == "end" else int(found[1])
-    return EventId(first, int(found[2]), int(found[3]))
+    if found[1] is None:
+        return end_id(int(found[4]), int(found[5]))
+    return EventId(int(found[1]), int(found[2]), int(found[3]))
+
+
+def entry_order(name: str) -> tuple[int, int]:
+    """The two numbers of an entry's name, by which entries of one stream are in order."""
+    milliseconds, _, number = name.partition("-")
+    return int(milliseconds), int(number)

@@ -21,7 +21,7 @@ from clasper_worker.engine.queue.place import Place, place_of
 from clasper_worker.engine.queue.scheduler import Schedule
 from clasper_worker.errors import StateUnavailableError
 from clasper_worker.streams.feed import Feed, FollowedEvent, events_of
-from clasper_worker.streams.ids import EventId, read_id
+from clasper_worker.streams.ids import EventId, entry_order, read_id
 from clasper_worker.streams.keys import job_key, run_key
 from clasper_worker.streams.results import JobOutcome
 
@@ -245,7 +245,7 @@ class StreamReader:
         if not by_key:
             await self._something.wait()
             return 0
-        places = {key: min((one.position for one in feeds), key=_order)
+        places = {key: min((one.position for one in feeds), key=entry_order)
                   for key, feeds in by_key.items()}  # fmt: skip
         self._is_blocked = True
         try:
@@ -401,8 +401,3 @@ def _streams(answer: Any) -> list[tuple[str, list[Any]]]:
         is_wrapped = bool(entries) and isinstance(entries[0], list)
         found.append((name.decode(), entries[0] if is_wrapped else entries))
     return found
-
-
-def _order(position: str) -> tuple[int, int]:
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number)

@@ -15,7 +15,7 @@ REQUEST = {"user_id": "u1", "message": "Hello", "task_title": "T"}
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
-def waiting(monkeypatch: pytest.MonkeyPatch, **queues: int) -> None:
+def found(**queues: int) -> BrokerFigures:
     status = BrokerStatus(
         {name: QueueStatus(arrived=count, running=50) for name, count in queues.items()},
         capped=0,
@@ -23,7 +23,17 @@ def waiting(monkeypatch: pytest.MonkeyPatch, **queues: int) -> None:
         dead=0,
         workers=1,
     )
-    monkeypatch.setattr(BrokerWatch, "latest", lambda _: BrokerFigures(True, status))
+    return BrokerFigures(True, status)
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, **queues: int) -> None:
+    figures = found(**queues)
+
+    async def read(_: BrokerWatch) -> BrokerFigures:
+        return figures
+
+    monkeypatch.setattr(BrokerWatch, "latest", lambda _: figures)
+    monkeypatch.setattr(BrokerWatch, "read", read)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +60,15 @@ async def test_a_full_queue_takes_nothing_more_and_says_when_to_try_again(
 
 async def test_what_runs_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting(monkeypatch, clasper=9)
+    async with caller(shim_app(clasper_queue_limit=10)) as client:
+        assert (await client.post("/api/agents/send", json=REQUEST)).status_code == 202
+
+
+async def test_a_queue_that_was_full_when_it_was_last_looked_at_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting(monkeypatch, clasper=9)
+    monkeypatch.setattr(BrokerWatch, "latest", lambda _: found(clasper=10))
     async with caller(shim_app(clasper_queue_limit=10)) as client:
         assert (await client.post("/api/agents/send", json=REQUEST)).status_code == 202
 

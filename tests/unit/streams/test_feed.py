@@ -119,13 +119,21 @@ def test_an_event_is_three_lines_with_its_id_first() -> None:
     )
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\r", "\x1c"])
+def test_no_character_of_the_text_breaks_an_events_line(mark: str) -> None:
+    (event,) = a_feed(entry(5, chunk(f"a{mark}b"))).after(NOTHING) or ()
+    *_, data, end = event.sse.decode().splitlines()
+    assert (json.loads(data.removeprefix("data: "))["data"], end) == (f"a{mark}b", "")
+
+
 @pytest.mark.parametrize("text", ["1-2.3", "end-4.2", "0-0.1"])
 def test_an_id_is_read_as_it_was_written(text: str) -> None:
     assert str(read_id(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "1-2", "a-1.0", "1-2.3 ", "-1-2.3", "9" * 5000, "\u0661-2.3"]
+    "text",
+    ["1", "1-2", "a-1.0", "1-2.3 ", "-1-2.3", "9" * 5000, "\u0661-2.3", "end-1.3", f"{2**63}-1.0"],
 )
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="Last-Event-ID"):
