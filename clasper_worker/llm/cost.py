@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from clasper_worker.llm.messages import ModelReply
+from clasper_worker.llm.messages import ModelReply, TokenUsage
 from clasper_worker.observability.events import ModelSpend
 
 if TYPE_CHECKING:
@@ -28,6 +28,16 @@ class Usage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+
+    @classmethod
+    def of(cls, replies: Iterable[ModelReply]) -> Self:
+        """What these calls used in all."""
+        used = sum((reply.usage for reply in replies), TokenUsage())
+        return cls(
+            prompt_tokens=used.prompt,
+            completion_tokens=used.completion,
+            total_tokens=used.prompt + used.completion,
+        )
 
 
 class Cost(BaseModel):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clasper_worker.engine.queue.wellformed import measure
 from clasper_worker.errors import EmptyReplyError, InvalidRequestError
 from clasper_worker.llm.cost import Cost, Usage, turn_cost
-from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, TokenUsage
+from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply
 from clasper_worker.llm.token_estimate import CHARS_PER_TOKEN, estimate_tokens
 from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.prompt.sanitize import fence_data, shorten, unfence_data
@@ -182,14 +182,9 @@ def _question(part: str, summary: str, instructions: str | None) -> list[ChatMes
 def _result(
     request: CompactRequest, messages: Sequence[HistoryMessage], replies: Sequence[ModelReply]
 ) -> CompactResult:
-    used = sum((reply.usage for reply in replies), TokenUsage())
     return CompactResult(
         compacted_messages=tuple(messages),
-        usage=Usage(
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            total_tokens=used.prompt + used.completion,
-        ),
+        usage=Usage.of(replies),
         cost=turn_cost(replies),
         original_count=len(request.messages),
         compacted_count=len(messages),

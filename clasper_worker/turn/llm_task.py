@@ -23,7 +23,6 @@ from clasper_worker.llm.messages import (
     ChatModel,
     Confirm,
     ModelReply,
-    TokenUsage,
 )
 from clasper_worker.prompt.sanitize import fence_data, strip_unsafe_json
 from clasper_worker.text.bounds import told_problems
@@ -217,14 +216,9 @@ def _does_not_fit(reply: ModelReply, problems: list[tuple[str, str]]) -> Invalid
 
 
 def _result(output: Any, replies: list[ModelReply], *, validated: bool) -> LlmTaskResult:
-    used = sum((reply.usage for reply in replies), TokenUsage())
     return LlmTaskResult(
         output=output,
-        usage=Usage(
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            total_tokens=used.prompt + used.completion,
-        ),
+        usage=Usage.of(replies),
         cost=turn_cost(replies),
         validated=validated,
     )
