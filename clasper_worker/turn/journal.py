@@ -106,6 +106,7 @@ class TurnJournal:
         self._began = clock()
         self._opening: Opening | None = None
         self._made: list[str] = []
+        self._answered: dict[int, ModelReply] = {}
 
     @classmethod
     async def open(
@@ -188,12 +189,19 @@ class TurnJournal:
         text = self._known.get(f"reply:{step}")
         return None if text is None else _read_reply(text)
 
+    def note_reply(self, step: int, reply: ModelReply) -> None:
+        """Note a reply that this run was given: it is paid for, also where it is of no use."""
+        self._answered[step] = reply
+
     def replies(self) -> list[ModelReply]:
-        """The model's replies, in their order."""
+        """The model's replies, in their order: those recorded, and what else this run was given."""
         found: list[ModelReply] = []
-        while (reply := self.reply(len(found) + 1)) is not None:
+        while True:
+            step = len(found) + 1
+            reply = self.reply(step) or self._answered.get(step)
+            if reply is None:
+                return found
             found.append(reply)
-        return found
 
     def tool_result(self, step: int, index: int) -> str | None:
         """What a tool call of a step's reply gave, counted from 0."""
