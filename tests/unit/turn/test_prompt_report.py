@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from clasper_worker.config.settings import load_settings
+from clasper_worker.prompt.context import AgentContext
 from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import says
-from clasper_worker.turn import prompt_report as prompt_report_module
 from clasper_worker.turn.prompt_report import prompt_report
 
 HISTORY = [
@@ -67,7 +67,7 @@ async def test_its_embeddings_are_asked_for_as_a_workers_are(
         made.append(llm)
         raise LookupError
 
-    monkeypatch.setattr(prompt_report_module.AgentContext, "open", no_context)
+    monkeypatch.setattr(AgentContext, "open", no_context)
     settings = load_settings(clasper_workspace=workspace_path, clasper_state_dir=tmp_path)
     with pytest.raises(LookupError):
         await prompt_report(settings, {"user_id": "u1", "message": "Hello"})
