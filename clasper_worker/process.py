@@ -122,10 +122,10 @@ _reporting: set[asyncio.Task[None]] = set()
 
 
 def report_queued(turns: Sequence[QueuedTurn]) -> None:
-    """Tell the listeners of turns that these were taken in and wait for their session.
+    """Report that these turns were taken in and wait for their session.
 
-    From any thread. Where this process runs no turns, as the main one of the prefork pool, nobody
-    is told.
+    From any thread. Nothing is reported where this process runs no turns, as the main one of the
+    prefork pool.
     """
 
     def begin() -> None:

@@ -1,4 +1,4 @@
-"""The one place that a turn's job ends at: who waits for its end is told of it."""
+"""The one place that a turn's job ends at: its end is sent to whoever waits for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Completion:
     end              webhook           notification
     ================ ================= ==========================================================
     `succeeded`      agent.completed   acknowledged
-    `failed`         agent.error       left alone for a while; acknowledged if a post told of it
+    `failed`         agent.error       left alone for a while; acknowledged if it was posted
     `stopped`        agent.error       dispatched again once its note is over
     `revoked`        agent.error       dispatched again once its note is over
     `dead_lettered`  agent.error       left alone for a day
@@ -51,8 +51,8 @@ class Completion:
         """The turn has a result.
 
         Raises:
-            Reject: not all could be told, so that the broker keeps the job's message. The turn's
-                next run posts nothing again, and tells them.
+            Reject: it could not be sent to all, so that the broker keeps the job's message. The
+                turn's next run posts nothing again, and sends it.
         """
         await self._answer(call)
         await self._enqueue(completed(call, result))
@@ -78,7 +78,7 @@ class Completion:
         """The job's message was given up.
 
         Raises:
-            RedisError: the notification's note could not be left, and nobody was told.
+            RedisError: the notification's note could not be left, and nothing was sent.
         """
         key = _notification(call)
         if key is not None:
@@ -114,7 +114,7 @@ class Completion:
 
 @contextmanager
 def or_again(event: str, **fields: Any) -> Iterator[None]:
-    """Have the job's message come again where not all who wait for its end could be told.
+    """Have the job's message come again where its end could not be sent to all who wait for it.
 
     Raises:
         Reject: the block raised `StateUnavailableError`.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from clasper_worker.llm.messages import ModelReply
+from clasper_worker.llm.messages import ModelReply, TokenUsage
 from clasper_worker.observability.events import ModelSpend
 
 if TYPE_CHECKING:
@@ -28,6 +28,16 @@ class Usage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+
+    @classmethod
+    def of(cls, replies: Iterable[ModelReply]) -> Self:
+        """What these calls used in all."""
+        used = sum((reply.usage for reply in replies), TokenUsage())
+        return cls(
+            prompt_tokens=used.prompt,
+            completion_tokens=used.completion,
+            total_tokens=used.prompt + used.completion,
+        )
 
 
 class Cost(BaseModel):
@@ -62,13 +72,12 @@ def turn_cost(replies: Iterable[ModelReply]) -> Cost:
     model = calls[-1].model if calls else ""
     input_cost = output_cost = Decimal(0)
     for call in calls:
-        used = call.usage
-        if not used.is_complete:
-            reason: str | None = f"the provider sent no usage for the model {call.model!r}"
-            break
-        price = _price(call.provider, call.model, used.prompt, used.completion, used.cached)
+        price = _price_of(call)
         if price is None:
-            reason = f"no price is known for the model {call.model!r}"
+            if call.usage.is_complete:
+                reason: str | None = f"no price is known for the model {call.model!r}"
+            else:
+                reason = f"the provider sent no usage for the model {call.model!r}"
             break
         input_cost += price[0]
         output_cost += price[1]
@@ -101,18 +110,26 @@ def spend_by_model(replies: Iterable[ModelReply]) -> tuple[ModelSpend, ...]:
         calls.setdefault(reply.model, []).append(reply)
     spent = []
     for model, of_model in calls.items():
-        costs = [turn_cost([call]).totalCost for call in of_model]
-        known = [cost for cost in costs if cost is not None]
+        prices = [_price_of(call) for call in of_model]
+        known = [sum(price) for price in prices if price is not None]
         spent.append(
             ModelSpend(
                 model,
                 sum(call.usage.prompt for call in of_model),
                 sum(call.usage.completion for call in of_model),
-                sum(known) if known else None,
-                len(costs) - len(known),
+                float(sum(known)) if known else None,
+                len(prices) - len(known),
             )
         )
     return tuple(spent)
+
+
+def _price_of(call: ModelReply) -> tuple[Decimal, Decimal] | None:
+    """What one call cost, of prompt and completion; None where price or usage is not known."""
+    used = call.usage
+    if not used.is_complete:
+        return None
+    return _price(call.provider, call.model, used.prompt, used.completion, used.cached)
 
 
 def _price(

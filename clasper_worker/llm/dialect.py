@@ -46,7 +46,7 @@ class Dialect:
         with_extra: whether it takes back the fields of its messages that mean nothing to us.
         null_content: whether it takes null for a message that only calls tools.
         streams: whether it answers bit by bit.
-        output: how it is told that it is to reply with JSON: with the schema, without, or not.
+        output: how it is asked to reply with JSON: with the schema, without, or not.
         for_this_schema: whether ``output`` was found out by a schema that it does not take.
     """
 

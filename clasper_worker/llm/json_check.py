@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import re2
@@ -95,9 +95,10 @@ class JsonCheck:
             TooMuchToCheckError: it takes too long.
         """
         budget = _Budget(MAX_STEPS, time.monotonic() + MAX_SECONDS)
+        ours = {name: partial(check, budget.matches) for name, check in _WITH_PATTERNS.items()}
         keywords = {
-            name: budget.spent_on(_OURS.get(name, check))
-            for name, check in self._base.VALIDATORS.items()
+            name: budget.spent_on(ours.get(name, check))
+            for name, check in {**self._base.VALIDATORS, "uniqueItems": _unique}.items()
         }
         # The registry is empty, and so a reference to elsewhere leads nowhere.
         checker = validators.extend(self._base, keywords)(self._schema, registry=Registry())
@@ -125,12 +126,23 @@ class _Budget:
         def counted(
             validator: Any, value: Any, instance: Any, schema: Any
         ) -> Iterator[ValidationError]:
-            self._steps -= 1 + (_size(value) + _size(instance)) // 8
-            if self._steps < 0 or time.monotonic() > self._deadline:
-                raise TooMuchToCheckError
+            self._spend(1 + (_size(value) + _size(instance)) // 8)
             yield from check(validator, value, instance, schema) or ()
 
         return counted
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether a pattern is found in a text: a step, since a keyword may ask for each pair."""
+        self._spend(1)
+        return _compiled(pattern).search(text) is not None
+
+    def _spend(self, steps: int) -> None:
+        self._steps -= steps
+        if self._steps < 0 or time.monotonic() > self._deadline:
+            raise TooMuchToCheckError
+
+
+_Matches = Callable[[str, str], bool]
 
 
 def _size(value: Any) -> int:
@@ -139,30 +151,32 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, list | dict) else 0
 
 
-def _pattern(validator: Any, pattern: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    if validator.is_type(instance, "string") and not _matches(pattern, instance):
+def _pattern(
+    matches: _Matches, validator: Any, pattern: Any, instance: Any, _: Any
+) -> Iterator[ValidationError]:
+    if validator.is_type(instance, "string") and not matches(pattern, instance):
         yield ValidationError(f"does not match {pattern!r}")
 
 
 def _pattern_properties(
-    validator: Any, patterns: Any, instance: Any, _: Any
+    matches: _Matches, validator: Any, patterns: Any, instance: Any, _: Any
 ) -> Iterator[ValidationError]:
     if not validator.is_type(instance, "object"):
         return
     for pattern, schema in patterns.items():
         for name, value in instance.items():
-            if _matches(pattern, name):
+            if matches(pattern, name):
                 yield from validator.descend(value, schema, path=name, schema_path=pattern)
 
 
 def _additional(
-    validator: Any, extra: Any, instance: Any, schema: Any
+    matches: _Matches, validator: Any, extra: Any, instance: Any, schema: Any
 ) -> Iterator[ValidationError]:
     if not validator.is_type(instance, "object"):
         return
     known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     for name, value in instance.items():
-        if name in known or any(_matches(pattern, name) for pattern in patterns):
+        if name in known or any(matches(pattern, name) for pattern in patterns):
             continue
         if extra is False:
             yield ValidationError(f"must not have the property {name!r}", path=(name,))
@@ -188,11 +202,10 @@ def _by_value(value: Any) -> Any:
     return value
 
 
-_OURS: dict[str, Callable[..., Any]] = {
+_WITH_PATTERNS: dict[str, Callable[..., Any]] = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional,
-    "uniqueItems": _unique,
 }
 
 
@@ -209,10 +222,6 @@ _RE2 = _options()
 @lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Any:
     return re2.compile(pattern, _RE2)
-
-
-def _matches(pattern: str, text: str) -> bool:
-    return _compiled(pattern).search(text) is not None
 
 
 def _refuse_unchecked(schema: Any) -> None:

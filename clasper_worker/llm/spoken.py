@@ -25,7 +25,7 @@ _ESCAPES = ("\\u00", "\\ud", "\\uD")
 
 def without_controls(text: str) -> str:
     """The text without control characters; half of a surrogate pair becomes U+FFFD."""
-    if text.isascii():  # by a table, which takes a tenth of the time
+    if text.isascii():  # by a table, which is faster than to search
         return text.translate(_CONTROLS)
     if _UNWANTED.search(text) is None:
         return text

@@ -66,7 +66,7 @@ class MissionControl:
         Args:
             identity: the agent.
             confirm: called right before each POST; what it raises keeps it from being made.
-            on_created: told of each thing that was made: its collection and its id.
+            on_created: called with the collection and the id of each thing that was made.
         """
         return AgentBackend(self, identity, confirm, on_created)
 
@@ -126,7 +126,7 @@ class MissionControl:
 class AgentBackend:
     """The backend as one agent of one user sees it: every call under that agent's token.
 
-    ``on_created`` is told of each thing that the backend has made, by its collection and its id.
+    ``on_created`` is called for each thing that the backend has made: its collection and its id.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What one job asks for: a turn's request, read once, and what its end is to be told to."""
+"""What one job asks for: a turn's request, read once, and where its end is reported."""
 
 from __future__ import annotations
 

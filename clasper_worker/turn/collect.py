@@ -220,7 +220,7 @@ class CollectedTurns:
             await self._part(tuple(apart))
 
     async def _end(self, call: TurnCall, end: TurnResult | ClasperError) -> None:
-        """Store a job's end, and then have those who wait for it told."""
+        """Store a job's end, and then report it to those who wait for it."""
         state = states.SUCCESS if isinstance(end, TurnResult) else states.FAILURE
         try:
             if await asyncio.to_thread(self._backend.get_state, call.job_id) == states.REVOKED:

@@ -13,16 +13,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clasper_worker.engine.queue.wellformed import measure
-from clasper_worker.errors import EmptyReplyError, InvalidRequestError
+from clasper_worker.errors import EmptyReplyError
 from clasper_worker.llm.cost import Cost, Usage, turn_cost
-from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply, TokenUsage
+from clasper_worker.llm.messages import ChatMessage, ChatModel, ModelReply
 from clasper_worker.llm.token_estimate import CHARS_PER_TOKEN, estimate_tokens
 from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.prompt.sanitize import fence_data, shorten, unfence_data
-from clasper_worker.text.bounds import told_problems
 from clasper_worker.text.whole_text import whole_json
 from clasper_worker.turn.request import HistoryMessage, RequestLimits
+from clasper_worker.turn.validation import invalid_request, plain_problems
 
 SUMMARY_HEAD = (
     "What was said before the messages that follow, summarised by the system that runs you. It is"
@@ -86,11 +85,8 @@ def parse_compact_request(data: Mapping[str, Any], limits: RequestLimits) -> Com
         InvalidRequestError: names every bad field, its problem and the fix.
     """
     data = whole_json(data)
-    characters, problems = measure(data)
+    problems = limits.problems(data, fix="send fewer messages")
     messages = data.get("messages")
-    if characters > limits.request_chars:
-        problem = f"has {characters:,} characters in all; at most {limits.request_chars:,}"
-        problems.append({"field": "(request)", "problem": problem, "fix": "send fewer messages"})
     if isinstance(messages, list | tuple) and len(messages) > limits.history_messages:
         problem = f"has {len(messages):,} messages; at most {limits.history_messages:,}"
         problems.append({"field": "messages", "problem": problem, "fix": "send fewer messages"})
@@ -98,17 +94,12 @@ def parse_compact_request(data: Mapping[str, Any], limits: RequestLimits) -> Com
         try:
             return CompactRequest.model_validate(data)
         except ValidationError as exc:
-            problems = [
-                {
-                    "field": ".".join(str(part) for part in error["loc"]),
-                    "problem": error["msg"],
-                    "fix": "send messages (each {role: user|assistant|system, content}),"
-                    " instructions (a text) and keep_recent (a number) only",
-                }
-                for error in exc.errors(include_input=False, include_url=False)
-            ]
-    text, details = told_problems(problems)
-    raise InvalidRequestError(f"Invalid compact request: {text}", details)
+            fix = (
+                "send messages (each {role: user|assistant|system, content}),"
+                " instructions (a text) and keep_recent (a number) only"
+            )
+            problems = plain_problems(exc, fix)
+    raise invalid_request(problems, of="compact")
 
 
 async def compact(request: CompactRequest, model: ChatModel, window: ModelWindow) -> CompactResult:
@@ -182,14 +173,9 @@ def _question(part: str, summary: str, instructions: str | None) -> list[ChatMes
 def _result(
     request: CompactRequest, messages: Sequence[HistoryMessage], replies: Sequence[ModelReply]
 ) -> CompactResult:
-    used = sum((reply.usage for reply in replies), TokenUsage())
     return CompactResult(
         compacted_messages=tuple(messages),
-        usage=Usage(
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            total_tokens=used.prompt + used.completion,
-        ),
+        usage=Usage.of(replies),
         cost=turn_cost(replies),
         original_count=len(request.messages),
         compacted_count=len(messages),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clasper_worker.errors import ContextLengthError
 from clasper_worker.llm.cost import Usage, turn_cost
-from clasper_worker.llm.messages import ChatMessage, ChatModel, TokenUsage
+from clasper_worker.llm.messages import ChatMessage, ChatModel
 from clasper_worker.llm.windows import ModelWindow
 from clasper_worker.mission_control.client import AgentBackend
 from clasper_worker.mission_control.idempotency import turn_step_key
@@ -87,7 +87,6 @@ class Conversation:
     def outcome(self, answer: Answer) -> Outcome:
         """How the turn ends with this answer, and what it took."""
         last = answer.replies[-1]
-        used = sum((reply.usage for reply in answer.replies), TokenUsage())
         warnings = (
             _REPLY_CUT if last.finish_reason == "length" else None,
             window_warning(
@@ -101,11 +100,7 @@ class Conversation:
             kind="reply",
             task_id=self.task.id,
             text=answer.text,
-            usage=Usage(
-                prompt_tokens=used.prompt,
-                completion_tokens=used.completion,
-                total_tokens=used.prompt + used.completion,
-            ),
+            usage=Usage.of(answer.replies),
             cost=turn_cost(answer.replies),
             tool_calls=answer.tool_calls,
             warning="; ".join(filter(None, warnings)) or None,

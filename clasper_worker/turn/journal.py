@@ -9,7 +9,7 @@ Entries of a turn in the ledger, each a JSON text:
 ``opening``         the task, the moment and how far the history reached, as the model was told
 ``reply:STEP``      a model's reply, recorded before its tool calls are carried out
 ``tool:STEP:INDEX`` what a tool call of that reply gave, as the model is told
-``made:KIND:ID``     a message or document that the backend has confirmed, with what follows it
+``made:KIND:AT:ID``  a message or document that the backend has confirmed, and when in the turn
 ``outcome``         how the turn ends, recorded before it is posted
 ``result``          what the turn returned, recorded once its posts are confirmed
 ==================  ===============================================================================
@@ -106,6 +106,7 @@ class TurnJournal:
         self._began = clock()
         self._opening: Opening | None = None
         self._made: list[str] = []
+        self._answered: dict[int, ModelReply] = {}
 
     @classmethod
     async def open(
@@ -188,12 +189,19 @@ class TurnJournal:
         text = self._known.get(f"reply:{step}")
         return None if text is None else _read_reply(text)
 
+    def note_reply(self, step: int, reply: ModelReply) -> None:
+        """Note a reply that this run was given: it is paid for, also where it is of no use."""
+        self._answered[step] = reply
+
     def replies(self) -> list[ModelReply]:
-        """The model's replies, in their order."""
+        """The model's replies, in their order: those recorded, and what else this run was given."""
         found: list[ModelReply] = []
-        while (reply := self.reply(len(found) + 1)) is not None:
+        while True:
+            step = len(found) + 1
+            reply = self.reply(step) or self._answered.get(step)
+            if reply is None:
+                return found
             found.append(reply)
-        return found
 
     def tool_result(self, step: int, index: int) -> str | None:
         """What a tool call of a step's reply gave, counted from 0."""
@@ -274,7 +282,8 @@ class TurnJournal:
     def note_made(self, kind: str, id_: str) -> None:
         """Note what the backend has made; recorded with whatever is recorded next."""
         if kind in MADE_KINDS:
-            self._made.append(f"{_MADE}{kind}:{id_}")
+            # Seconds of all runs together, which a later run continues, whatever its clock shows.
+            self._made.append(f"{_MADE}{kind}:{self._spent:018.6f}:{id_}")
 
     async def keep_made(self) -> None:
         """Record what was noted since: at the end of a run, whatever that is.
@@ -285,26 +294,30 @@ class TurnJournal:
         if self._made:
             await self._record()
 
+    @property
+    def _spent(self) -> float:
+        return self.spent_before + self._clock() - self._began
+
     async def _record(self, *entries: tuple[str, str]) -> None:
-        spent = self.spent_before + self._clock() - self._began
         # First, since they stand whatever another run has recorded of the rest.
         made = [(name, "1") for name in self._made]
-        self._known |= await self._ledger.record(self._key, (*made, *entries), spent)
+        self._known |= await self._ledger.record(self._key, (*made, *entries), self._spent)
         del self._made[: len(made)]
 
 
 async def made_by(ledger: TurnLedger, key: str) -> dict[str, list[str]]:
-    """The ids of what the runs of a turn had the backend make, by kind (`MADE_KINDS`), sorted.
+    """The ids of what the runs of a turn had the backend make, by kind (`MADE_KINDS`), in order.
 
     Raises:
         StateUnavailableError: the ledger cannot be reached.
     """
-    found: dict[str, list[str]] = {kind: [] for kind in MADE_KINDS}
+    # As a dict's keys, since a later run notes again what it was given again under the same key.
+    found: dict[str, dict[str, None]] = {kind: {} for kind in MADE_KINDS}
     for name in sorted(await ledger.known(key)):
         if name.startswith(_MADE):
-            kind, _, id_ = name.removeprefix(_MADE).partition(":")
-            found[kind].append(id_)
-    return found
+            kind, _, id_ = name.removeprefix(_MADE).split(":", 2)
+            found[kind].setdefault(id_)
+    return {kind: list(ids) for kind, ids in found.items()}
 
 
 def conflict() -> TurnConflictError:

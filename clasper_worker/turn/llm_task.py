@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clasper_worker.engine.queue.wellformed import measure
-from clasper_worker.errors import EmptyReplyError, InvalidOutputError, InvalidRequestError
+from clasper_worker.errors import EmptyReplyError, InvalidOutputError
 from clasper_worker.llm.cost import Cost, Usage, turn_cost
 from clasper_worker.llm.json_check import JsonCheck, SchemaRefusedError, TooMuchToCheckError
 from clasper_worker.llm.messages import (
@@ -23,13 +23,12 @@ from clasper_worker.llm.messages import (
     ChatModel,
     Confirm,
     ModelReply,
-    TokenUsage,
 )
 from clasper_worker.prompt.sanitize import fence_data, strip_unsafe_json
-from clasper_worker.text.bounds import told_problems
 from clasper_worker.text.large_json import has_too_many_values
 from clasper_worker.text.whole_text import json_of, whole_json
 from clasper_worker.turn.request import RequestLimits
+from clasper_worker.turn.validation import invalid_request, plain_problems
 
 DEFAULT_TEMPERATURE = 0.3
 
@@ -91,10 +90,7 @@ def parse_llm_task(
         InvalidRequestError: names every bad field, its problem and the fix.
     """
     data = whole_json(data)
-    characters, problems = measure(data)
-    if characters > limits.request_chars:
-        problem = f"has {characters:,} characters in all; at most {limits.request_chars:,}"
-        problems.append({"field": "(request)", "problem": problem, "fix": "shorten it"})
+    problems = limits.problems(data, fix="shorten it")
     if not problems:
         try:
             request = LlmTaskRequest.model_validate(data)
@@ -102,19 +98,11 @@ def parse_llm_task(
             return request, None if schema is None else JsonCheck(schema)
         except ValidationError as exc:
             fix = "send prompt (a text), input, schema (an object), model, temperature, max_tokens"
-            problems = [
-                {
-                    "field": ".".join(str(part) for part in error["loc"]),
-                    "problem": error["msg"],
-                    "fix": fix,
-                }
-                for error in exc.errors(include_input=False, include_url=False)
-            ]
+            problems = plain_problems(exc, fix)
         except SchemaRefusedError as exc:
             fix = "send a JSON Schema (draft 2020-12) that is complete in itself"
             problems = [{"field": "schema", "problem": str(exc), "fix": fix}]
-    text, details = told_problems(problems)
-    raise InvalidRequestError(f"Invalid llm_task request: {text}", details)
+    raise invalid_request(problems, of="llm_task")
 
 
 async def run_llm_task(
@@ -150,8 +138,7 @@ async def run_llm_task(
             output, problems = await asyncio.to_thread(_read, reply.text, check)
         except SchemaRefusedError as exc:
             field = {"field": "schema", "problem": str(exc), "fix": "mend its $ref"}
-            text, details = told_problems([field])
-            raise InvalidRequestError(f"Invalid llm_task request: {text}", details) from None
+            raise invalid_request([field], of="llm_task") from None
         if not problems:
             return _result(output, replies, validated=check is not None)
         if len(replies) > 1:
@@ -217,14 +204,9 @@ def _does_not_fit(reply: ModelReply, problems: list[tuple[str, str]]) -> Invalid
 
 
 def _result(output: Any, replies: list[ModelReply], *, validated: bool) -> LlmTaskResult:
-    used = sum((reply.usage for reply in replies), TokenUsage())
     return LlmTaskResult(
         output=output,
-        usage=Usage(
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            total_tokens=used.prompt + used.completion,
-        ),
+        usage=Usage.of(replies),
         cost=turn_cost(replies),
         validated=validated,
     )

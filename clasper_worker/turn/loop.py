@@ -91,6 +91,7 @@ async def converse(
                     messages, toolbox.specs, tool_choice=choice, listen=streamed.listen
                 )
             seconds = time.monotonic() - began
+            journal.note_reply(step, reply)
             streamed.conclude(step, reply.text)
             if reply.tool_calls and choice == "auto":
                 await streamed.kept()

@@ -17,8 +17,8 @@ class RolledBack(BaseModel):
 
     Attributes:
         turn_id: the cancelled turn's.
-        messages: ids of the messages that it had posted.
-        documents: ids of the documents that it had made.
+        messages: ids of the messages that it had posted, in that order.
+        documents: ids of the documents that it had made, likewise.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from openai import AsyncOpenAI
-
 from clasper_worker.config.settings import Settings
 from clasper_worker.llm.messages import ChatMessage
+from clasper_worker.llm.providers.openai_client import OPENAI, OpenAIClient
 from clasper_worker.llm.token_estimate import estimate_tokens
 from clasper_worker.llm.tokens import estimated
 from clasper_worker.llm.windows import model_windows, unknown_window
@@ -71,13 +71,11 @@ async def _prepare(settings: Settings, fields: Mapping[str, Any]) -> _Sent:
     title = request.task_title
     if title is None and request.task_id is None:
         title = settings.clasper_default_task
-    key = settings.openai_api_key
-    llm = AsyncOpenAI(
-        api_key=key.get_secret_value() if key else "none",
-        base_url=settings.openai_base_url or "https://api.openai.com/v1",
-    )
-    context = await asyncio.to_thread(AgentContext.open, settings, llm)
-    try:
+    embeddings = OpenAIClient(OPENAI, settings)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(embeddings.close)
+        context = await asyncio.to_thread(AgentContext.open, settings, embeddings.sdk)
+        opened.callback(context.close)
         snapshot = context.workspaces.snapshot(request.metadata.workspace, request.user_id)
         if context.smart is not None:
             await context.smart.settled(snapshot, _EMBEDDING_SECONDS)
@@ -98,9 +96,6 @@ async def _prepare(settings: Settings, fields: Mapping[str, Any]) -> _Sent:
         started = time.perf_counter()
         prompt = await build()
         seconds = time.perf_counter() - started
-    finally:
-        context.close()
-        await llm.close()
     # What is known of models takes a third of a second to load: only where it matters.
     tier = request.metadata.model_tier
     window = model_windows(settings)[tier] if history else unknown_window()

@@ -51,6 +51,14 @@ class RequestLimits:
         """The caps, with the operator's on all of a request."""
         return cls(request_chars=settings.clasper_max_request_chars)
 
+    def problems(self, data: Mapping[str, Any], *, fix: str) -> list[dict[str, str]]:
+        """What is wrong with a request's size and depth; ``fix`` is that of its size."""
+        characters, problems = measure(data)
+        if characters > self.request_chars:
+            problem = f"has {characters:,} characters in all; at most {self.request_chars:,}"
+            problems.append({"field": "(request)", "problem": problem, "fix": fix})
+        return problems
+
 
 def _limits(info: ValidationInfo) -> RequestLimits:
     context = info.context
@@ -314,16 +322,7 @@ def parse_send_request(data: Mapping[str, Any], limits: RequestLimits | None = N
     """
     limits = limits or RequestLimits()
     data = whole_json(data)
-    characters, problems = measure(data)
-    if characters > limits.request_chars:
-        problem = f"has {characters:,} characters in all; at most {limits.request_chars:,}"
-        problems.append(
-            {
-                "field": "(request)",
-                "problem": problem,
-                "fix": "shorten it, or raise CLASPER_MAX_REQUEST_CHARS",
-            }
-        )
+    problems = limits.problems(data, fix="shorten it, or raise CLASPER_MAX_REQUEST_CHARS")
     if problems:
         raise invalid_request(problems)
     try:

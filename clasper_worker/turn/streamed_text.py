@@ -16,7 +16,7 @@ _LAST_SECONDS = 5.0
 class StreamedText:
     """Reports what the model says in one run of a turn; nothing where that is not streamed.
 
-    Where a step's text starts anew, in whatever way, its listeners hear of a retry first: they drop
+    Where a step's text starts anew, in whatever way, a retry is reported first: listeners drop
     what they had of the step.
 
     Args:
@@ -33,7 +33,7 @@ class StreamedText:
     @property
     def listen(self) -> Listen | None:
         """What the model's answer is given to; None where nobody asked for it bit by bit."""
-        return self._hear if self._turn.streamed else None
+        return self._on_event if self._turn.streamed else None
 
     def resume(self) -> None:
         """Take into account that an earlier run may have given part of the step it was in."""
@@ -81,7 +81,7 @@ class StreamedText:
             async with asyncio.timeout(_LAST_SECONDS):
                 await self.kept()
 
-    def _hear(self, event: ModelEvent) -> None:
+    def _on_event(self, event: ModelEvent) -> None:
         if isinstance(event, TextPart):
             text = self._spoken.feed(event.text)
             if self._spoken.restarted:

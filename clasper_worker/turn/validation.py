@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from clasper_worker.errors import InvalidRequestError
 from clasper_worker.text.bounds import told_problems
 
@@ -56,7 +58,22 @@ def fix_of(field: str) -> str:
     )
 
 
-def invalid_request(problems: Iterable[Mapping[str, str]]) -> InvalidRequestError:
-    """Make the error that names each bad field, its problem and the fix."""
+def plain_problems(error: ValidationError, fix: str) -> list[dict[str, str]]:
+    """What is wrong with the fields of a request so small that one fix serves all; no value."""
+    return [
+        {"field": ".".join(str(part) for part in one["loc"]), "problem": one["msg"], "fix": fix}
+        for one in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def invalid_request(
+    problems: Iterable[Mapping[str, str]], *, of: str = "send"
+) -> InvalidRequestError:
+    """Make the error that names each bad field, its problem and the fix.
+
+    Args:
+        problems: as `told_problems` takes them.
+        of: which kind of request it is.
+    """
     text, details = told_problems(problems)
-    return InvalidRequestError(f"Invalid send request: {text}", details)
+    return InvalidRequestError(f"Invalid {of} request: {text}", details)

@@ -14,7 +14,7 @@ A hash holds whole numbers, so that sums are exact: ``requests`` (jobs that a mo
 ``input`` and ``output`` (tokens), ``cost`` (billionths of a USD), and ``unpriced`` (model calls
 whose price or usage is not known, which ``cost`` leaves out). A day's keys live `KEPT_DAYS`.
 
-What a job has used is told as its total, however often it runs; added is what is more than was
+What a job has used is reported as its total, however often it runs; added is what is more than was
 counted of it. So a job that runs again, or whose write is repeated, counts once.
 """
 

@@ -66,7 +66,7 @@ class _Tries:
 
     Args:
         confirm: the turn's; see `ChatModel.complete`.
-        listen: whoever hears the answer; told that what an earlier try has given is void.
+        listen: the listener, which is given `Restarted` before each try but the first.
     """
 
     def __init__(self, confirm: Confirm | None, listen: Listen | None) -> None:

@@ -154,6 +154,17 @@ def test_patterns_that_backtrack_elsewhere_take_linear_time() -> None:
     assert JsonCheck(hostile).problems({text: 1}) == []
 
 
+@pytest.mark.parametrize("extra", [{}, {"additionalProperties": True}])
+def test_each_pattern_beside_each_property_is_a_step(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(json_check, "MAX_STEPS", 2_000)
+    schema = extra | {"patternProperties": {f"^a{n}$": {} for n in range(100)}}
+    assert JsonCheck(schema).problems({f"b{n}": 1 for n in range(5)}) == []
+    with pytest.raises(TooMuchToCheckError):
+        JsonCheck(schema).problems({f"b{n}": 1 for n in range(100)})
+
+
 def test_items_that_differ_are_told_apart_without_comparing_each_with_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from clasper_worker.config.settings import load_settings
+from clasper_worker.prompt.context import AgentContext
 from clasper_worker.prompt.workspace.workspace import Workspace
 from clasper_worker.testing import says
 from clasper_worker.turn.prompt_report import prompt_report
@@ -53,3 +55,21 @@ async def test_the_inspector_shows_what_the_model_is_sent_to_the_byte(
     sent = [{"role": item.role, "content": item.content} for item in asked.messages]
     assert without_time(shown["messages"]) == without_time(sent)
     assert [tool["name"] for tool in shown["tools"]] == [tool.name for tool in asked.tools]
+
+
+async def test_its_embeddings_are_asked_for_as_a_workers_are(
+    workspace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a client that takes neither the text nor the key along to where a redirect points."""
+    made = []
+
+    def no_context(_: Any, llm: openai.AsyncOpenAI) -> None:
+        made.append(llm)
+        raise LookupError
+
+    monkeypatch.setattr(AgentContext, "open", no_context)
+    settings = load_settings(clasper_workspace=workspace_path, clasper_state_dir=tmp_path)
+    with pytest.raises(LookupError):
+        await prompt_report(settings, {"user_id": "u1", "message": "Hello"})
+    assert not made[0]._client.follow_redirects
+    assert made[0].is_closed()

@@ -284,7 +284,7 @@ class World:
         agent = self.deps.mission_control.as_agent(AgentIdentity("u1", "default"))
         messages = [message async for message in agent.messages(result.task_id)]
         known = await made_by(self.ledger, KEY)
-        assert known["messages"] == sorted(message.id for message in messages)
+        assert known["messages"] == [message.id for message in messages]
         plans = [name for names in script for name in names if name == "create_document"]
         assert len(known["documents"]) == len(plans) + 1  # the reply is a plan as well
         posted = [message.content for message in messages]

@@ -34,8 +34,15 @@ async def test_messages_and_documents_of_tools_and_the_reply_are_named(harness: 
     result, _ = await harness.run(calls(NOTE, PLAN), says("Done"))
     found = await told(harness)
     posted = [one.id async for one in harness.backend().messages(result.task_id)]
-    assert (found.turn_id, sorted(found.messages)) == ("turn-1", sorted(posted))
+    assert (found.turn_id, list(found.messages)) == ("turn-1", posted)
     assert (len(found.messages), len(found.documents)) == (2, 1)
+
+
+async def test_ids_are_in_the_order_of_their_posts(harness: Any) -> None:
+    notes = [("post_message", {"content": f"Note {n}"}) for n in range(5)]
+    result, _ = await harness.run(calls(*notes), says("Done"))
+    posted = [one.id async for one in harness.backend().messages(result.task_id)]
+    assert list((await told(harness)).messages) == posted
 
 
 async def test_what_was_posted_right_before_the_cancellation_is_named(harness: Any) -> None:

@@ -115,6 +115,18 @@ def test_one_that_rolls_back_is_delivered_with_the_job_and_the_turn_that_it_stop
     assert payload_of(again)["headers"][ROLLS_BACK_HEADER] == expected
 
 
+def test_two_that_come_while_one_is_being_stopped_both_name_it(broker: Broker) -> None:
+    broker.send("a")
+    token = broker.take_one().token
+    for job in "bc":
+        broker.send(job, metadata={"busy": "rollback"})
+        broker.take(0)
+    for job in "bc":
+        (found,) = broker.take(settled=[token]).deliveries
+        assert (job_of(found), json.loads(found.rolls_back)[0]) == (job, "a")
+        token = found.token
+
+
 @pytest.mark.parametrize("busy", ["interrupt", "enqueue", "rollback"])
 def test_one_that_stopped_nothing_or_only_interrupts_names_nothing(
     broker: Broker, busy: str
