@@ -220,9 +220,13 @@ def backend(settings: Settings) -> Iterator[Finding]:
         what = f"the backend refuses our token ({answer.status_code})"
         yield Finding("backend", "problem", what, fix)
         return
+    if answer.status_code == httpx2.codes.NOT_FOUND:
+        what = f"no {CAPABILITIES_PATHS[0]}: only tasks, messages and documents are assumed"
+        yield Finding("backend", "warning", what, "add it (docs/backend-contract.md)")
+        return
     try:
         found = answer.json() if answer.status_code == httpx2.codes.OK else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("features"), dict):
         what = f"capabilities: {answer.status_code}, and no object `features`"
