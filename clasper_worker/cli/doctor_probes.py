@@ -192,7 +192,7 @@ def beat(settings: Settings) -> Iterator[Finding]:
 
 
 def backend(settings: Settings) -> Iterator[Finding]:
-    """Whether the backend answers, accepts our token, and speaks the contract."""
+    """Whether the backend answers, accepts our token, and has a supported contract version."""
     if settings.backend_url is None or settings.agent_jwt_secret is None:
         yield Finding("backend", "problem", "not asked", "set BACKEND_URL and AGENT_JWT_SECRET")
         return
@@ -239,7 +239,7 @@ def backend(settings: Settings) -> Iterator[Finding]:
         "backend",
         "ok" if known else "warning",
         f"contract {version}; features: {on[:400]}",
-        "" if known else "contract v1 is what is spoken here: clasper conformance",
+        "" if known else "contract v1 is supported: clasper conformance",
     )
 
 
