@@ -414,6 +414,18 @@ _nothing("dispatch.acknowledge never", "/undelivered", 200, b'{"deliveries": []}
 _nothing("dispatch.auth absent", "/undelivered", 404, b'{"error": "none"}')
 
 
+def _fails(name: str, is_it: Callable[[Request], bool]) -> None:
+    async def breakage(request: Request, inner: Inner) -> Response:
+        failed = Response(500, b'{"error": "x"}')
+        return failed if is_it(request) else await inner(request)
+
+    breaks(name)(breakage)
+
+
+_fails("isolation.body error", lambda r: r.on("POST", "/tasks") and "user_id" in r.json)
+_fails("isolation.cursor error", lambda r: r.on("GET", "/tasks") and "cursor" in r.query)
+
+
 @breaks("dispatch.acknowledge_again")
 async def _gone(request: Request, inner: Inner) -> Response:
     answer = await inner(request)
