@@ -64,12 +64,12 @@ def answer(request: HttpRequest, job_id: str) -> JsonResponse:
     """How the turn is doing, from Celery's result backend."""
     del request
     turn = celery.AsyncResult(job_id)
-    told: dict[str, Any] = {"state": turn.state, "reported": job_id in ended}
+    shown: dict[str, Any] = {"state": turn.state, "reported": job_id in ended}
     if turn.state == "SUCCESS":
-        told |= {"response": turn.result["response"], "usage": turn.result["usage"]}
+        shown |= {"response": turn.result["response"], "usage": turn.result["usage"]}
     elif turn.state == "FAILURE":
-        told |= {"error": type(turn.result).__name__}
-    return JsonResponse(told)
+        shown |= {"error": type(turn.result).__name__}
+    return JsonResponse(shown)
 
 
 @csrf_exempt

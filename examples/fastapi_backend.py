@@ -1,4 +1,4 @@
-"""A FastAPI backend that has agents: enqueue a turn, stream it to a browser, hear of its end.
+"""A FastAPI backend that has agents: enqueue a turn, stream it, get a webhook at its end.
 
     pip install clasper-worker
     CELERY_BROKER_URL=redis://localhost:6379/0 WEBHOOK_SECRET=… uvicorn fastapi_backend:app
@@ -64,7 +64,7 @@ async def events(
 ) -> StreamingResponse:
     """The turn as server-sent events.
 
-    A browser's EventSource comes back by itself and says where it was: what it missed is not lost.
+    A browser's EventSource connects again by itself, with its last event: nothing is lost.
     """
 
     async def relay() -> AsyncIterator[str]:
@@ -87,7 +87,7 @@ async def turn_ended(request: Request) -> None:
 
 @app.get("/questions/{job_id}")
 def answer(job_id: str) -> dict[str, Any]:
-    """What the webhook told."""
+    """What the webhook reported."""
     if job_id not in ended:
         raise HTTPException(404, "It has not ended yet.")
     return ended[job_id]

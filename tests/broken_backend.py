@@ -254,10 +254,13 @@ turns("auth.accepted", 200, 401)
 accepts("auth.missing", lambda r: "x-agent-token" not in r.headers)
 accepts("auth.missing_write", lambda r: r.is_create and "x-agent-token" not in r.headers)
 turns("auth.garbage", 401, 500)
+for _name in ("missing", "garbage", "wrong_secret", "expired", "alg_none", "type", "no_user"):
+    turns(f"auth.{_name} everybody", 200, 401)
 accepts("auth.wrong_secret", lambda r: _algorithm(r) == "HS256" and not _signed(r))
 accepts("auth.expired", lambda r: r.claims.get("exp", 0) < time.time() and _signed(r))
 accepts("auth.alg_none", lambda r: _algorithm(r) == "none")
 accepts("auth.type", lambda r: r.claims.get("type") == "user")
+accepts("auth.type none", lambda r: _signed(r) and "type" not in r.claims)
 accepts("auth.no_user", lambda r: _signed(r) and "user_id" not in r.claims)
 answers("tasks.create", "POST", "/tasks", title="another")
 answers("tasks.create id", "POST", "/tasks", id=7)
@@ -314,6 +317,7 @@ turns("errors.unknown_task", 404, 400)
 turns("errors.unknown_task_document", 404, 500)
 answers("dispatch.shape", "GET", "/undelivered", deliveries=[])
 answers("notifications.list", "GET", "/notifications", items=None)
+answers("notifications.list tenant", "GET", "/notifications", items=[{"id": "n", "user_id": "x"}])
 answers("tools.list", "GET", "/tools", tools=[{"name": "x"}])
 turns("tools.unknown", 404, 200, b"{}")
 accepts("tools.auth", lambda r: r.path == "/api/tools" and "x-agent-token" not in r.headers)
@@ -406,6 +410,20 @@ _nothing("heartbeat.record", "/heartbeat", 200, b"ok")
 _nothing("standup.post", "/standup", 500, b"{}")
 _nothing("tools.run", "/count_tasks_by_status", 500, b"{}")
 _nothing("events.stream", "/events", 200, b"{}")
+_nothing("dispatch.acknowledge never", "/undelivered", 200, b'{"deliveries": []}')
+_nothing("dispatch.auth absent", "/undelivered", 404, b'{"error": "none"}')
+
+
+def _fails(name: str, is_it: Callable[[Request], bool]) -> None:
+    async def breakage(request: Request, inner: Inner) -> Response:
+        failed = Response(500, b'{"error": "x"}')
+        return failed if is_it(request) else await inner(request)
+
+    breaks(name)(breakage)
+
+
+_fails("isolation.body error", lambda r: r.on("POST", "/tasks") and "user_id" in r.json)
+_fails("isolation.cursor error", lambda r: r.on("GET", "/tasks") and "cursor" in r.query)
 
 
 @breaks("dispatch.acknowledge_again")

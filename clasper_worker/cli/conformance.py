@@ -15,7 +15,7 @@ import uvicorn
 
 from clasper_worker.config.settings import load_settings
 from clasper_worker.conformance.report import as_json, as_table, counts, write_reports
-from clasper_worker.conformance.run import look_up, run_checks
+from clasper_worker.conformance.run import run_checks
 from clasper_worker.conformance.target import Target
 from clasper_worker.devkit.reference_backend import BackendConfig, create_app
 from clasper_worker.engine.http.listening import listen_on, url_of
@@ -42,14 +42,13 @@ def command(*, url: str | None, only: tuple[str, ...], as_json_too: bool) -> Non
     try:
         settings = load_settings()
         with _target(url or settings.control_plane_url) as target:
-            look_up(target)
             outcomes = asyncio.run(run_checks(target, only))
-        write_reports(settings.conformance_report_dir, target.url, outcomes)
+        write_reports(settings.conformance_report_dir, target.shown_url, outcomes)
     except ClasperError as exc:
         click.echo(f"Not run ({exc.code}): {exc}", err=True)
         sys.exit(_NOT_RUN)
     if as_json_too:
-        click.echo(json.dumps(as_json(target.url, outcomes)))
+        click.echo(json.dumps(as_json(target.shown_url, outcomes)))
     else:
         click.echo(as_table(outcomes))
         click.echo(f"Reports: {settings.conformance_report_dir}")

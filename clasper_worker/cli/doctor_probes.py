@@ -192,7 +192,7 @@ def beat(settings: Settings) -> Iterator[Finding]:
 
 
 def backend(settings: Settings) -> Iterator[Finding]:
-    """Whether the backend answers, accepts our token, and speaks the contract."""
+    """Whether the backend answers, accepts our token, and has a supported contract version."""
     if settings.backend_url is None or settings.agent_jwt_secret is None:
         yield Finding("backend", "problem", "not asked", "set BACKEND_URL and AGENT_JWT_SECRET")
         return
@@ -220,9 +220,13 @@ def backend(settings: Settings) -> Iterator[Finding]:
         what = f"the backend refuses our token ({answer.status_code})"
         yield Finding("backend", "problem", what, fix)
         return
+    if answer.status_code == httpx2.codes.NOT_FOUND:
+        what = f"no {CAPABILITIES_PATHS[0]}: only tasks, messages and documents are assumed"
+        yield Finding("backend", "warning", what, "add it (docs/backend-contract.md)")
+        return
     try:
         found = answer.json() if answer.status_code == httpx2.codes.OK else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("features"), dict):
         what = f"capabilities: {answer.status_code}, and no object `features`"
@@ -235,7 +239,7 @@ def backend(settings: Settings) -> Iterator[Finding]:
         "backend",
         "ok" if known else "warning",
         f"contract {version}; features: {on[:400]}",
-        "" if known else "contract v1 is what is spoken here: clasper conformance",
+        "" if known else "contract v1 is supported: clasper conformance",
     )
 
 

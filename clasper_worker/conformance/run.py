@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import ValidationError
 
 from clasper_worker.conformance import checks
-from clasper_worker.conformance.probe import BASE, Probe
+from clasper_worker.conformance.daemon_executor import DaemonExecutor
+from clasper_worker.conformance.probe import Probe, require
 from clasper_worker.conformance.registry import CHECKS, Check, CheckFailed, CheckSkipped
 from clasper_worker.conformance.target import Target
 from clasper_worker.errors import BackendUnavailableError, ConfigurationError
 from clasper_worker.mission_control.models import Capabilities
+from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 
 checks.load()
 _FEATURES = {one.feature for one in CHECKS.values() if one.feature is not None}
@@ -48,30 +47,6 @@ class Outcome:
     seconds: float
 
 
-def look_up(target: Target, seconds: float = _REQUEST_SECONDS) -> None:
-    """Try whether the host's name is answered for at all.
-
-    In a thread that nobody waits for: an event loop's own would keep the process from ending.
-
-    Raises:
-        BackendUnavailableError: the name server does not answer in time.
-    """
-    host = urlsplit(target.url).hostname
-
-    def resolve() -> None:
-        with contextlib.suppress(OSError, UnicodeError):  # the first request says which
-            socket.getaddrinfo(host, None)
-
-    thread = threading.Thread(target=resolve, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise BackendUnavailableError(
-            f"The name {host} was not resolved within {seconds:.0f} s: check CONTROL_PLANE_URL and"
-            " this machine's name server"
-        )
-
-
 async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome, ...]:
     """Try a backend; half a minute at most.
 
@@ -81,12 +56,15 @@ async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome,
 
     Raises:
         ConfigurationError: there is no check of a name.
-        BackendUnavailableError: nothing answers there.
+        BackendUnavailableError: nothing answers there, or its name is not resolved in time.
     """
     names = set(only)
     if unknown := sorted(names - set(CHECKS)):
         raise ConfigurationError(f"No check is named {', '.join(unknown)}: docs/conformance.md")
     chosen = [one for name, one in CHECKS.items() if not names or name in names]
+    # Each new connection looks the name up: one that hangs must not keep the process from ending.
+    asyncio.get_running_loop().set_default_executor(DaemonExecutor())
+    await _look_up(target.host)
     run = secrets.token_hex(4)
     limits = asyncio.Semaphore(_AT_ONCE)
     deadline = time.monotonic() + _TOTAL_SECONDS
@@ -107,6 +85,18 @@ async def run_checks(target: Target, only: Iterable[str] = ()) -> tuple[Outcome,
         return tuple(await asyncio.gather(*(one(check) for check in chosen)))
 
 
+async def _look_up(host: str) -> None:
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            with contextlib.suppress(OSError, UnicodeError):  # the first request says which
+                await asyncio.get_running_loop().getaddrinfo(host, None)
+    except TimeoutError:
+        raise BackendUnavailableError(
+            f"The name {host} was not resolved within {_REQUEST_SECONDS:.0f} s: check"
+            " CONTROL_PLANE_URL and this machine's name server"
+        ) from None
+
+
 async def _features(client: httpx2.AsyncClient, target: Target, run: str) -> Mapping[str, Any]:
     try:
         await client.get("/health")
@@ -118,7 +108,7 @@ async def _features(client: httpx2.AsyncClient, target: Target, run: str) -> Map
     except (httpx2.HTTPError, httpx2.InvalidURL):
         pass  # the checks say what is wrong
     probe = Probe(client, target, run, {})
-    for path in (f"{BASE}/capabilities", "/api/capabilities"):
+    for path in CAPABILITIES_PATHS:
         try:
             found = Capabilities.model_validate((await probe.get(path)).object())
         except (CheckFailed, ValidationError):
@@ -133,6 +123,7 @@ async def _try(
     if check.feature is not None and probe.features.get(check.feature) is not True:
         return "skipped", f"the backend does not announce the feature {check.feature}"
     try:
+        require(seconds > 0, f"not tried: the checks before it took {_TOTAL_SECONDS:.0f} s")
         async with asyncio.timeout(seconds):
             await check.run(probe)
     except CheckSkipped as exc:
@@ -140,5 +131,7 @@ async def _try(
     except CheckFailed as exc:
         return "failed", probe.hide(str(exc))
     except TimeoutError:
-        return "failed", f"no end within {max(0.0, seconds):.0f} s"
+        return "failed", f"no end within {seconds:.0f} s"
+    except Exception as exc:  # noqa: BLE001 - an answer of any shape fails its check alone
+        return "failed", f"an answer that the check cannot read ({type(exc).__name__})"
     return "passed", ""

@@ -54,6 +54,18 @@ class Target:
                     {"variable": name},
                 )
 
+    @property
+    def host(self) -> str:
+        """The name in its address."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def shown_url(self) -> str:
+        """Its address as a report may have it: without a password, and without a query."""
+        parts = urlsplit(self.url)
+        place = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{place}{parts.path}"
+
     def token_user(self) -> str | None:
         """The ``user_id`` that `agent_token` names; None where it cannot be read."""
         try:

@@ -59,7 +59,7 @@ func request(method, path string, body any) (*http.Request, error) {
 	return made, nil
 }
 
-// call makes one request; the error says what the shim said.
+// call makes one request; the error is the shim's own.
 func call(method, path string, body, into any) error {
 	made, err := request(method, path, body)
 	if err != nil {
@@ -122,7 +122,9 @@ func follow(id string, take func(Event)) error {
 			made.Header.Set("Last-Event-ID", last)
 		}
 		answer, err := http.DefaultClient.Do(made)
-		if err == nil && answer.StatusCode == http.StatusOK {
+		if err == nil && answer.StatusCode == http.StatusServiceUnavailable {
+			answer.Body.Close() // the shim or its Redis starts again
+		} else if err == nil && answer.StatusCode == http.StatusOK {
 			ended, err := read(answer.Body, &last, func(event Event) {
 				pause = 200 * time.Millisecond
 				take(event)
@@ -130,10 +132,10 @@ func follow(id string, take func(Event)) error {
 			if ended {
 				return err
 			}
-		} else if err == nil && answer.StatusCode != http.StatusServiceUnavailable {
-			told, _ := io.ReadAll(answer.Body)
+		} else if err == nil {
+			text, _ := io.ReadAll(answer.Body)
 			answer.Body.Close()
-			return fmt.Errorf("%d: %s", answer.StatusCode, told)
+			return fmt.Errorf("%d: %s", answer.StatusCode, text)
 		}
 		time.Sleep(pause)
 	}
@@ -256,7 +258,7 @@ func run(command string, arguments []string) error {
 }
 
 func main() {
-	if len(os.Args) < 3 {
+	if len(os.Args) < 3 || os.Args[1] == "verify" && len(os.Args) < 4 {
 		fmt.Fprintln(os.Stderr, "usage: client wait|poll|stream MESSAGE, or verify SECRET HEADER < body")
 		os.Exit(2)
 	}

@@ -13,16 +13,16 @@ const BASE = process.env.AGENT_DAEMON_URL ?? "http://127.0.0.1:8081";
 const HEADERS = { "X-Agent-Daemon-Key": process.env.AGENT_DAEMON_API_KEY ?? "" };
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
-/** One call; throws what the shim said, for a person. */
+/** One call; throws the shim's own error. */
 async function call(method, path, body) {
   const answer = await fetch(BASE + path, {
     method,
     headers: { ...HEADERS, "Content-Type": "application/json" },
     body: body && JSON.stringify(body),
   });
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(`${answer.status} ${told.code}: ${told.error}`);
-  return told;
+  const parsed = await answer.json();
+  if (!answer.ok) throw new Error(`${answer.status} ${parsed.code}: ${parsed.error}`);
+  return parsed;
 }
 
 /** Enqueue a turn. Under its idempotency key it is one turn, however often this is called. */

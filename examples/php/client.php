@@ -32,15 +32,15 @@ function open(string $method, string $path, ?array $body = null, array $headers 
     return [(int) explode(' ', $status)[1], $stream];
 }
 
-/** One call; throws what the shim said, for a person. */
+/** One call; throws the shim's own error. */
 function call(string $method, string $path, ?array $body = null): array
 {
     [$status, $stream] = open($method, $path, $body) ?? throw new Refused('nothing answers there');
-    $told = json_decode(stream_get_contents($stream), true, 64, JSON_THROW_ON_ERROR);
+    $parsed = json_decode(stream_get_contents($stream), true, 64, JSON_THROW_ON_ERROR);
     if ($status >= 300) {
-        throw new Refused("$status {$told['code']}: {$told['error']}");
+        throw new Refused("$status {$parsed['code']}: {$parsed['error']}");
     }
-    return $told;
+    return $parsed;
 }
 
 /** Enqueue a turn. Under its idempotency key it is one turn, however often this is called. */

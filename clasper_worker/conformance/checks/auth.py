@@ -10,6 +10,8 @@ _WHY = "whoever reaches the backend could read and write as any tenant"
 
 
 async def _refused(probe: Probe, token: str | None) -> None:
+    # A backend that refuses everybody has not looked at this token.
+    (await probe.get(TASKS, limit=1)).has(200)
     (await probe.call("GET", TASKS, token=token)).has(401)
 
 
@@ -62,7 +64,8 @@ async def alg_none(probe: Probe) -> None:
     why="a person's session token would pass for an agent's",
 )
 async def type_(probe: Probe) -> None:
-    await _refused(probe, probe.forge(type="user"))
+    for kind in ("user", None):
+        await _refused(probe, probe.forge(type=kind))
 
 
 @check(

@@ -1,7 +1,8 @@
 """Capabilities."""
 
-from clasper_worker.conformance.probe import BASE, Answer, Probe, require
+from clasper_worker.conformance.probe import Answer, Probe, require
 from clasper_worker.conformance.registry import CheckFailed, check
+from clasper_worker.mission_control.transport import CAPABILITIES_PATHS
 
 _FEATURES = (
     "tasks", "messages", "documents", "notifications_dispatch", "events_sse", "heartbeat",
@@ -10,8 +11,8 @@ _FEATURES = (
 
 
 async def _ask(probe: Probe) -> Answer:
-    answer = await probe.get(f"{BASE}/capabilities")
-    return await probe.get("/api/capabilities") if answer.status == 404 else answer
+    answer = await probe.get(CAPABILITIES_PATHS[0])
+    return await probe.get(CAPABILITIES_PATHS[1]) if answer.status == 404 else answer
 
 
 @check(

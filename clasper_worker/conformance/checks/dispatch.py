@@ -61,7 +61,9 @@ async def shape(probe: Probe) -> None:
 )
 async def acknowledge(probe: Probe) -> None:
     made = await _notify(probe)
+    before = [one.get("notification_id") for one in await _waiting(probe)]
     (await _acknowledge(probe, made)).has(*OK, 204)
+    require(made in before, "it was not there before it was acknowledged")
     left = [one.get("notification_id") for one in await _waiting(probe)]
     require(made not in left, "it is still there")
 
@@ -114,8 +116,9 @@ async def limit(probe: Probe) -> None:
 )
 async def auth(probe: Probe) -> None:
     for token in (None, probe.token):
-        for method in ("GET", "POST"):
-            (await probe.call(method, _PATH, token=token)).has(401, 403, 404, 405)
+        answers = [await probe.call(method, _PATH, token=token) for method in ("GET", "POST")]
+        refused = [one.has(401, 403, 404, 405).status in {401, 403} for one in answers]
+        require(any(refused), f"neither GET nor POST: {answers[0].shown}")
 
 
 @check(
@@ -137,4 +140,6 @@ async def deliver_auth(probe: Probe) -> None:
     why="an agent looks there for what waits",
 )
 async def listed(probe: Probe) -> None:
-    (await probe.get(f"{BASE}/notifications")).items()
+    answer = await probe.get(f"{BASE}/notifications")
+    users = {str(one.get("user_id", probe.user)) for one in answer.items()}
+    require(not probe.signs or users <= {probe.user}, f"another tenant's: {answer.shown}")

@@ -19,7 +19,7 @@ def _body(answer: Answer) -> None:
     require(isinstance(text, str) and bool(text), f"no text `error`: {answer.shown}")
 
 
-@check("errors.body", wants='an error is {"error": text, …}', why="the model is told what to fix")
+@check("errors.body", wants='an error is {"error": text, …}', why="the model reads what to fix")
 async def body(probe: Probe) -> None:
     _body((await probe.post(TASKS)).has(400, 422))
 

@@ -1,6 +1,7 @@
 """The same request under the same key has one effect and one answer."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from clasper_worker.conformance.probe import DOCUMENTS, MARK, MESSAGES, TASKS, Probe, require
@@ -43,52 +44,22 @@ async def _together(probe: Probe, path: str) -> None:
     require(len(made) == 1, f"8 clients at the same moment made {len(made)}")
 
 
-@check("idempotency.task_repeat", wants=f"Tasks: {_REPEAT}", why=_TWICE)
-async def task_repeat(probe: Probe) -> None:
-    await _repeat(probe, TASKS)
+_CREATES = (("task", TASKS), ("message", MESSAGES), ("document", DOCUMENTS))
 
-
-@check("idempotency.message_repeat", wants=f"Messages: {_REPEAT}", why=_TWICE)
-async def message_repeat(probe: Probe) -> None:
-    await _repeat(probe, MESSAGES)
-
-
-@check("idempotency.document_repeat", wants=f"Documents: {_REPEAT}", why=_TWICE)
-async def document_repeat(probe: Probe) -> None:
-    await _repeat(probe, DOCUMENTS)
-
-
-@check("idempotency.task_conflict", wants=f"Tasks: {_CONFLICT}", why=_LOST)
-async def task_conflict(probe: Probe) -> None:
-    await _conflict(probe, TASKS)
-
-
-@check("idempotency.message_conflict", wants=f"Messages: {_CONFLICT}", why=_LOST)
-async def message_conflict(probe: Probe) -> None:
-    await _conflict(probe, MESSAGES)
-
-
-@check("idempotency.document_conflict", wants=f"Documents: {_CONFLICT}", why=_LOST)
-async def document_conflict(probe: Probe) -> None:
-    await _conflict(probe, DOCUMENTS)
-
-
-@check(
-    "idempotency.task_together",
-    wants="8 equal requests at the same moment make one task",
-    why=_TWICE,
-)
-async def task_together(probe: Probe) -> None:
-    await _together(probe, TASKS)
-
-
-@check(
-    "idempotency.message_together",
-    wants="8 equal requests at the same moment make one message",
-    why=_TWICE,
-)
-async def message_together(probe: Probe) -> None:
-    await _together(probe, MESSAGES)
+for _name, _path in _CREATES:
+    check(f"idempotency.{_name}_repeat", wants=f"{_name.title()}s: {_REPEAT}", why=_TWICE)(
+        partial(_repeat, path=_path)
+    )
+for _name, _path in _CREATES:
+    check(f"idempotency.{_name}_conflict", wants=f"{_name.title()}s: {_CONFLICT}", why=_LOST)(
+        partial(_conflict, path=_path)
+    )
+for _name, _path in _CREATES[:2]:
+    check(
+        f"idempotency.{_name}_together",
+        wants=f"8 equal requests at the same moment make one {_name}",
+        why=_TWICE,
+    )(partial(_together, path=_path))
 
 
 @check("idempotency.one_effect", wants="a repeated task is in the list once", why=_TWICE)

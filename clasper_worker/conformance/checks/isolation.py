@@ -30,6 +30,7 @@ async def document(probe: Probe) -> None:
 async def body(probe: Probe) -> None:
     other = probe.other()
     answer = await probe.post(TASKS, title=f"{MARK} for another", user_id=other.user)
+    require(answer.status < 500, answer.shown)
     if answer.status < 400:
         theirs = {one.get("id") for one in await other.all(TASKS)}
         require(answer.made() not in theirs, f"the other tenant has it: {answer.shown}")
@@ -72,6 +73,7 @@ async def cursor(probe: Probe) -> None:
     following = (await other.get(TASKS, limit=2)).object().get("next_cursor")
     if following:
         answer = await probe.get(TASKS, limit=2, cursor=following)
+        require(answer.status < 500, answer.shown)
         if answer.status < 400:
             seen = theirs & {str(one.get("id")) for one in answer.items()}
             require(not seen, f"another tenant's: {answer.shown}")

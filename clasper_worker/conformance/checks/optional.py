@@ -69,8 +69,11 @@ async def events(probe: Probe) -> None:
     why="anybody could listen to a tenant",
 )
 async def events_auth(probe: Probe) -> None:
-    async with probe.client.stream("GET", f"{BASE}/events") as answer:
-        require(answer.status_code == 401, f"GET {BASE}/events answered {answer.status_code}")
+    try:
+        async with probe.client.stream("GET", f"{BASE}/events") as answer:
+            require(answer.status_code == 401, f"GET {BASE}/events answered {answer.status_code}")
+    except httpx2.HTTPError as exc:
+        raise CheckFailed(f"GET {BASE}/events: no answer ({type(exc).__name__})") from exc
 
 
 async def _ask(probe: Probe) -> tuple[str, dict[str, Any]]:
@@ -165,7 +168,7 @@ async def run(probe: Probe) -> None:
     "tools.unknown",
     feature="tools",
     wants="a tool that is not there is 404",
-    why="a model that invents a tool has to hear of it",
+    why="the model has to learn that there is no such tool",
 )
 async def unknown(probe: Probe) -> None:
     (await probe.post("/api/tools/conformance_no_such_tool", arguments={})).has(404)

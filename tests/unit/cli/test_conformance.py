@@ -101,20 +101,53 @@ import socket, sys, threading
 from clasper_worker.cli import conformance
 from clasper_worker.conformance import run
 
-socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
-conformance.look_up = lambda target: run.look_up(target, seconds=0.2)
-conformance.command(["--url", "http://backend.example"])
+answered, real, options = int(sys.argv[1]), socket.getaddrinfo, sys.argv[2:]
+
+def resolve(*args, **named):
+    global answered
+    answered -= 1
+    return real(*args, **named) if answered >= 0 else threading.Event().wait()
+
+socket.getaddrinfo = resolve
+run._REQUEST_SECONDS = 1
+conformance.command(options)
 """
 
 
-def test_a_name_server_that_never_answers_does_not_keep_the_command_from_ending() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", UNRESOLVED],
+def unresolved(answered: int, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", UNRESOLVED, str(answered), *options],
         env={**os.environ, "AGENT_JWT_SECRET": SECRET},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_a_name_server_that_never_answers_does_not_keep_the_command_from_ending() -> None:
+    ended = unresolved(0, "--url", "http://backend.example")
     assert ended.returncode == 2, ended.stderr
     assert "backend.example was not resolved" in ended.stderr
+
+
+def test_nor_does_one_that_answers_at_first_alone(folder: Path) -> None:
+    with serving() as (_, target):
+        url = target.url.replace("127.0.0.1", "localhost")
+        # Once for the look-up, once for the first connection: 8 requests at once need more.
+        ended = unresolved(2, "--url", url, "--only", "idempotency.task_together")
+    assert ended.returncode == 1, ended.stderr
+    assert "no answer (ConnectTimeout)" in ended.stdout
+    assert (folder / "conformance.xml").exists()
+
+
+def test_a_password_in_the_address_is_in_no_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_JWT_SECRET", SECRET)
+    with serving() as (_, target):
+        url = target.url.replace("http://", "http://me:pass-of-mine@")
+        result = CliRunner().invoke(command, ["--url", url, "--only", "tasks.create", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "pass-of-mine" not in result.output + (folder / "conformance.json").read_text()
+    assert json.loads(result.stdout)["url"] == target.url

@@ -26,7 +26,7 @@ from clasper_worker.devkit.local_stack.redis_server import RunningRedis
 from clasper_worker.llm.dialect import Dialect
 from clasper_worker.llm.providers import openai_client, registry
 from clasper_worker.llm.providers.openai_client import OPENAI
-from tests.broken_backend import BREAKAGES, SECRET, serving
+from tests.broken_backend import BREAKAGES, SECRET, Inner, Request, Response, serving
 
 Make = Callable[..., Settings]
 
@@ -213,6 +213,15 @@ def test_the_backend_is_asked_and_our_token_tried(settings_of: Make) -> None:
         assert "refuses our token" in levels(probes.backend(bad))["problem"][0]
         broken.breakage = BREAKAGES["capabilities.version"]
         assert "v9" in levels(probes.backend(good))["warning"][0]
+
+        async def without(request: Request, inner: Inner) -> Response:
+            del inner
+            return Response(404 if request.path.endswith("/capabilities") else 500, b"{}")
+
+        broken.breakage = without
+        found = levels(probes.backend(good))
+        assert "/capabilities" in found["warning"][0]
+        assert "problem" not in found
 
 
 def test_a_workspace_tells_its_roles_and_the_problems_of_skills(

@@ -113,3 +113,28 @@ def test_features_may_be_announced_by_the_originals_list(
     assert found["tools.list"].status == "passed"
     assert found["agents.list"].status == "skipped"
     assert "does not announce" in found["agents.list"].came
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "ending", "body"),
+    [
+        ("tools.run", "GET", "/tools", b'{"tools": [{"effect": "read", "parameters": []}]}'),
+        ("isolation.list", "GET", "/tasks", b'{"items": [{"id": []}]}'),
+        ("errors.missing_content", "POST", "/tasks", b'{"id": "\\ud800"}'),
+    ],
+)
+def test_an_answer_of_an_unexpected_shape_fails_its_check_and_ends_no_other(
+    name: str,
+    method: str,
+    ending: str,
+    body: bytes,
+    served: tuple[Broken, Target],
+    broken: Broken,
+) -> None:
+    async def odd(request: Request, inner: Inner) -> Response:
+        return Response(200, body) if request.on(method, ending) else await inner(request)
+
+    broken.breakage = odd
+    found = outcomes(served[1], name, "capabilities.version")
+    assert found[name].status == "failed"
+    assert found["capabilities.version"].status == "passed"

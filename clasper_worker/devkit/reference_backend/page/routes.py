@@ -177,8 +177,8 @@ async def send(request: Request, backend: BackendDep, body: NewTurn) -> Response
         "idempotency_key": body.idempotency_key,
     }
     answer = await backend.worker.send(turn)
-    told = {"job_id": answer["job_id"], "turn_id": answer["turn_id"], "task_id": task_id}
-    return JSONResponse(told, status_code=202)
+    started = {"job_id": answer["job_id"], "turn_id": answer["turn_id"], "task_id": task_id}
+    return JSONResponse(started, status_code=202)
 
 
 @router.get("/page/turns/{job_id}")

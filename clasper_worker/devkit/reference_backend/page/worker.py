@@ -41,7 +41,7 @@ class Worker:
         """Why no turn can run now, for a person; None if one can.
 
         It takes the shim two seconds to ask its workers, so that nobody waits for that but the
-        first: what was found is told, and looked for again meanwhile.
+        first: the last finding is returned, and looked for again meanwhile.
         """
         is_old = self._found is None or time.monotonic() - self._found[1] >= self.fresh_seconds
         if is_old and (self._looking is None or self._looking.done()):
@@ -176,20 +176,20 @@ def _away() -> ApiError:
 
 
 def _refusal(answer: httpx2.Response) -> ApiError:
-    told = _error_of(answer)
+    parsed = _error_of(answer)
     if answer.status_code == 401:  # ours to fix, not the browser's
         return ApiError(
             502, "The shim refuses the key: set AGENT_DAEMON_API_KEY alike.", code="wrong_key"
         )
-    return ApiError(answer.status_code, told["error"], code=told["code"])
+    return ApiError(answer.status_code, parsed["error"], code=parsed["code"])
 
 
 def _error_of(answer: httpx2.Response) -> dict[str, str]:
     try:
-        told = answer.json()
+        parsed = answer.json()
         return {
-            "error": str(told.get("error") or told.get("status")),
-            "code": str(told.get("code")),
+            "error": str(parsed.get("error") or parsed.get("status")),
+            "code": str(parsed.get("code")),
         }
     except (ValueError, AttributeError):
         return {"error": f"the shim answered {answer.status_code}", "code": "shim_error"}

@@ -286,9 +286,9 @@ async function call(path, method, content) {
   }
   try {
     const answer = await fetch(path, options);
-    const told = await answer.json();
-    if (answer.ok) return { answer: told, status: answer.status };
-    return { problem: told.error, status: answer.status };
+    const parsed = await answer.json();
+    if (answer.ok) return { answer: parsed, status: answer.status };
+    return { problem: parsed.error, status: answer.status };
   } catch {
     return { problem: "the backend does not answer.", status: 0 };
   }
