@@ -1,4 +1,4 @@
-"""The one place that a turn's job ends at: who waits for its end is told of it."""
+"""The one place where a turn's job ends: whoever waits for its end is notified."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ class BrokerStatus:
             (``CLASPER_TENANT_CONCURRENCY``).
         suspect: messages that lost several workers, and run one at a time.
         dead: dead letters.
-        workers: worker processes that were heard of within the time of two leases.
+        workers: worker processes that looked for lapsed leases within the last lease's time (two
+            leases', where none is left).
     """
 
     queues: dict[str, QueueStatus]
