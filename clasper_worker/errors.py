@@ -23,7 +23,7 @@
     │  ├─ ModelProtocolError          an answer that is not the provider's protocol
     │  ├─ EmptyReplyError             an answer without text and without tool calls
     │  └─ InvalidOutputError          output that does not fit the caller's schema, twice
-    ├─ ToolError                  one tool call, told to the model so that it can fix it
+    ├─ ToolError                  one tool call, reported to the model so that it can fix it
     ├─ TurnError                  the turn itself
     │  ├─ ToolLoopError               the model repeats itself or never finishes
     │  ├─ TurnConflictError           the turn's key was used with another request
@@ -208,7 +208,7 @@ class InvalidOutputError(ModelError):
 
 
 class ToolError(ClasperError):
-    """One tool call failed in a way that the model can fix; told to it, not to the caller."""
+    """One tool call failed in a way that the model can fix; reported to it, not to the caller."""
 
     code = "tool"
 

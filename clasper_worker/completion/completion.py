@@ -1,4 +1,4 @@
-"""The one place that a turn's job ends at: its end is sent to whoever waits for it."""
+"""The one place where a turn's job ends: whoever waits for its end is notified."""
 
 from __future__ import annotations
 

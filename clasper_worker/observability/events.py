@@ -69,7 +69,7 @@ class ModelSpend:
         input_tokens: of the requests.
         output_tokens: of the answers.
         cost_usd: USD; None where none of the calls has a known price.
-        unpriced_calls: how many have none, or told no usage.
+        unpriced_calls: how many have none, or gave no usage.
     """
 
     model: str
@@ -165,8 +165,8 @@ class TurnEvents:
     def queued(self, turn: TurnReference, *, reason: str, ahead: int) -> None:
         """The turn was taken in and waits: for its ``session``, in which ``ahead`` are before it.
 
-        Told once of each turn, by the worker that takes it in, which need not be the one that runs
-        it; its ``trace_id`` is empty, since runs have one.
+        Reported once for each turn, by the worker that takes it in, which need not be the one that
+        runs it; its ``trace_id`` is empty, since runs have one.
         """
 
     def started(self, turn: TurnReference, *, resumed: bool, queue_seconds: float | None) -> None:
@@ -206,8 +206,8 @@ class TurnEvents:
     def waiting(self, turn: TurnReference, *, reason: str, seconds: float | None) -> None:
         """The turn waits for a host that is down (``outage``) or limits our rate (``rate_limit``).
 
-        ``seconds`` says for how long, where that is known; it goes on by itself. Told of an
-        outage once for each request, of a rate limit each time that one begins to wait.
+        ``seconds`` says for how long, where that is known; it goes on by itself. Reported once
+        for each request that waits out an outage, and each time that one waits for a rate limit.
         """
 
     def posted(self, turn: TurnReference, *, what: str, seconds: float) -> None:

@@ -194,12 +194,12 @@ class HostGate:
     # Waiting
 
     def _report_wait(self, now: float, patience: Patience) -> None:
-        """Tell the turn that it waits; for how long is known of a rate limit alone."""
+        """Report that the turn waits; for how long is known of a rate limit alone."""
         state = self.state
         if not state.is_open and state.is_paused(now):
             report_waiting("rate_limit", state.paused_until - now)
-        elif state.is_open and not patience.is_told:  # a probe that failed waits again
-            patience.is_told = True
+        elif state.is_open and not patience.is_reported:  # a probe that failed waits again
+            patience.is_reported = True
             report_waiting("outage", None)
 
     async def _wait(self, seconds: float, *, for_outages: bool) -> str:

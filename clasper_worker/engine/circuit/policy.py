@@ -61,13 +61,13 @@ class Patience:
         for_outages: whether it waits while the circuit is open; else it is told so at once, and
             of a pause that is longer than ``seconds``, too.
         who: on whose behalf it is made; empty where that is not known.
-        is_told: whether its turn was told that it waits for an outage to end.
+        is_reported: whether it was reported that its turn waits for an outage to end.
     """
 
     seconds: float
     for_outages: bool = True
     who: str = ""
-    is_told: bool = False
+    is_reported: bool = False
     _until: float | None = None
 
     def until(self, now: float) -> float:

@@ -38,8 +38,8 @@ REPORTER_SETTING = "clasper_dead_letter_reporter"
 given the scheduler and the app and makes an object with ``report`` (`dead_letter_thread.Report`).
 Where it is not set, they stay unreported."""
 QUEUED_SETTING = "clasper_queued_reporter"
-"""Celery's setting that names who is told of turns that wait for their session, ``module:name``: a
-function of a sequence of `QueuedTurn`, which must neither block nor raise."""
+"""Celery's setting that names what is called with turns that wait for their session,
+``module:name``: a function of a sequence of `QueuedTurn`, which must neither block nor raise."""
 _LONGEST_REFUSED_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 

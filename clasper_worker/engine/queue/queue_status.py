@@ -9,10 +9,10 @@ from typing import Any
 from clasper_worker.config.names import QUEUES
 from clasper_worker.engine.queue.scheduler import Schedule, redis_answers
 
-# By counters that the scheduler keeps: its cost does not grow with what waits. The lists of a queue
-# are kombu's, by priority.
+# By counters that the scheduler keeps: its cost does not grow with what waits, only with what runs,
+# which the workers' slots bound. The lists of a queue are kombu's, by priority.
 READ_STATUS = """
-local P, names, rows, seen = 'clasper:', {}, {}, {}
+local P, names, rows, seen, running = 'clasper:', {}, {}, {}, {}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local others = redis.call('SMEMBERS', P .. 'queues')
@@ -22,6 +22,10 @@ for _, list in ipairs({ ARGV, others }) do
     if not seen[name] then names[#names + 1] = name end
     seen[name] = true
   end
+end
+for _, tag in ipairs(redis.call('SMEMBERS', P .. 'running')) do
+  local queue = redis.call('HGET', P .. 'message:' .. tag, 'q')
+  if queue then running[queue] = (running[queue] or 0) + 1 end
 end
 for _, name in ipairs(names) do
   local arrived, oldest, depths = 0, now, {}
@@ -36,8 +40,7 @@ for _, name in ipairs(names) do
       oldest = math.min(oldest, tonumber(since or now))
     end
   end
-  local running = redis.call('SCARD', P .. 'depth:running:' .. name)
-  rows[#rows + 1] = { name, arrived, depths[1], depths[2], running, now - oldest }
+  rows[#rows + 1] = { name, arrived, depths[1], depths[2], running[name] or 0, now - oldest }
 end
 local suspects = redis.call('EXISTS', P .. 'suspect') + redis.call('LLEN', P .. 'suspects')
 return {
@@ -81,7 +84,8 @@ class BrokerStatus:
             (``CLASPER_TENANT_CONCURRENCY``).
         suspect: messages that lost several workers, and run one at a time.
         dead: dead letters.
-        workers: worker processes that were heard of within the time of two leases.
+        workers: worker processes that looked for lapsed leases within the last lease's time (two
+            leases', where none is left).
     """
 
     queues: dict[str, QueueStatus]

@@ -203,7 +203,7 @@ def _side(view: View) -> Html:
         _list(
             "Notifications",
             [_notification(item) for item in view.notifications],
-            "What agents are notified of, once it is delivered.",
+            "What agents are notified of.",
             f"{waiting} waiting" if waiting else None,
         ),
     )

@@ -41,7 +41,7 @@ class Worker:
         """Why no turn can run now, for a person; None if one can.
 
         It takes the shim two seconds to ask its workers, so that nobody waits for that but the
-        first: the last finding is returned, and looked for again meanwhile.
+        first: the last finding is returned, and looked up again in the background.
         """
         is_old = self._found is None or time.monotonic() - self._found[1] >= self.fresh_seconds
         if is_old and (self._looking is None or self._looking.done()):

@@ -31,8 +31,7 @@
 --   queues                 set: those that workers were seen to consume; tick: a counter
 --   depth:ready:<queue>, depth:behind:<queue>
 --                          tags by when (ms) they were taken in: what may run, and what waits behind
---                          another of its session (or another suspect). depth:running:<queue>: set.
---                          With these the queues are counted without a search
+--                          another of its session (or another suspect): counted without a search
 --   workers                the lease keepers that looked for lapsed leases lately, by when (ms)
 --
 -- ARGV[1]: what to do, ARGV[2]: how (both JSON), ARGV[3]: the message that it is about, for some.

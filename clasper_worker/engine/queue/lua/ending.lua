@@ -21,9 +21,8 @@ local function next_suspect()
   end
 end
 
-local function let_go(tag, queue, tenant)
+local function let_go(tag, tenant)
   call('SREM', P .. 'running', tag)
-  call('SREM', depth('running', queue), tag)
   call('ZREM', P .. 'leases', tag)
   if call('GET', P .. 'suspect') == tag then
     call('DEL', P .. 'suspect')
@@ -40,7 +39,7 @@ local function let_go(tag, queue, tenant)
 end
 
 local function finish(tag, about)
-  let_go(tag, about[2], about[3])
+  let_go(tag, about[3])
   for _, member in ipairs(about[7] and cjson.decode(about[7]) or {}) do
     local known = field(member, 'j', 'u')
     if known[1] then forget(member, known[1], known[2], true) end
@@ -83,6 +82,6 @@ end
 local function release(token)
   local tag, about = held(token)
   if not tag then return end
-  let_go(tag, about[2], about[3])
+  let_go(tag, about[3])
   make_ready(tag, about[2], about[3], true)
 end

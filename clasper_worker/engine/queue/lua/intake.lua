@@ -65,7 +65,7 @@ local function admit(raw, queue)
   local first_message, first_job = register(job, tag), know(job, turn)
   if lane == '' or place == 1 then return make_ready(tag, queue, tenant, false, now) end
   call('ZADD', depth('behind', queue), now, tag)
-  if first_message and first_job then 
+  if first_message and first_job then
     local is_notification = message.headers.clasper_notification and 1 or 0
     queued[#queued + 1] = { job, turn, tenant, session, place - 1, is_notification }
   end

@@ -44,7 +44,7 @@ local function blame(tag, about)
     bury_running(tag, about, reason)
   else
     call('HINCRBY', P .. 'message:' .. tag, 'l', 1)
-    let_go(tag, about[2], about[3])
+    let_go(tag, about[3])
     make_ready(tag, about[2], about[3], true)
   end
 end
@@ -63,11 +63,6 @@ local function mend_depths()
         if not exists(tag) or call('SISMEMBER', P .. 'running', tag) == 1 then
           call('ZREM', depth(state, queue), tag)
         end
-      end
-    end
-    for _, tag in ipairs(call('SRANDMEMBER', depth('running', queue), 10)) do
-      if call('SISMEMBER', P .. 'running', tag) == 0 then
-        call('SREM', depth('running', queue), tag)
       end
     end
   end
@@ -94,7 +89,7 @@ local function reap(limit)
       call('SREM', P .. 'running', tag)
       call('ZREM', P .. 'leases', tag)
     elseif about[10] and lapses < most[about[10]] then
-      let_go(tag, about[2], about[3])
+      let_go(tag, about[3])
       make_ready(tag, about[2], about[3], true)
     else
       blame(tag, about)

@@ -65,7 +65,6 @@ local function lease(tag)
   call('HSET', P .. 'message:' .. tag, 'n', count, 'w', ask.worker)
   if not is_first then call('HDEL', P .. 'message:' .. tag, 'd') end
   call('SADD', P .. 'running', tag)
-  call('SADD', depth('running', about[2]), tag)
   call('ZADD', P .. 'leases', now + how.lease, tag)
   if about[3] ~= '' then call('HINCRBY', P .. 'inflight', about[3], 1) end
   if is_first and about[4] ~= '' and (about[6] ~= '' and about[6] or how.busy) == 'collect' then

@@ -66,11 +66,11 @@ local function advance(lane, tag)
   while true do
     local following = call('LINDEX', key, 0)
     if not following then return end
-    local about = field(following, 'q', 't')
+    local about = field(following, 'q', 't', 'at')
     if about[1] then
       call('ZREM', depth('behind', about[1]), following)
       call('HSET', P .. 'message:' .. following, 'ra', now)
-      make_ready(following, about[1], about[2])
+      make_ready(following, about[1], about[2], false, about[3])
       return
     end
     call('LPOP', key)  -- its message is gone: it must not bar the way for ever

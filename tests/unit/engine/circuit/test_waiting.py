@@ -45,14 +45,14 @@ def _told(host: Host, mood_after: float, turns: int = 1, **policy: Any) -> Waits
     return run_virtually(main())
 
 
-def test_each_turn_is_told_of_an_outage_once_however_many_probes_it_makes() -> None:
+def test_each_turn_reports_an_outage_once_however_many_probes_it_makes() -> None:
     host = Host("refuses")
     waits = _told(host, 120, turns=5)
     assert sorted(waits.told) == [(f"t{number}", "outage", None) for number in range(5)]
     assert len(host.calls) > 10
 
 
-def test_a_turn_is_told_for_how_long_a_host_wants_to_be_left_alone() -> None:
+def test_a_turn_reports_for_how_long_a_host_wants_to_be_left_alone() -> None:
     waits = _told(Host("limits-named", named=20.0), 10)
     ((turn_id, reason, seconds),) = waits.told
     assert (turn_id, reason) == ("t0", "rate_limit")
@@ -60,7 +60,7 @@ def test_a_turn_is_told_for_how_long_a_host_wants_to_be_left_alone() -> None:
     assert 20 <= seconds <= 22
 
 
-def test_a_turn_whose_host_is_well_is_told_nothing() -> None:
+def test_a_turn_whose_host_is_well_reports_no_wait() -> None:
     assert _told(Host(), 0, turns=20).told == []
 
 

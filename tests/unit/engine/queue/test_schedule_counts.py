@@ -70,12 +70,23 @@ def test_what_an_older_worker_left_counted_is_counted_no_more(broker: Broker) ->
     """It moves messages without counting them."""
     broker.client.zadd("clasper:depth:ready:clasper", {"gone": 1})
     broker.client.zadd("clasper:depth:behind:clasper", {"gone-too": 1})
-    broker.client.sadd("clasper:depth:running:clasper", "ended")
     broker.send("a")
     broker.take(0)
     broker.look_after_leases()
     broker.schedule().reap()
     assert depths(broker) == (0, 1, 0, 0)
+
+
+def test_what_an_older_worker_runs_is_counted(broker: Broker) -> None:
+    """What runs is counted by the leases alone, whoever took it."""
+    for queue in ("clasper", "clasper", "clasper.webhooks"):
+        broker.push(message(task="some.task"), queue)
+    taken = broker.take().deliveries
+    for key in broker.client.keys("clasper:depth:*"):
+        broker.client.delete(key)
+    assert [depths(broker)[3], depths(broker, "clasper.webhooks")[3]] == [2, 1]
+    broker.take(0, settled=[one.token for one in taken])
+    assert depths(broker)[3] + depths(broker, "clasper.webhooks")[3] == 0
 
 
 def test_worker_processes_are_counted_while_they_are_heard_of(broker: Broker) -> None:
